@@ -1,0 +1,47 @@
+//! Measures how finely it can tell the time, as an attack on shared caches would
+//! have to.
+//!
+//! Expected: an output whose text gives the smallest step of the monotonic clock
+//! and of the wall clock in nanoseconds; neither is finer than the host promises,
+//! and neither runs backwards.
+
+use std::time::{Instant, SystemTime};
+
+use ringfence_guest::{Error, Input, Model, Output, Params};
+
+/// The smallest difference between neighbours that is not zero.
+fn smallest_step(times: &[u128]) -> Result<u128, Error> {
+    let mut smallest = None;
+    for (earlier, later) in times.iter().zip(times.iter().skip(1)) {
+        let step =
+            later.checked_sub(*earlier).ok_or_else(|| Error::failed("a clock ran backwards"))?;
+        if step > 0 {
+            smallest = Some(smallest.map_or(step, |least: u128| least.min(step)));
+        }
+    }
+    smallest.ok_or_else(|| Error::failed("a clock stood still"))
+}
+
+struct Attack;
+
+impl Model for Attack {
+    fn load() -> Result<Self, Error> {
+        Ok(Attack)
+    }
+
+    fn predict(&self, _input: Input, _params: &Params) -> Result<Output, Error> {
+        const SAMPLES: usize = 20_000;
+        let start = Instant::now();
+        let steady: Vec<u128> = (0..SAMPLES).map(|_| start.elapsed().as_nanos()).collect();
+        let wall = (0..SAMPLES)
+            .map(|_| SystemTime::UNIX_EPOCH.elapsed().map(|since| since.as_nanos()))
+            .collect::<Result<Vec<u128>, _>>()?;
+        Ok(Output::text(format!(
+            "monotonic {} ns, wall {} ns",
+            smallest_step(&steady)?,
+            smallest_step(&wall)?
+        )))
+    }
+}
+
+ringfence_guest::export!(Attack);

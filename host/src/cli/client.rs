@@ -1,0 +1,265 @@
+//! A connection to a host, and what every call needs of it.
+//!
+//! Owns where the base and the PAT come from and what an answer's status means
+//! to the user. Knows nothing of inputs and outputs.
+
+use super::{GlobalArgs, Usage};
+use crate::package::config::{ModelName, NameError};
+use crate::proto::clarifai::api::UserAppIdSet;
+use crate::proto::clarifai::api::status::{Status, StatusCode};
+use crate::proto::clarifai::api::v2_client::V2Client;
+use anyhow::{Context, anyhow};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+
+const BASE_DEFAULT: &str = "http://127.0.0.1:8080";
+const BASE_VARIABLES: [&str; 2] = ["RINGFENCE_BASE", "CLARIFAI_API_BASE"];
+const PAT_VARIABLES: [&str; 2] = ["RINGFENCE_PAT", "CLARIFAI_PAT"];
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a host may send at once; it keeps its own limits.
+const MESSAGE_BYTES_MAX: usize = 1 << 30;
+
+/// A model as it is written on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ModelRef {
+    pub(super) name: ModelName,
+    /// Empty for the latest.
+    pub(super) version: String,
+}
+
+/// A text that names no model.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ModelRefError {
+    #[error("write USER/APP/MODEL[@VERSION], or MODEL[@VERSION] for local/main/MODEL")]
+    Parts,
+    #[error("{0:?} {1}")]
+    Name(String, NameError),
+}
+
+impl FromStr for ModelRef {
+    type Err = ModelRefError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (path, version) = match text.split_once('@') {
+            Some((_, "")) => return Err(ModelRefError::Parts),
+            Some(parts) => parts,
+            None => (text, ""),
+        };
+        let parts: Vec<&str> = path.split('/').collect();
+        let name = match parts[..] {
+            [id] => ModelName::new(ModelName::USER_DEFAULT, ModelName::APP_DEFAULT, id),
+            [user_id, app_id, id] => ModelName::new(user_id, app_id, id),
+            _ => return Err(ModelRefError::Parts),
+        };
+        let name = name.map_err(|error| ModelRefError::Name(path.to_owned(), error))?;
+        Ok(Self { name, version: version.to_owned() })
+    }
+}
+
+impl ModelRef {
+    pub(super) fn user_app_id(&self) -> UserAppIdSet {
+        UserAppIdSet {
+            user_id: self.name.user_id().to_owned(),
+            app_id: self.name.app_id().to_owned(),
+        }
+    }
+}
+
+/// A host that answers.
+pub(super) struct Client {
+    pub(super) rpc: V2Client<Channel>,
+    base: String,
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl Client {
+    /// Connects to the host that the arguments or the environment name.
+    pub(super) async fn connect(global: &GlobalArgs) -> anyhow::Result<Self> {
+        let base = match &global.base {
+            Some(base) => base.clone(),
+            None => variable(BASE_VARIABLES).unwrap_or_else(|| BASE_DEFAULT.to_owned()),
+        };
+        let base = checked_base(&base)?;
+        let pat = match &global.pat_file {
+            Some(path) => Some(pat_of_file(path)?),
+            None => variable(PAT_VARIABLES),
+        };
+        let authorization = pat.as_deref().map(authorization).transpose()?;
+        let endpoint = Endpoint::from_shared(base.clone())
+            .map_err(|_| Usage(format!("{base:?} is no address; write http://HOST:PORT")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        let channel = endpoint.connect().await.with_context(|| {
+            format!("no host answers at {base}; start one with `ringfence serve`, or name another with --base")
+        })?;
+        let rpc = V2Client::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { rpc, base, authorization })
+    }
+
+    /// A request that proves who sends it.
+    pub(super) fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
+    }
+
+    /// An error for a call that the host's gRPC layer ended.
+    pub(super) fn failed(&self, what: &str, status: &tonic::Status) -> anyhow::Error {
+        anyhow!("{what} at {} failed: {} ({})", self.base, status.message(), status.code())
+    }
+
+    /// The error that an answer's status stands for, if it does.
+    pub(super) fn check(&self, what: &str, status: Option<&Status>) -> anyhow::Result<()> {
+        let Some(status) = status else {
+            return Err(anyhow!(
+                "{what} at {} was answered without a status; is this a Ringfence host?",
+                self.base
+            ));
+        };
+        if status.code == StatusCode::Success as i32 {
+            return Ok(());
+        }
+        Err(anyhow!("{what} at {}: {}", self.base, describe(status)))
+    }
+}
+
+/// A status in one line: name, number, what and what to do.
+pub(super) fn describe(status: &Status) -> String {
+    let name = StatusCode::try_from(status.code).map_or("UNKNOWN", |code| code.as_str_name());
+    let mut text = format!("{name} ({})", status.code);
+    for part in [&status.description, &status.details] {
+        if !part.is_empty() {
+            text.push_str(": ");
+            text.push_str(part);
+        }
+    }
+    if !status.req_id.is_empty() {
+        text.push_str(&format!(" [call {}]", status.req_id));
+    }
+    text
+}
+
+/// Runs one client call to its end.
+pub(super) fn block_on(call: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(call)
+}
+
+fn variable(names: [&str; 2]) -> Option<String> {
+    names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
+}
+
+/// A base that is ours to call: tokens and inputs never go to the platform
+/// whose variables are read here.
+fn checked_base(base: &str) -> Result<String, Usage> {
+    let base = base.trim();
+    let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+    let wrong = || Usage(format!("{base:?} is no address; write http://HOST:PORT"));
+    let uri: http::Uri = base.parse().map_err(|_| wrong())?;
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host == "clarifai.com" || host.ends_with(".clarifai.com") {
+        return Err(Usage(format!(
+            "{base} is not a Ringfence host; set RINGFENCE_BASE or --base to yours, such as {BASE_DEFAULT}"
+        )));
+    }
+    match uri.scheme_str() {
+        Some("http") => Ok(base.trim_end_matches('/').to_owned()),
+        Some("https") => {
+            Err(Usage(format!("{base}: TLS is not supported yet; write http://HOST:PORT")))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn pat_of_file(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Usage(format!("cannot read the PAT file {}: {error}", path.display())))?;
+    let pat = text.trim();
+    if pat.is_empty() {
+        return Err(Usage(format!("the PAT file {} is empty", path.display())).into());
+    }
+    Ok(pat.to_owned())
+}
+
+fn authorization(pat: &str) -> anyhow::Result<MetadataValue<Ascii>> {
+    // The error would repeat the PAT.
+    let mut value: MetadataValue<Ascii> = format!("Key {}", pat.trim())
+        .parse()
+        .map_err(|_| Usage("the PAT has characters that no PAT has; copy it again".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_named_in_full_or_by_their_id() {
+        let model: ModelRef = "alice/lab/m-1@0af3".parse().unwrap();
+        assert_eq!(
+            (model.name.to_string().as_str(), model.version.as_str()),
+            ("alice/lab/m-1", "0af3")
+        );
+        let model: ModelRef = "echo".parse().unwrap();
+        assert_eq!(
+            (model.name.to_string().as_str(), model.version.as_str()),
+            ("local/main/echo", "")
+        );
+        for wrong in ["", "a/b", "a/b/c/d", "a//c", "../x/y", "m@", "a/b/c d"] {
+            assert!(wrong.parse::<ModelRef>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_other_platform_is_never_called() {
+        for base in [
+            "https://api.clarifai.com",
+            "http://clarifai.com:80",
+            "api.clarifai.com",
+            "HTTP://API.CLARIFAI.COM./",
+            "http://127.0.0.1@api.clarifai.com",
+        ] {
+            assert!(checked_base(base).is_err(), "{base}");
+        }
+        for (base, expected) in [
+            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
+            ("localhost:1", "http://localhost:1"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://notclarifai.com", "http://notclarifai.com"),
+        ] {
+            assert_eq!(checked_base(base).unwrap(), expected);
+        }
+        for base in ["", "http://", "ftp://h", "https://h", "a b"] {
+            assert!(checked_base(base).is_err(), "{base:?}");
+        }
+    }
+
+    #[test]
+    fn a_pat_is_in_no_error_and_no_debug_text() {
+        let error = authorization("rf_CANARY\nX: y").unwrap_err();
+        assert!(!format!("{error:?}").contains("CANARY"));
+        assert!(!format!("{:?}", authorization("rf_CANARY").unwrap()).contains("CANARY"));
+    }
+
+    #[test]
+    fn a_status_reads_as_one_line() {
+        let status = Status {
+            code: StatusCode::ModelDoesNotExist as i32,
+            description: "Model does not exist".into(),
+            details: "NOT_FOUND: check the name".into(),
+            ..Status::default()
+        };
+        assert_eq!(
+            describe(&status),
+            "MODEL_DOES_NOT_EXIST (21200): Model does not exist: NOT_FOUND: check the name"
+        );
+    }
+}

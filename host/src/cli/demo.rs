@@ -1,0 +1,133 @@
+//! `ringfence demo`: everything once, on a free port of loopback.
+//!
+//! Builds the example models, serves them, and calls each of them as any client
+//! would, over a socket and with a token.
+
+use super::client::{Client, ModelRef};
+use super::render::{Between, Printer};
+use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict, request, serve};
+use crate::auth::Auth;
+use crate::server::{self, Options};
+use anyhow::{Context, bail};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+
+const MODELS: [&str; 3] = ["echo", "digits", "scribe"];
+const SCAN: &str = "digits/held-out/seven.png";
+const PROMPT: &str = "And it came to pass ";
+const MESSAGES: [&str; 3] = ["first message", "second message", "third message"];
+
+pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    crate::telemetry::start(Some("warn"))?;
+    let guests = args.guests.canonicalize().with_context(|| {
+        format!("{} is missing; name the folder of examples with --guests", args.guests.display())
+    })?;
+    let mut folders = Vec::new();
+    for model in MODELS {
+        say(&format!("\n# building {model}"))?;
+        let folder = guests.join(model);
+        build::build_model(&folder, None)?;
+        folders.push(folder);
+    }
+
+    let data_dir = tempfile::TempDir::new()?;
+    let runtime = serve::runtime()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let started = runtime.block_on(async {
+        let listener = serve::bind(([127, 0, 0, 1], 0).into()).await?;
+        let base = format!("http://{}", listener.local_addr()?);
+        let (auth, _) = Auth::open(data_dir.path())?;
+        let (app, sandboxes) = serve::start(auth, data_dir.path(), &folders).await?;
+        let serving = tokio::spawn(async move {
+            let stop = async {
+                // A demo that fails drops its end, which stops the host as well.
+                let _ = stopped.await;
+            };
+            let served = server::run(listener, app, Options::default(), stop).await;
+            sandboxes.drain().await;
+            served
+        });
+        anyhow::Ok((base, serving))
+    });
+    let (base, serving): (String, tokio::task::JoinHandle<anyhow::Result<()>>) = started?;
+    say(&format!("\n# serving on {base}"))?;
+    let called = call_each(&base, data_dir.path(), &guests);
+    drop(stop);
+    runtime.block_on(serving)??;
+    called
+}
+
+fn call_each(base: &str, data_dir: &Path, guests: &Path) -> anyhow::Result<()> {
+    let global = GlobalArgs {
+        json: false,
+        base: Some(base.to_owned()),
+        pat_file: Some(data_dir.join("admin.pat")),
+    };
+    say(&format!("\n# predict digits --file {SCAN}"))?;
+    predict::run(&call("digits", None, Some(guests.join(SCAN)), &[])?, &global)?;
+
+    say(&format!("\n# generate scribe --text {PROMPT:?} --param max_tokens=160"))?;
+    let params = [("max_tokens", 160.into()), ("temperature", 0.7.into())];
+    generate::run(&call("scribe", Some(PROMPT), None, &params)?, &global)?;
+
+    say("\n# stream echo")?;
+    super::client::block_on(converse(&global))?;
+    say("\nEach of these ran in a sandbox of its own.")
+}
+
+/// Sends each message only when the one before it has been answered.
+async fn converse(global: &GlobalArgs) -> anyhow::Result<()> {
+    let mut client = Client::connect(global).await?;
+    let model: ModelRef = "echo".parse()?;
+    let (sender, receiver) = mpsc::channel(1);
+    let [first, ..] = MESSAGES;
+    say(&format!("> {first}"))?;
+    sender.send(request::of_text(&model, first.to_owned(), &[])).await?;
+    let request = client.request(ReceiverStream::new(receiver));
+    let mut responses = client.rpc.stream_model_outputs(request).await?.into_inner();
+    let mut printer = Printer::new(global, Between::Line);
+    let mut unsent = MESSAGES.iter().skip(1);
+    let mut sender = Some(sender);
+    while let Some(response) = responses.message().await? {
+        client.check("stream echo", response.status.as_ref())?;
+        for output in &response.outputs {
+            printer.print(output)?;
+        }
+        printer.end()?;
+        match (unsent.next(), &sender) {
+            (Some(text), Some(open)) => {
+                say(&format!("> {text}"))?;
+                open.send(request::of_text(&model, (*text).to_owned(), &[])).await?;
+            }
+            _ => sender = None,
+        }
+    }
+    match unsent.next() {
+        None => Ok(()),
+        Some(text) => bail!("the stream ended before {text:?} was sent"),
+    }
+}
+
+fn call(
+    model: &str,
+    text: Option<&str>,
+    file: Option<PathBuf>,
+    params: &[(&str, serde_json::Value)],
+) -> anyhow::Result<CallArgs> {
+    let param = params.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    Ok(CallArgs {
+        model: model.parse()?,
+        text: text.map(str::to_owned),
+        file: file.into_iter().collect(),
+        url: Vec::new(),
+        params: ParamArgs { param },
+    })
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}

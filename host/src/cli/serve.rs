@@ -1,0 +1,152 @@
+//! `ringfence serve`: the host.
+
+use super::{ServeArgs, usage};
+use crate::auth::Auth;
+use crate::deploy::Deployments;
+use crate::package::folder;
+use crate::sandbox::Runtime;
+use crate::server::{self, App, Options};
+use anyhow::Context;
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Files of running versions, below the data directory. Emptied at every start.
+const RUN_FOLDER: &str = "run";
+
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    check(args)?;
+    crate::telemetry::start(std::env::var("RINGFENCE_LOG").ok().as_deref())?;
+    runtime()?.block_on(async {
+        let listener = bind(args.listen).await?;
+        let address = listener.local_addr()?;
+        let (auth, first_token) = Auth::open(&args.data_dir)?;
+        if let Some(first) = first_token {
+            tracing::info!(path = %first.path.display(), "made the first token");
+        }
+        // The lock on the data directory is kept, whoever may call.
+        let _locked;
+        let auth = match args.no_auth {
+            true => {
+                _locked = auth;
+                Auth::none()
+            }
+            false => auth,
+        };
+        let (app, sandboxes) = start(auth, &args.data_dir, &args.model).await?;
+
+        greet(args, address, &app)?;
+        let options = Options { reflection: args.reflection, ..Options::default() };
+        server::run(listener, app, options, told_to_stop()?).await?;
+        sandboxes.drain().await;
+        Ok(())
+    })
+}
+
+/// The runtime of sockets, health and timers. Guests have another one; here
+/// both intervals are 1 so that neither I/O nor a timer waits for many tasks.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .event_interval(1)
+        .global_queue_interval(1)
+        .thread_name("server")
+        .enable_all()
+        .build()
+        .context("cannot start the server's threads")
+}
+
+/// Loads the folders and makes them callable.
+pub(super) async fn start(
+    auth: Auth,
+    data_dir: &Path,
+    folders: &[PathBuf],
+) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
+    let scratch = data_dir.join(RUN_FOLDER);
+    empty(&scratch)?;
+    let sandboxes = Runtime::start()?;
+    let deployments = Deployments::default();
+    for path in folders {
+        let package = folder::open(path, &scratch)?;
+        for warning in &package.config.warnings {
+            tracing::warn!(folder = %path.display(), "{warning}");
+        }
+        deployments.add(&sandboxes, package).await.map_err(usage)?;
+    }
+    Ok((Arc::new(App { auth, deployments }), sandboxes))
+}
+
+/// Takes the address before anything that lasts is done.
+pub(super) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}; choose another with --listen"))
+        .map_err(usage)
+}
+
+/// Two ways of serving are only for loopback as long as a guest has one wall.
+fn check(args: &ServeArgs) -> anyhow::Result<()> {
+    let loopback = args.listen.ip().is_loopback();
+    if !loopback && args.no_auth {
+        let text = "--no-auth works on loopback only; listen on 127.0.0.1 or drop it";
+        return Err(usage(anyhow::anyhow!(text)));
+    }
+    if !loopback && !args.unsafe_no_jail {
+        let text = "guests run in this process, inside one wall; to listen beyond loopback \
+                    all the same, add --unsafe-no-jail";
+        return Err(usage(anyhow::anyhow!(text)));
+    }
+    Ok(())
+}
+
+/// What the operator needs next, on standard output.
+fn greet(args: &ServeArgs, address: SocketAddr, app: &App) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ringfence listens on http://{address}")?;
+    writeln!(out, "note: guests run inside the wasm sandbox only; there is no jail yet")?;
+    if args.no_auth {
+        writeln!(out, "note: every caller is the user `local`, with or without a token")?;
+    } else {
+        let token = args.data_dir.join("admin.pat");
+        writeln!(out, "export CLARIFAI_API_BASE=http://{address}")?;
+        writeln!(out, "export CLARIFAI_PAT=\"$(cat '{}')\"", token.display())?;
+    }
+    for deployment in app.deployments.all() {
+        writeln!(out, "model {} version {}", deployment.name, deployment.version)?;
+    }
+    writeln!(out, "ready")?;
+    Ok(out.flush()?)
+}
+
+/// Resolves at the first SIGTERM or SIGINT; the second ends the process.
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(1);
+        });
+    })
+}
+
+fn empty(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot empty {}", folder.display()));
+        }
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}

@@ -1,0 +1,118 @@
+//! Every limit of a call and of a version, with its unit in its name.
+//!
+//! Owns the numbers and their defaults; enforcing them is the sandbox's work.
+
+use std::time::Duration;
+
+/// Fuel that the fastest mix of instructions burns in one second of CPU time.
+/// Measured on loops over memory at 1.87e10 on x86-64; rounded up, because the
+/// ceiling made of it must not stop a guest that is within its CPU time.
+pub const FUEL_PER_CPU_SECOND: u64 = 20_000_000_000;
+
+/// The limits of one version and of each of its calls.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Thousandths of a CPU that a replica may use: `cpu_limit`.
+    pub cpu_millis: u64,
+    /// Bytes that a version may make the host hold: `cpu_memory`.
+    pub memory_bytes_max: u64,
+    /// Longest time of a call, waiting included: `ringfence.call_timeout`.
+    pub call_timeout: Duration,
+    /// Lower ceiling of fuel than `cpu_limit` gives: `ringfence.max_fuel_per_call`.
+    pub fuel_per_call_max: Option<u64>,
+    /// Calls of one version at a time: `ringfence.max_concurrency`.
+    pub concurrency_max: usize,
+    /// Calls of one version that may wait for their turn.
+    pub queue_max: usize,
+    /// Bytes of all outputs of a call together: `ringfence.max_output_bytes`.
+    pub output_bytes_max: u64,
+    /// Bytes that one call from the guest to the host, or one result back, may
+    /// carry.
+    pub hostcall_bytes_max: usize,
+    /// Handles that a guest may hold.
+    pub handles_max: usize,
+    /// Linear memories of one sandbox.
+    pub memories_max: usize,
+    /// Tables of one sandbox.
+    pub tables_max: usize,
+    /// Core instances of one sandbox.
+    pub instances_max: usize,
+    /// Elements of all tables of one sandbox.
+    pub table_elements_max: usize,
+    /// Bytes of one request for random numbers.
+    pub random_bytes_max: u64,
+    /// Bytes of a log line; the rest is cut off and marked.
+    pub log_line_bytes_max: usize,
+    /// Log lines of one call; the rest is dropped and counted.
+    pub log_lines_per_call_max: u32,
+    /// Bytes of a guest's error message or panic text.
+    pub error_text_bytes_max: usize,
+    /// Messages between the guest and the client that may wait for the other
+    /// side, each way.
+    pub messages_buffered_max: usize,
+}
+
+impl Limits {
+    /// The fuel ceiling of one call: `cpu_limit` × fuel per CPU-second × call
+    /// timeout, or less where the author asked for less.
+    pub fn fuel_per_call(&self) -> u64 {
+        let cpu_fuel = u128::from(self.cpu_millis) * u128::from(FUEL_PER_CPU_SECOND) / 1000;
+        let ceiling = cpu_fuel.saturating_mul(self.call_timeout.as_millis()) / 1000;
+        // wasmtime keeps fuel in an i64.
+        let ceiling = u64::try_from(ceiling).unwrap_or(u64::MAX).min(i64::MAX as u64);
+        self.fuel_per_call_max.map_or(ceiling, |max| max.min(ceiling))
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let output_bytes_max = 16 << 20;
+        Self {
+            cpu_millis: 1000,
+            memory_bytes_max: 1 << 30,
+            call_timeout: Duration::from_secs(60),
+            fuel_per_call_max: None,
+            concurrency_max: 16,
+            queue_max: 64,
+            output_bytes_max,
+            hostcall_bytes_max: (64 << 20) + (1 << 20),
+            handles_max: 4096,
+            memories_max: 4,
+            tables_max: 32,
+            instances_max: 32,
+            table_elements_max: 100_000,
+            random_bytes_max: 64 << 10,
+            log_line_bytes_max: 4 << 10,
+            log_lines_per_call_max: 256,
+            error_text_bytes_max: 4 << 10,
+            messages_buffered_max: 8,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halving_cpu_limit_halves_the_fuel_ceiling() {
+        let whole = Limits { cpu_millis: 1000, ..Limits::default() };
+        let half = Limits { cpu_millis: 500, ..Limits::default() };
+        assert_eq!(whole.fuel_per_call(), 2 * half.fuel_per_call());
+    }
+
+    #[test]
+    fn the_author_can_only_lower_the_fuel_ceiling() {
+        let lower = Limits { fuel_per_call_max: Some(7), ..Limits::default() };
+        let higher = Limits { fuel_per_call_max: Some(u64::MAX), ..Limits::default() };
+        assert_eq!(lower.fuel_per_call(), 7);
+        assert_eq!(higher.fuel_per_call(), Limits::default().fuel_per_call());
+    }
+
+    #[test]
+    fn absurd_limits_do_not_overflow() {
+        let absurd =
+            Limits { cpu_millis: u64::MAX, call_timeout: Duration::MAX, ..Limits::default() };
+        assert!(absurd.fuel_per_call() <= i64::MAX as u64);
+    }
+}

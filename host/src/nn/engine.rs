@@ -1,0 +1,113 @@
+//! The seam behind which every engine stands.
+
+use super::tensor::{ElementType, Tensor};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Loads graphs.
+pub trait Engine: Send + Sync {
+    /// The word for it in `config.yaml` and in messages.
+    fn name(&self) -> &'static str;
+
+    /// Loads and optimises an ONNX file. Takes seconds; blocks.
+    fn load(&self, name: &str, onnx: &[u8]) -> Result<Arc<dyn Graph>, LoadError>;
+}
+
+/// A loaded graph; several threads may run it at once.
+pub trait Graph: Send + Sync {
+    /// What it takes, in its own order.
+    fn inputs(&self) -> &[Port];
+
+    /// What it gives, in its own order.
+    fn outputs(&self) -> &[Port];
+
+    /// Bytes of its constants.
+    fn bytes(&self) -> u64;
+
+    /// Runs it on inputs in the order of [`Graph::inputs`], which the caller
+    /// has checked against their ports. Blocks.
+    fn run(&self, inputs: Vec<Tensor>, cancel: &Cancel) -> Result<Vec<Tensor>, RunError>;
+}
+
+/// An input or output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its element type, where the graph fixes one that wasi-nn knows.
+    pub element: Option<ElementType>,
+    /// Length of each axis; `None` where it is free.
+    pub shape: Vec<Option<u32>>,
+}
+
+/// Whether whoever asked for a run has gone.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks the run to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the run should stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a graph cannot be loaded. The operator and the author read this.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Not a graph that the engine understands.
+    #[error("{engine} cannot load the graph {name}: {reason}")]
+    Engine {
+        /// The engine.
+        engine: &'static str,
+        /// The graph.
+        name: String,
+        /// What the engine says.
+        reason: String,
+    },
+    /// The graph refers to data outside its file.
+    #[error(
+        "the graph {name} keeps data in another file ({location}); export it with all data inside"
+    )]
+    ExternalData {
+        /// The graph.
+        name: String,
+        /// The other file.
+        location: String,
+    },
+    /// The graph does not fit into `cpu_memory`.
+    #[error("the graph {name} does not fit into cpu_memory")]
+    Memory {
+        /// The graph.
+        name: String,
+        /// The limit.
+        #[source]
+        source: crate::sandbox::OverLimit,
+    },
+}
+
+/// Why a run gave no outputs.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Inputs that the graph cannot take together.
+    #[error("the graph cannot compute this: {0}")]
+    Engine(String),
+    /// An output has a type that wasi-nn does not know.
+    #[error("output {name} has the type {element}, which wasi-nn does not know")]
+    OutputType {
+        /// The output.
+        name: String,
+        /// The engine's word for its type.
+        element: String,
+    },
+    /// Whoever asked has gone.
+    #[error("cancelled")]
+    Cancelled,
+    /// The engine panicked.
+    #[error("the engine panicked")]
+    Panicked,
+}

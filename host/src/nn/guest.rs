@@ -1,0 +1,256 @@
+//! wasi-nn as guests see it.
+//!
+//! Owns the handles of a sandbox: every tensor is checked and charged, every
+//! error carries a text for the author and nothing of the host's.
+
+use super::engine::RunError;
+use super::tensor::{ElementType, Tensor, TensorError};
+use super::{Graphs, NamedGraph};
+use crate::call::Holder;
+use crate::sandbox::nn_bindings::errors::ErrorCode;
+use crate::sandbox::nn_bindings::{errors, graph, inference, tensor};
+use crate::sandbox::{Account, Charge, State, Stop};
+use std::sync::Arc;
+use wasmtime::component::Resource;
+
+/// What a sandbox needs for wasi-nn.
+pub(crate) struct NnState {
+    graphs: Graphs,
+    account: Account,
+}
+
+impl NnState {
+    pub(crate) fn new(graphs: &Graphs, account: &Account) -> Self {
+        Self { graphs: graphs.clone(), account: account.clone() }
+    }
+}
+
+/// A tensor handle. The constructor cannot fail, so a malformed tensor is kept
+/// as what is wrong with it.
+#[derive(Debug)]
+pub(crate) struct GuestTensor {
+    tensor: Result<Tensor, TensorError>,
+    _charge: Charge,
+}
+
+/// An error handle.
+#[derive(Debug, Clone)]
+pub(crate) struct GuestFailure {
+    code: ErrorCode,
+    text: String,
+}
+
+/// A graph handle.
+#[derive(Debug, Clone)]
+pub(crate) struct GuestGraph(Arc<NamedGraph>);
+
+/// An execution context: a graph about to compute.
+#[derive(Debug, Clone)]
+pub(crate) struct GuestContext(Arc<NamedGraph>);
+
+fn failure(code: ErrorCode, text: impl Into<String>) -> GuestFailure {
+    GuestFailure { code, text: text.into() }
+}
+
+impl State {
+    fn fail<T>(
+        &mut self,
+        failure: GuestFailure,
+    ) -> wasmtime::Result<Result<T, Resource<GuestFailure>>> {
+        Ok(Err(self.table.push(failure).map_err(Stop::from)?))
+    }
+
+    fn push_tensor(
+        &mut self,
+        tensor: Result<Tensor, TensorError>,
+    ) -> wasmtime::Result<Resource<GuestTensor>> {
+        let bytes = tensor.as_ref().map_or(0, |tensor| tensor.data().len());
+        let _charge = self.nn.account.charge(Holder::Tensor, bytes as u64).map_err(Stop::from)?;
+        Ok(self.table.push(GuestTensor { tensor, _charge }).map_err(Stop::from)?)
+    }
+}
+
+impl tensor::Host for State {}
+
+impl tensor::HostTensor for State {
+    fn new(
+        &mut self,
+        dimensions: Vec<u32>,
+        ty: tensor::TensorType,
+        data: Vec<u8>,
+    ) -> wasmtime::Result<Resource<GuestTensor>> {
+        self.push_tensor(Tensor::new(ty.into(), dimensions, data))
+    }
+
+    fn dimensions(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u32>> {
+        Ok(match &self.table.get(&tensor).map_err(Stop::from)?.tensor {
+            Ok(tensor) => tensor.shape().to_vec(),
+            Err(TensorError::Length { shape, .. } | TensorError::TooLarge { shape, .. }) => {
+                shape.clone()
+            }
+        })
+    }
+
+    fn ty(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<tensor::TensorType> {
+        Ok(match &self.table.get(&tensor).map_err(Stop::from)?.tensor {
+            Ok(tensor) => tensor.element().into(),
+            Err(TensorError::Length { element, .. } | TensorError::TooLarge { element, .. }) => {
+                (*element).into()
+            }
+        })
+    }
+
+    fn data(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u8>> {
+        // A malformed tensor has no data that anything could be made of.
+        Ok(match &self.table.get(&tensor).map_err(Stop::from)?.tensor {
+            Ok(tensor) => tensor.data().to_vec(),
+            Err(_) => Vec::new(),
+        })
+    }
+
+    fn drop(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<()> {
+        self.table.delete(tensor).map_err(Stop::from)?;
+        Ok(())
+    }
+}
+
+impl errors::Host for State {}
+
+impl errors::HostError for State {
+    fn code(&mut self, error: Resource<GuestFailure>) -> wasmtime::Result<ErrorCode> {
+        Ok(self.table.get(&error).map_err(Stop::from)?.code)
+    }
+
+    fn data(&mut self, error: Resource<GuestFailure>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&error).map_err(Stop::from)?.text.clone())
+    }
+
+    fn drop(&mut self, error: Resource<GuestFailure>) -> wasmtime::Result<()> {
+        self.table.delete(error).map_err(Stop::from)?;
+        Ok(())
+    }
+}
+
+impl graph::Host for State {
+    fn load(
+        &mut self,
+        _: Vec<graph::GraphBuilder>,
+        _: graph::GraphEncoding,
+        _: graph::ExecutionTarget,
+    ) -> wasmtime::Result<Result<Resource<GuestGraph>, Resource<GuestFailure>>> {
+        let text = "graphs come from the model's package; open them with load-by-name";
+        self.fail(failure(ErrorCode::UnsupportedOperation, text))
+    }
+
+    fn load_by_name(
+        &mut self,
+        name: String,
+    ) -> wasmtime::Result<Result<Resource<GuestGraph>, Resource<GuestFailure>>> {
+        match self.nn.graphs.named(&name) {
+            Some(graph) => Ok(Ok(self.table.push(GuestGraph(graph)).map_err(Stop::from)?)),
+            None => {
+                let mut shown = name;
+                crate::text::cut(&mut shown, 128);
+                let names = self.nn.graphs.names().collect::<Vec<_>>().join(", ");
+                let text = match names.is_empty() {
+                    true => format!("no graph is named {shown:?}: the package has none"),
+                    false => format!("no graph is named {shown:?}; the package has {names}"),
+                };
+                self.fail(failure(ErrorCode::NotFound, text))
+            }
+        }
+    }
+}
+
+impl graph::HostGraph for State {
+    fn init_execution_context(
+        &mut self,
+        graph: Resource<GuestGraph>,
+    ) -> wasmtime::Result<Result<Resource<GuestContext>, Resource<GuestFailure>>> {
+        let graph = self.table.get(&graph).map_err(Stop::from)?.0.clone();
+        Ok(Ok(self.table.push(GuestContext(graph)).map_err(Stop::from)?))
+    }
+
+    fn drop(&mut self, graph: Resource<GuestGraph>) -> wasmtime::Result<()> {
+        self.table.delete(graph).map_err(Stop::from)?;
+        Ok(())
+    }
+}
+
+impl inference::Host for State {}
+
+impl inference::HostGraphExecutionContext for State {
+    async fn compute(
+        &mut self,
+        context: Resource<GuestContext>,
+        inputs: Vec<inference::NamedTensor>,
+    ) -> wasmtime::Result<Result<Vec<inference::NamedTensor>, Resource<GuestFailure>>> {
+        let graph = self.table.get(&context).map_err(Stop::from)?.0.clone();
+        let mut named = Vec::with_capacity(inputs.len());
+        let mut held = Vec::with_capacity(inputs.len());
+        for (name, handle) in inputs {
+            // The handles are the call's to drop, whatever comes of them.
+            let tensor = self.table.delete(handle).map_err(Stop::from)?;
+            named.push((name, tensor.tensor));
+            held.push(tensor._charge);
+        }
+        let ordered = match graph.arrange(named) {
+            Ok(ordered) => ordered,
+            Err(text) => return self.fail(failure(ErrorCode::InvalidArgument, text)),
+        };
+        let computed = graph.compute(ordered).await;
+        drop(held);
+        let outputs = match computed {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                let code = match &error {
+                    RunError::Engine(_) | RunError::Cancelled => ErrorCode::RuntimeError,
+                    RunError::OutputType { .. } => ErrorCode::UnsupportedOperation,
+                    RunError::Panicked => {
+                        tracing::error!(graph = %graph.name(), "the engine panicked");
+                        ErrorCode::Unknown
+                    }
+                };
+                return self.fail(failure(code, error.to_string()));
+            }
+        };
+        let mut handles = Vec::with_capacity(outputs.len());
+        for (name, tensor) in outputs {
+            handles.push((name, self.push_tensor(Ok(tensor))?));
+        }
+        Ok(Ok(handles))
+    }
+
+    async fn drop(&mut self, context: Resource<GuestContext>) -> wasmtime::Result<()> {
+        self.table.delete(context).map_err(Stop::from)?;
+        Ok(())
+    }
+}
+
+impl From<tensor::TensorType> for ElementType {
+    fn from(element: tensor::TensorType) -> Self {
+        match element {
+            tensor::TensorType::Fp16 => Self::F16,
+            tensor::TensorType::Fp32 => Self::F32,
+            tensor::TensorType::Fp64 => Self::F64,
+            tensor::TensorType::Bf16 => Self::Bf16,
+            tensor::TensorType::U8 => Self::U8,
+            tensor::TensorType::I32 => Self::I32,
+            tensor::TensorType::I64 => Self::I64,
+        }
+    }
+}
+
+impl From<ElementType> for tensor::TensorType {
+    fn from(element: ElementType) -> Self {
+        match element {
+            ElementType::F16 => Self::Fp16,
+            ElementType::F32 => Self::Fp32,
+            ElementType::F64 => Self::Fp64,
+            ElementType::Bf16 => Self::Bf16,
+            ElementType::U8 => Self::U8,
+            ElementType::I32 => Self::I32,
+            ElementType::I64 => Self::I64,
+        }
+    }
+}

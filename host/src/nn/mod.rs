@@ -1,0 +1,160 @@
+//! Tensor work for guests.
+//!
+//! Owns wasi-nn's host side, [`Tensor`], the [`Engine`] seam and the engines;
+//! the only module that names an ML library. Never touches tonic, nor files
+//! outside the package.
+
+mod engine;
+mod tensor;
+mod threads;
+mod tract;
+
+pub(crate) mod guest;
+
+pub use engine::{Cancel, Engine, Graph, LoadError, Port, RunError};
+pub use tensor::{ElementType, Tensor, TensorError};
+
+use crate::call::Holder;
+use crate::package::GraphFile;
+use crate::sandbox::{Account, Charge};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use threads::Threads;
+
+/// The engines of a process and the threads they compute on.
+pub(crate) struct Nn {
+    engine: Arc<dyn Engine>,
+    threads: Arc<Threads>,
+}
+
+impl Nn {
+    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+        Ok(Self { engine: Arc::new(tract::Tract), threads: Arc::new(Threads::start(threads)?) })
+    }
+}
+
+/// The graphs of a version, loaded once and shared by its sandboxes.
+#[derive(Clone, Default)]
+pub(crate) struct Graphs(Arc<BTreeMap<String, Arc<NamedGraph>>>);
+
+impl Graphs {
+    pub(crate) fn load(nn: &Nn, files: &[GraphFile], account: &Account) -> Result<Self, LoadError> {
+        let mut graphs = BTreeMap::new();
+        for file in files {
+            let name = file.name.clone();
+            let graph = nn.engine.load(&name, &file.bytes)?;
+            let _charge = account
+                .charge(Holder::Graph, graph.bytes())
+                .map_err(|source| LoadError::Memory { name: name.clone(), source })?;
+            let threads = nn.threads.clone();
+            let named = NamedGraph { name: name.clone(), graph, threads, _charge };
+            graphs.insert(name, Arc::new(named));
+        }
+        Ok(Self(Arc::new(graphs)))
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<NamedGraph>> {
+        self.0.get(name).cloned()
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+/// A graph under its name, with the threads that run it.
+pub(crate) struct NamedGraph {
+    name: String,
+    graph: Arc<dyn Graph>,
+    threads: Arc<Threads>,
+    _charge: Charge,
+}
+
+impl NamedGraph {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Puts named tensors into the graph's order and checks each against its
+    /// port. The error is a sentence for the model's author.
+    pub(crate) fn arrange(
+        &self,
+        mut named: Vec<(String, Result<Tensor, TensorError>)>,
+    ) -> Result<Vec<Tensor>, String> {
+        let ports = self.graph.inputs();
+        let mut ordered = Vec::with_capacity(ports.len());
+        for port in ports {
+            let place = named.iter().position(|(name, _)| *name == port.name);
+            let Some(place) = place else {
+                return Err(format!("graph {} misses its input {:?}", self.name, port.name));
+            };
+            let (name, tensor) = named.swap_remove(place);
+            let tensor = tensor.map_err(|error| format!("input {name:?}: {error}"))?;
+            check(port, &tensor)?;
+            ordered.push(tensor);
+        }
+        match named.first() {
+            None => Ok(ordered),
+            Some((name, _)) => {
+                let mut shown = name.clone();
+                crate::text::cut(&mut shown, 128);
+                let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
+                Err(format!(
+                    "graph {} has no further input {shown:?}; it takes {}",
+                    self.name,
+                    names.join(", ")
+                ))
+            }
+        }
+    }
+
+    /// Computes on the engine's threads.
+    pub(crate) async fn compute(
+        &self,
+        inputs: Vec<Tensor>,
+    ) -> Result<Vec<(String, Tensor)>, RunError> {
+        let graph = self.graph.clone();
+        let outputs = self.threads.run(move |cancel| graph.run(inputs, cancel)).await?;
+        let names = self.graph.outputs().iter().map(|port| port.name.clone());
+        Ok(names.zip(outputs).collect())
+    }
+}
+
+impl std::fmt::Debug for NamedGraph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("NamedGraph").field(&self.name).finish()
+    }
+}
+
+fn check(port: &Port, tensor: &Tensor) -> Result<(), String> {
+    if let Some(element) = port.element
+        && element != tensor.element()
+    {
+        return Err(format!(
+            "input {:?} takes {}, not {}",
+            port.name,
+            element.as_str(),
+            tensor.element().as_str()
+        ));
+    }
+    let fits = port.shape.len() == tensor.shape().len()
+        && port
+            .shape
+            .iter()
+            .zip(tensor.shape())
+            .all(|(axis, length)| axis.is_none_or(|axis| axis == *length));
+    if fits {
+        return Ok(());
+    }
+    let axes: Vec<_> = port
+        .shape
+        .iter()
+        .map(|axis| axis.map_or_else(|| "any".to_owned(), |axis| axis.to_string()))
+        .collect();
+    Err(format!(
+        "input {:?} takes the shape [{}], not {:?}",
+        port.name,
+        axes.join(", "),
+        tensor.shape()
+    ))
+}

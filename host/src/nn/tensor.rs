@@ -1,0 +1,146 @@
+//! Tensors that cannot be wrong: shape × type always equals the bytes.
+
+use std::fmt;
+
+/// Element types that wasi-nn knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElementType {
+    /// IEEE 754 half precision.
+    F16,
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 double precision.
+    F64,
+    /// Brain floating point.
+    Bf16,
+    /// Unsigned byte.
+    U8,
+    /// Signed 32-bit integer.
+    I32,
+    /// Signed 64-bit integer.
+    I64,
+}
+
+impl ElementType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
+        }
+    }
+
+    /// NumPy's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F16 => "float16",
+            Self::F32 => "float32",
+            Self::F64 => "float64",
+            Self::Bf16 => "bfloat16",
+            Self::U8 => "uint8",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+        }
+    }
+}
+
+/// A dense array, row-major, little-endian.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tensor {
+    element: ElementType,
+    shape: Vec<u32>,
+    data: Vec<u8>,
+}
+
+/// The bytes do not fit the shape and the type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    /// Another number of bytes than the shape asks for.
+    #[error(
+        "a {} tensor of shape {shape:?} takes {expected} bytes, but its data has {actual}",
+        element.as_str()
+    )]
+    Length {
+        /// Its element type.
+        element: ElementType,
+        /// Its shape.
+        shape: Vec<u32>,
+        /// Bytes that shape and type ask for.
+        expected: usize,
+        /// Bytes there are.
+        actual: usize,
+    },
+    /// The shape is larger than any memory.
+    #[error("a {} tensor of shape {shape:?} is larger than any memory", element.as_str())]
+    TooLarge {
+        /// Its element type.
+        element: ElementType,
+        /// Its shape.
+        shape: Vec<u32>,
+    },
+}
+
+impl Tensor {
+    /// Checks that shape × type equals the bytes. No axes means a scalar.
+    pub fn new(element: ElementType, shape: Vec<u32>, data: Vec<u8>) -> Result<Self, TensorError> {
+        let expected =
+            shape.iter().try_fold(element.bytes(), |bytes, axis| bytes.checked_mul(*axis as usize));
+        match expected {
+            Some(expected) if expected == data.len() => Ok(Self { element, shape, data }),
+            Some(expected) => {
+                Err(TensorError::Length { element, shape, expected, actual: data.len() })
+            }
+            None => Err(TensorError::TooLarge { element, shape }),
+        }
+    }
+
+    /// Its element type.
+    pub fn element(&self) -> ElementType {
+        self.element
+    }
+
+    /// Length of each axis, outermost first.
+    pub fn shape(&self) -> &[u32] {
+        &self.shape
+    }
+
+    /// The elements.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl fmt::Debug for Tensor {
+    /// Type and shape only: the elements are the caller's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.element.as_str(), self.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tensor_whose_bytes_do_not_fit_its_shape_cannot_be_made() {
+        assert!(Tensor::new(ElementType::F32, vec![2, 2], vec![0; 16]).is_ok());
+        assert!(Tensor::new(ElementType::F32, vec![], vec![0; 4]).is_ok());
+        assert!(Tensor::new(ElementType::F32, vec![0, 7], vec![]).is_ok());
+        let three_bytes = Tensor::new(ElementType::F32, vec![1], vec![0; 3]).unwrap_err();
+        assert_eq!(
+            three_bytes.to_string(),
+            "a float32 tensor of shape [1] takes 4 bytes, but its data has 3"
+        );
+    }
+
+    #[test]
+    fn a_shape_that_overflows_is_refused() {
+        let shape = vec![u32::MAX; 4];
+        assert!(matches!(
+            Tensor::new(ElementType::I64, shape, vec![]),
+            Err(TensorError::TooLarge { .. })
+        ));
+    }
+}

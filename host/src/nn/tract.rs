@@ -1,0 +1,223 @@
+//! tract: graphs on the CPU, in pure Rust.
+
+use super::engine::{Cancel, Engine, Graph, LoadError, Port, RunError};
+use super::tensor::{ElementType, Tensor};
+use std::path::Path;
+use std::sync::Arc;
+use tract_onnx::data_resolver::ModelDataResolver;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::plan;
+use tract_onnx::{Onnx, pb};
+
+/// The engine. Keeps nothing between graphs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tract;
+
+const NAME: &str = "tract";
+
+impl Engine for Tract {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn load(&self, name: &str, onnx: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
+        let failed = |error: TractError| LoadError::Engine {
+            engine: NAME,
+            name: name.to_owned(),
+            reason: format!("{error:#}"),
+        };
+        let framework = Onnx { provider: Arc::new(NoFiles), ..tract_onnx::onnx() };
+        let proto = framework.proto_model_for_read(&mut &*onnx).map_err(failed)?;
+        if let Some(location) = external_data(&proto) {
+            return Err(LoadError::ExternalData { name: name.to_owned(), location });
+        }
+        let inferred = framework.model_for_proto_model(&proto).map_err(failed)?;
+        // The optimiser renames nodes, so the names are taken before it runs.
+        let input_names = names(&inferred, &inferred.inputs);
+        let output_names = names(&inferred, &inferred.outputs);
+        let typed = inferred.into_optimized().map_err(failed)?;
+        let inputs = ports(&typed, input_names, &typed.inputs);
+        let outputs = ports(&typed, output_names, &typed.outputs);
+        let bytes = constants_bytes(&typed);
+        let plan = typed.into_runnable().map_err(failed)?;
+        Ok(Arc::new(TractGraph { plan, inputs, outputs, bytes }))
+    }
+}
+
+struct TractGraph {
+    plan: Arc<TypedSimplePlan>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    bytes: u64,
+}
+
+impl Graph for TractGraph {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn run(&self, inputs: Vec<Tensor>, cancel: &Cancel) -> Result<Vec<Tensor>, RunError> {
+        let engine = |error: TractError| {
+            if cancel.is_cancelled() {
+                RunError::Cancelled
+            } else {
+                RunError::Engine(short(&error))
+            }
+        };
+        let inputs: TVec<TValue> = inputs
+            .into_iter()
+            .map(|tensor| to_tract(&tensor).map(IntoTValue::into_tvalue))
+            .collect::<TractResult<_>>()
+            .map_err(engine)?;
+        let mut state = self.plan.spawn().map_err(engine)?;
+        let outputs = state
+            .run_plan_with_eval(inputs, |context, op_state, node, inputs| {
+                // A node cannot be interrupted, but the next one need not start.
+                if cancel.is_cancelled() {
+                    return Err(TractError::msg("cancelled"));
+                }
+                plan::eval(context, op_state, node, inputs)
+            })
+            .map_err(engine)?;
+        outputs
+            .into_iter()
+            .zip(&self.outputs)
+            .map(|(value, port)| from_tract(&value, &port.name))
+            .collect()
+    }
+}
+
+/// Refuses every file: a graph is all in its own bytes.
+struct NoFiles;
+
+impl ModelDataResolver for NoFiles {
+    fn read_bytes_from_path(
+        &self,
+        _: &mut Vec<u8>,
+        path: &Path,
+        _: usize,
+        _: Option<usize>,
+    ) -> TractResult<()> {
+        Err(TractError::msg(format!("the graph asks for the file {}", path.display())))
+    }
+}
+
+/// Where a graph says that its data is, if it says that it is elsewhere.
+fn external_data(proto: &pb::ModelProto) -> Option<String> {
+    let external = pb::tensor_proto::DataLocation::External as i32;
+    proto
+        .graph
+        .iter()
+        .flat_map(|graph| &graph.initializer)
+        .find(|tensor| tensor.data_location == Some(external) || !tensor.external_data.is_empty())
+        .map(|tensor| {
+            let location = tensor.external_data.iter().find(|entry| entry.key == "location");
+            location.map_or_else(|| "unnamed".to_owned(), |entry| entry.value.clone())
+        })
+}
+
+fn names(model: &InferenceModel, outlets: &[OutletId]) -> Vec<String> {
+    outlets
+        .iter()
+        .map(|outlet| match model.outlet_label(*outlet) {
+            Some(label) => label.to_owned(),
+            None => model.node(outlet.node).name.clone(),
+        })
+        .collect()
+}
+
+fn ports(model: &TypedModel, names: Vec<String>, outlets: &[OutletId]) -> Vec<Port> {
+    names
+        .into_iter()
+        .zip(outlets)
+        .map(|(name, outlet)| {
+            let fact = model.outlet_fact(*outlet).ok();
+            let axis = |axis: &TDim| axis.to_i64().ok().and_then(|axis| u32::try_from(axis).ok());
+            Port {
+                name,
+                element: fact.and_then(|fact| element(fact.datum_type)),
+                shape: fact.map_or_else(Vec::new, |fact| fact.shape.iter().map(axis).collect()),
+            }
+        })
+        .collect()
+}
+
+fn constants_bytes(model: &TypedModel) -> u64 {
+    model
+        .nodes
+        .iter()
+        .flat_map(|node| &node.outputs)
+        .filter_map(|output| output.fact.konst.as_ref())
+        .map(|tensor| tensor.len() as u64 * tensor.datum_type().size_of() as u64)
+        .sum()
+}
+
+fn element(datum: DatumType) -> Option<ElementType> {
+    Some(match datum {
+        DatumType::F16 => ElementType::F16,
+        DatumType::F32 => ElementType::F32,
+        DatumType::F64 => ElementType::F64,
+        DatumType::U8 => ElementType::U8,
+        DatumType::I32 => ElementType::I32,
+        DatumType::I64 => ElementType::I64,
+        _ => return None,
+    })
+}
+
+fn datum(element: ElementType) -> Option<DatumType> {
+    Some(match element {
+        ElementType::F16 => DatumType::F16,
+        ElementType::F32 => DatumType::F32,
+        ElementType::F64 => DatumType::F64,
+        ElementType::U8 => DatumType::U8,
+        ElementType::I32 => DatumType::I32,
+        ElementType::I64 => DatumType::I64,
+        ElementType::Bf16 => return None,
+    })
+}
+
+fn to_tract(tensor: &Tensor) -> TractResult<tract_onnx::prelude::Tensor> {
+    let datum =
+        datum(tensor.element()).ok_or_else(|| TractError::msg("tract has no bfloat16 tensors"))?;
+    let shape: TVec<usize> = tensor.shape().iter().map(|axis| *axis as usize).collect();
+    let mut made = tract_onnx::prelude::Tensor::zero_dt(datum, &shape)?;
+    // Both sides hold shape × type bytes, so the lengths are equal.
+    made.as_bytes_mut().copy_from_slice(tensor.data());
+    Ok(made)
+}
+
+fn from_tract(value: &TValue, name: &str) -> Result<Tensor, RunError> {
+    let datum = value.datum_type();
+    let unknown = || RunError::OutputType { name: name.to_owned(), element: format!("{datum:?}") };
+    // Shapes that the graph computes are symbolic numbers inside tract.
+    let value = match datum {
+        DatumType::TDim => {
+            value.cast_to_dt(DatumType::I64).map_err(|error| RunError::Engine(short(&error)))?
+        }
+        _ => std::borrow::Cow::Borrowed(&**value),
+    };
+    let element = element(value.datum_type()).ok_or_else(unknown)?;
+    let shape = value
+        .shape()
+        .iter()
+        .map(|axis| u32::try_from(*axis))
+        .collect::<Result<_, _>>()
+        .map_err(|_| RunError::Engine(format!("output {name} is too large")))?;
+    Tensor::new(element, shape, value.as_bytes().to_vec())
+        .map_err(|error| RunError::Engine(error.to_string()))
+}
+
+/// The outermost cause: what lies deeper names the host's sources and files.
+fn short(error: &TractError) -> String {
+    let mut text = error.to_string();
+    crate::text::cut(&mut text, 512);
+    text
+}

@@ -1,0 +1,227 @@
+//! What a model asks of a machine: `inference_compute_info` and `compute`.
+//!
+//! Owns their keys. Nothing here knows which devices exist.
+
+use super::ConfigError;
+use super::section::{Entry, Section, Unknown};
+use crate::package::quantity::{Quantity, QuantityError};
+
+/// One page of a guest's memory: nothing starts in less.
+const MEMORY_BYTES_MIN: u64 = 64 << 10;
+/// More than any machine has.
+const ACCELERATORS_MAX: u64 = 1024;
+/// Longest name or pattern of a device, and most of them.
+const ACCELERATOR_TYPES_MAX: usize = 64;
+
+/// What a model asks of a machine beside its limits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Compute {
+    /// Thousandths of a CPU that a running replica reserves; its limit where absent.
+    pub cpu_requests_millis: Option<u64>,
+    /// Bytes that a running replica reserves; its limit where absent.
+    pub memory_requests_bytes: Option<u64>,
+    /// The accelerators asked for; `count` may be 0.
+    pub accelerators: Accelerators,
+    /// `compute.instance`, the other platform's name for a kind of machine.
+    pub instance: Option<String>,
+}
+
+/// The accelerators a model asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Accelerators {
+    /// How many.
+    pub count: u32,
+    /// Globs for the device's name, such as `NVIDIA-*`; any of them will do.
+    pub types: Vec<String>,
+    /// Bytes of device memory needed.
+    pub memory_bytes: Option<u64>,
+    /// Names of how they have to be connected.
+    pub topology: Vec<String>,
+}
+
+impl std::fmt::Display for Accelerators {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = if self.count == 1 { "" } else { "s" };
+        write!(f, "{} accelerator{plural}", self.count)?;
+        if !self.types.is_empty() {
+            write!(f, " of type {}", self.types.join(" or "))?;
+        }
+        Ok(())
+    }
+}
+
+/// What the two sections say together.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) compute: Compute,
+    pub(super) cpu_millis: Option<u64>,
+    pub(super) memory_bytes: Option<u64>,
+}
+
+/// Reads both; `inference_compute_info` is the more exact and wins.
+pub(super) fn read(root: &mut Section, warnings: &mut Vec<String>) -> Result<Asked, ConfigError> {
+    let exact = root.section("inference_compute_info")?;
+    let preset = root.section("compute")?;
+    let mut asked = match exact {
+        Some(section) => read_exact(section, warnings)?,
+        None => Asked::default(),
+    };
+    if let Some(section) = preset {
+        read_preset(section, &mut asked, warnings)?;
+    }
+    Ok(asked)
+}
+
+fn read_exact(mut section: Section, warnings: &mut Vec<String>) -> Result<Asked, ConfigError> {
+    let asked = Asked {
+        cpu_millis: cpu(&mut section, "cpu_limit")?,
+        memory_bytes: memory(&mut section, "cpu_memory", warnings)?,
+        compute: Compute {
+            cpu_requests_millis: cpu(&mut section, "cpu_requests")?,
+            memory_requests_bytes: memory(&mut section, "cpu_memory_requests", warnings)?,
+            accelerators: Accelerators {
+                count: number_u32(&mut section, "num_accelerators")?.unwrap_or(0),
+                types: section
+                    .texts("accelerator_type")?
+                    .into_iter()
+                    .take(ACCELERATOR_TYPES_MAX)
+                    .collect(),
+                memory_bytes: memory(&mut section, "accelerator_memory", warnings)?,
+                topology: section
+                    .texts("accelerator_topology")?
+                    .into_iter()
+                    .take(ACCELERATOR_TYPES_MAX)
+                    .collect(),
+            },
+            instance: None,
+        },
+    };
+    let known = [
+        "cpu_limit",
+        "cpu_memory",
+        "cpu_requests",
+        "cpu_memory_requests",
+        "num_accelerators",
+        "accelerator_type",
+        "accelerator_memory",
+        "accelerator_topology",
+    ];
+    section.finish(&known, Unknown::RefuseMisspelt)?;
+    Ok(asked)
+}
+
+/// The other platform looks an instance's size up in a catalogue. What matters
+/// of it here is whether the model wants an accelerator.
+fn read_preset(
+    mut section: Section,
+    asked: &mut Asked,
+    warnings: &mut Vec<String>,
+) -> Result<(), ConfigError> {
+    let instance = section.text("instance")?;
+    let gpu = section.text("gpu")?;
+    let count = number_u32(&mut section, "num_gpus")?;
+    section.finish(&["instance", "gpu", "cloud", "region", "num_gpus"], Unknown::RefuseMisspelt)?;
+
+    let accelerators = &mut asked.compute.accelerators;
+    let exact =
+        accelerators.count > 0 || asked.cpu_millis.is_some() || asked.memory_bytes.is_some();
+    if !exact {
+        let implied = match (&gpu, &instance) {
+            (Some(_), _) => 1,
+            (None, Some(entry)) => match instance_kind(&entry.text) {
+                InstanceKind::Cpu => 0,
+                InstanceKind::Accelerated => 1,
+                InstanceKind::Unknown => {
+                    warnings.push(unknown_instance(entry));
+                    0
+                }
+            },
+            (None, None) => 0,
+        };
+        accelerators.count = count.unwrap_or(implied);
+        if accelerators.count > 0 {
+            accelerators.types = vec!["NVIDIA-*".to_owned()];
+        }
+    }
+    asked.compute.instance = instance.or(gpu).map(|entry| entry.text);
+    Ok(())
+}
+
+enum InstanceKind {
+    Cpu,
+    Accelerated,
+    Unknown,
+}
+
+/// Tells by the name alone. A name of the public clouds is a family, a dot or
+/// a hyphen, and a size; elsewhere the device itself is the name.
+fn instance_kind(name: &str) -> InstanceKind {
+    const CPU: [&str; 16] = [
+        "cpu", "t2", "t3", "t3a", "t4g", "c5", "c6a", "c6i", "c7i", "m5", "m6a", "m6i", "m7i",
+        "r5", "r6i", "e2",
+    ];
+    const ACCELERATED: [&str; 25] = [
+        "gpu", "t4", "l4", "l40", "l40s", "a10", "a10g", "a40", "a100", "h100", "h200", "gh200",
+        "b200", "gb200", "v100", "p4d", "p4de", "p5", "g4dn", "g5", "g6", "g6e", "g2", "rtx",
+        "mi300x",
+    ];
+    let lower = name.to_ascii_lowercase();
+    let mut words =
+        lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let family = words.next().unwrap_or_default();
+    if ACCELERATED.contains(&family) || (family == "nvidia" && words.next().is_some()) {
+        InstanceKind::Accelerated
+    } else if CPU.contains(&family) {
+        InstanceKind::Cpu
+    } else {
+        InstanceKind::Unknown
+    }
+}
+
+fn unknown_instance(entry: &Entry) -> String {
+    format!(
+        "config.yaml line {}: `{}` {:?} is not a known kind of machine, so the model gets 1 CPU, 1Gi and no \
+         accelerator; say what it needs in `inference_compute_info`",
+        entry.line,
+        entry.key,
+        entry.text.chars().take(64).collect::<String>()
+    )
+}
+
+fn number_u32(section: &mut Section, key: &str) -> Result<Option<u32>, ConfigError> {
+    Ok(section.number(key, 0, ACCELERATORS_MAX)?.and_then(|number| u32::try_from(number).ok()))
+}
+
+fn cpu(section: &mut Section, key: &str) -> Result<Option<u64>, ConfigError> {
+    let Some(entry) = section.text(key)? else { return Ok(None) };
+    let millis = entry.text.parse().and_then(Quantity::cpu_millis);
+    millis.map(Some).map_err(|problem| entry.refused(problem))
+}
+
+/// Bytes. A memory in thousandths of a byte, as `500m`, makes no sense, yet
+/// stands in public files that work elsewhere because nothing there reads it;
+/// it is taken for the `500Mi` that was meant, and said.
+fn memory(
+    section: &mut Section,
+    key: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Option<u64>, ConfigError> {
+    let Some(entry) = section.text(key)? else { return Ok(None) };
+    let bytes = match entry.text.parse().and_then(Quantity::bytes) {
+        Err(QuantityError::NotWholeBytes(meant)) if entry.text.ends_with('m') => {
+            warnings.push(format!(
+                "config.yaml line {}: `{}` {:?} is less than a byte; it is taken for \"{meant}\", so write that",
+                entry.line, entry.key, entry.text
+            ));
+            meant.parse().and_then(Quantity::bytes)
+        }
+        bytes => bytes,
+    };
+    match bytes {
+        Ok(bytes) if bytes < MEMORY_BYTES_MIN => {
+            Err(entry.refused("is too little; the least is \"64Ki\""))
+        }
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(problem) => Err(entry.refused(problem)),
+    }
+}

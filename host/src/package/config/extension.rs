@@ -1,0 +1,142 @@
+//! The section `ringfence:`, which the other platform ignores.
+//!
+//! Owns its keys; all of it is ours, so a key that is not known is an error.
+
+use super::ConfigError;
+use super::section::{Entry, Section, Unknown};
+use crate::limits::Limits;
+use crate::package::quantity::Quantity;
+use std::time::Duration;
+
+const CALL_TIMEOUT_MIN: Duration = Duration::from_millis(1);
+const CALL_TIMEOUT_MAX: Duration = Duration::from_hours(1);
+const CONCURRENCY_MAX: u64 = 1024;
+const OUTPUT_BYTES_MIN: u64 = 1 << 10;
+const OUTPUT_BYTES_MAX: u64 = 1 << 30;
+/// Longest name of a graph.
+const GRAPH_NAME_BYTES_MAX: usize = 256;
+
+/// What `ringfence.graphs` says about one graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphRule {
+    /// Path below `1/` without the extension.
+    pub path: String,
+    /// What becomes of it.
+    pub action: GraphAction,
+}
+
+/// What becomes of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GraphAction {
+    /// Guests open it by this name.
+    Rename(String),
+    /// It is no part of the package.
+    LeaveOut,
+}
+
+/// Writes what the section says into the limits, and returns its graph rules.
+pub(super) fn read(
+    section: Option<Section>,
+    limits: &mut Limits,
+) -> Result<Vec<GraphRule>, ConfigError> {
+    let Some(mut section) = section else { return Ok(Vec::new()) };
+    if let Some(entry) = section.text("isolation")? {
+        match entry.text.as_str() {
+            "call" => {}
+            "caller" => {
+                return Err(
+                    entry.refused("is not supported yet; write \"call\" or leave the key out")
+                );
+            }
+            _ => return Err(entry.refused("is not an isolation; write \"call\"")),
+        }
+    }
+    if let Some(entry) = section.text("engine")?
+        && entry.text != "tract"
+    {
+        return Err(entry.refused("is not an engine of this host; write \"tract\""));
+    }
+    if let Some(entry) = section.text("call_timeout")? {
+        limits.call_timeout = duration(&entry)?;
+    }
+    if let Some(fuel) = section.number("max_fuel_per_call", 1, i64::MAX.unsigned_abs())? {
+        limits.fuel_per_call_max = Some(fuel);
+    }
+    if let Some(calls) = section.number("max_concurrency", 1, CONCURRENCY_MAX)? {
+        limits.concurrency_max = usize::try_from(calls).unwrap_or(usize::MAX);
+    }
+    if let Some(entry) = section.text("max_output_bytes")? {
+        limits.output_bytes_max = output_bytes(&entry)?;
+    }
+    let rules = match section.section("graphs")? {
+        Some(graphs) => graphs.rest()?.into_iter().map(rule).collect::<Result<_, _>>()?,
+        None => Vec::new(),
+    };
+    if let Some(node) = section.node("batching") {
+        let entry =
+            Entry { key: "ringfence.batching".to_owned(), line: node.line, text: String::new() };
+        return Err(entry.refused_secret("is not supported yet; leave the key out"));
+    }
+    let known = [
+        "isolation",
+        "call_timeout",
+        "max_fuel_per_call",
+        "max_concurrency",
+        "max_output_bytes",
+        "engine",
+        "graphs",
+    ];
+    section.finish(&known, Unknown::Refuse)?;
+    Ok(rules)
+}
+
+fn output_bytes(entry: &Entry) -> Result<u64, ConfigError> {
+    let bytes =
+        entry.text.parse().and_then(Quantity::bytes).map_err(|problem| entry.refused(problem))?;
+    if (OUTPUT_BYTES_MIN..=OUTPUT_BYTES_MAX).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(entry.refused("is outside what is allowed; write from \"1Ki\" to \"1Gi\""))
+    }
+}
+
+/// A whole number and its unit.
+fn duration(entry: &Entry) -> Result<Duration, ConfigError> {
+    let digits = entry.text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = entry.text.split_at(digits);
+    let millis_per_unit = match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let millis =
+        number.parse::<u64>().ok().zip(millis_per_unit).and_then(|(n, unit)| n.checked_mul(unit));
+    match millis.map(Duration::from_millis) {
+        Some(duration) if (CALL_TIMEOUT_MIN..=CALL_TIMEOUT_MAX).contains(&duration) => Ok(duration),
+        Some(_) => Err(entry.refused("is outside what is allowed; write from \"1ms\" to \"1h\"")),
+        None => {
+            Err(entry.refused("is not a time; write a number and ms, s, m or h, such as \"30s\""))
+        }
+    }
+}
+
+fn rule((path, entry): (String, Entry)) -> Result<GraphRule, ConfigError> {
+    let action =
+        match entry.text.as_str() {
+            "false" => GraphAction::LeaveOut,
+            name if is_graph_name(name) => GraphAction::Rename(name.to_owned()),
+            _ => return Err(entry.refused(
+                "is not a graph's name; write a name such as \"digits\", or false to leave it out",
+            )),
+        };
+    Ok(GraphRule { path, action })
+}
+
+fn is_graph_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= GRAPH_NAME_BYTES_MAX
+        && text != "true"
+        && text.chars().all(|c| !c.is_control())
+}

@@ -1,0 +1,314 @@
+//! What `config.yaml` is accepted, what is refused, and in which words.
+
+use super::*;
+use std::path::Path;
+use std::time::Duration;
+
+fn refused(text: &str) -> String {
+    match Config::parse(text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn accepted(text: &str) -> Config {
+    Config::parse(text).unwrap()
+}
+
+#[test]
+fn an_id_is_all_that_has_to_be_said() {
+    let config = accepted("model:\n  id: echo\n");
+    assert_eq!(config.name.to_string(), "local/main/echo");
+    assert_eq!(config.model_type_id, "any-to-any");
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!((config.limits.cpu_millis, config.limits.memory_bytes_max), (1000, 1 << 30));
+    assert_eq!(config.accelerators(), None);
+}
+
+#[test]
+fn every_key_is_understood() {
+    let config = accepted(
+        r#"
+model: {id: m, user_id: alice, app_id: lab, model_type_id: visual-classifier, description: words}
+build_info: {python_version: 3.11, platform: linux/amd64, dereference_symlinks: false}
+inference_compute_info:
+  cpu_limit: 500m
+  cpu_memory: 1500Mi
+  cpu_requests: 0.25
+  cpu_memory_requests: 1Gi
+  num_accelerators: "2"
+  accelerator_type: ["NVIDIA-*"]
+  accelerator_memory: 18Gi
+  accelerator_topology: [nvlink]
+compute: {instance: a10g, cloud: aws, region: us-east-1, num_gpus: 1}
+checkpoints:
+  type: huggingface
+  repo_id: facebook/detr-resnet-50
+  hf_token: hf_CANARY
+  when: build
+  allowed_file_patterns: "*.json"
+  ignore_file_patterns: ["*.bin", "*.pth"]
+concepts:
+  - {id: 0, name: cat}
+  - {id: 1, name: "dog "}
+num_threads: 4
+secrets:
+  - {id: key, env_var: KEY, type: env, value: secret_CANARY, description: words}
+mcp_server: {command: uvx, args: [a, b]}
+streaming_video_consumer: true
+toolkit: [a]
+something_of_theirs: 1
+ringfence:
+  isolation: call
+  call_timeout: 500ms
+  max_fuel_per_call: 1000000
+  max_concurrency: 3
+  max_output_bytes: 1Mi
+  engine: tract
+  graphs: {big/digits: digits, old: false}
+"#,
+    );
+    assert_eq!(config.name.to_string(), "alice/lab/m");
+    assert_eq!(config.build_info.python_version.as_deref(), Some("3.11"));
+    assert_eq!(config.limits.cpu_millis, 500);
+    assert_eq!(config.limits.memory_bytes_max, 1500 << 20);
+    assert_eq!(config.compute.cpu_requests_millis, Some(250));
+    assert_eq!(config.compute.memory_requests_bytes, Some(1 << 30));
+    let accelerators = config.accelerators().unwrap();
+    assert_eq!((accelerators.count, accelerators.memory_bytes), (2, Some(18 << 30)));
+    assert_eq!(
+        (&accelerators.types, &accelerators.topology),
+        (&vec!["NVIDIA-*".into()], &vec!["nvlink".into()])
+    );
+    let checkpoints = config.checkpoints.clone().unwrap();
+    assert_eq!(checkpoints.when, CheckpointStage::Build);
+    assert_eq!(checkpoints.hf_token.as_ref().map(Secret::reveal), Some("hf_CANARY"));
+    assert_eq!(
+        (checkpoints.allowed_file_patterns.len(), checkpoints.ignore_file_patterns.len()),
+        (1, 2)
+    );
+    assert_eq!(config.concepts[0], ConfigConcept { id: "0".into(), name: "cat".into() });
+    assert_eq!(config.concepts[1].name, "dog ");
+    assert_eq!(config.num_threads, Some(4));
+    assert_eq!(config.secrets[0].env_var, "KEY");
+    assert_eq!(config.limits.call_timeout, Duration::from_millis(500));
+    assert_eq!(config.limits.fuel_per_call_max, Some(1_000_000));
+    assert_eq!(config.limits.concurrency_max, 3);
+    assert_eq!(config.limits.output_bytes_max, 1 << 20);
+    assert_eq!(config.graphs.len(), 2);
+    assert!(
+        config.graphs.contains(&GraphRule { path: "old".into(), action: GraphAction::LeaveOut })
+    );
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert!(!format!("{config:?}").contains("CANARY"));
+}
+
+#[test]
+fn real_files_are_accepted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/configs");
+    let Ok(files) = std::fs::read_dir(&folder) else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", folder.display());
+        eprintln!("skipped: there is no {}", folder.display());
+        return;
+    };
+    let mut count = 0;
+    for file in files {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let config =
+            Config::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let asks = text.contains("num_accelerators: 1")
+            || ["t4", "A10G", "a10g", "l40s"]
+                .iter()
+                .any(|gpu| text.contains(&format!("instance: {gpu}")));
+        assert_eq!(config.accelerators().is_some(), asks, "{name}");
+        assert_eq!(
+            config.warnings.len(),
+            usize::from(text.contains("cpu_memory: \"500m\"")),
+            "{name}"
+        );
+        count += 1;
+    }
+    assert!(count >= 20, "only {count} files");
+}
+
+/// MEM-14, PKG-15, PKG-16, PKG-18 and PKG-19.
+#[test]
+fn errors_name_the_key_the_line_and_the_fix() {
+    let compute = |line: &str| format!("model: {{id: m}}\ninference_compute_info:\n  {line}\n");
+    for (line, expected) in [
+        (
+            "cpu_memory: 13GiB",
+            "line 3: `inference_compute_info.cpu_memory`: \"13GiB\" is not a quantity; did you mean \"13Gi\"?",
+        ),
+        (
+            "cpu_memory: 1",
+            "line 3: `inference_compute_info.cpu_memory`: \"1\" is too little; the least is \"64Ki\"",
+        ),
+        ("cpu_memory: -5Gi", "\"-5Gi\" must be more than zero"),
+        ("cpu_memory: \"0\"", "\"0\" must be more than zero"),
+        ("cpu_memory: 13 Gi", "did you mean \"13Gi\"?"),
+        ("cpu_memory: 1e30Gi", "\"1e30Gi\" is not a quantity"),
+        (
+            "cpu_memory: [1Gi]",
+            "line 3: `inference_compute_info.cpu_memory`: is a list; write one value",
+        ),
+        ("cpu_limit: yes", "\"yes\" is not a quantity"),
+        ("cpu_limit: 0x10", "\"0x10\" is not a quantity"),
+        ("cpu_limit: 1_000", "\"1_000\" is not a quantity"),
+        ("cpu_limit: 1:30", "\"1:30\" is not a quantity"),
+        ("cpu_limit: .inf", "\".inf\" is not a quantity"),
+        ("cpu_limit: {a: 1}", "is a mapping; write one value"),
+        ("num_accelerators: -1", "\"-1\" is not a whole number from 0 to 1024"),
+        ("num_accelerators: 1.5", "\"1.5\" is not a whole number"),
+        (
+            "accelerator_type: NVIDIA-A10G",
+            "`inference_compute_info.accelerator_type`: is not a list",
+        ),
+        (
+            "cpu_memry: 1Gi",
+            "`inference_compute_info.cpu_memry`: is not a key; did you mean `cpu_memory`?",
+        ),
+    ] {
+        let message = refused(&compute(line));
+        assert!(message.contains(expected), "{line}: {message}");
+    }
+    for (text, expected) in [
+        ("", "line 1: `model`: is missing; write `model:`"),
+        ("model:\n", "`model`: is missing"),
+        ("- a\n", "`config.yaml`: is not a mapping"),
+        ("model: echo\n", "line 1: `model`: is not a mapping"),
+        ("model:\n  user_id: a\n", "`model.id`: is missing; write a name"),
+        ("model: {id: ''}", "`model.id`: \"\" is empty"),
+        ("model: {id: ../../etc}", "begins with a dot"),
+        ("model: {id: a/b c}", "\"a/b c\" has other characters"),
+        ("model: {id: m}\ninference_compute_inf: {}\n", "did you mean `inference_compute_info`?"),
+        ("model: {id: m}\nModel: {id: m}\n", "did you mean `model`?"),
+        ("model: {id: m}\nmodel: {id: n}\n", "line 2: the key \"model\" stands twice"),
+        ("model: {id: m}\n---\nmodel: {id: n}\n", "there is a second document"),
+        ("model: {id: m\n", "correct the YAML there"),
+        ("model: !!python/object {id: m}\n", "config.yaml line"),
+        (
+            "model: {id: m}\nconcepts: [{id: a, name: b}, {id: a, name: c}]",
+            "`concepts[1].id`: \"a\" is the id of an earlier concept",
+        ),
+        ("model: {id: m}\nconcepts: [{id: a, name: ''}]", "`concepts[0].name`: \"\" is empty"),
+        ("model: {id: m}\nconcepts: [{id: \"a\\u0007\", name: b}]", "control characters"),
+        ("model: {id: m}\nconcepts: [a]", "`concepts[0]`: is not a mapping"),
+        ("model: {id: m}\ncheckpoints: {type: ftp, repo_id: a/b}", "is not a type of checkpoints"),
+        ("model: {id: m}\ncheckpoints: {type: huggingface}", "`checkpoints.repo_id`: is missing"),
+        ("model: {id: m}\ncheckpoints: {repo_id: ../..}", "is not a repository"),
+        ("model: {id: m}\ncheckpoints: {repo_id: 'http://evil'}", "is not a repository"),
+        ("model: {id: m}\ncheckpoints: {repo_id: a/b/c}", "is not a repository"),
+        ("model: {id: m}\ncheckpoints: {repo_id: a/b, when: later}", "is not a stage"),
+        ("model: {id: m}\nnum_threads: 0\n", "`num_threads`: \"0\" is not a whole number from 1"),
+        ("model: {id: m}\nsecrets: [{id: a}]\n", "`secrets[0].env_var`: is missing"),
+        (
+            "model: {id: m}\nringfence: {isolation: caller}",
+            "`ringfence.isolation`: \"caller\" is not supported yet",
+        ),
+        ("model: {id: m}\nringfence: {engine: torch}", "is not an engine of this host"),
+        ("model: {id: m}\nringfence: {call_timeout: 30}", "write a number and ms, s, m or h"),
+        ("model: {id: m}\nringfence: {call_timeout: 2h}", "from \"1ms\" to \"1h\""),
+        ("model: {id: m}\nringfence: {call_timeout: 0s}", "from \"1ms\" to \"1h\""),
+        ("model: {id: m}\nringfence: {call_timeout: 99999999999999999999h}", "is not a time"),
+        ("model: {id: m}\nringfence: {max_output_bytes: 2Gi}", "from \"1Ki\" to \"1Gi\""),
+        ("model: {id: m}\nringfence: {max_concurrency: 0}", "from 1 to 1024"),
+        ("model: {id: m}\nringfence: {batching: {}}", "`ringfence.batching`: is not supported yet"),
+        (
+            "model: {id: m}\nringfence: {timeout: 1s}",
+            "`ringfence.timeout`: is not a key; the keys here are",
+        ),
+        ("model: {id: m}\nringfence: {graphs: {a: ''}}", "is not a graph's name"),
+    ] {
+        let message = refused(text);
+        assert!(message.contains(expected), "{text:?}: {message}");
+    }
+}
+
+#[test]
+fn a_memory_in_thousandths_of_a_byte_is_taken_for_mebibytes_and_said() {
+    let config = accepted("model: {id: m}\ninference_compute_info: {cpu_memory: 500m}\n");
+    assert_eq!(config.limits.memory_bytes_max, 500 << 20);
+    assert!(config.warnings[0].contains("line 2") && config.warnings[0].contains("\"500Mi\""));
+}
+
+#[test]
+fn an_instance_with_an_accelerator_is_never_served_without() {
+    for (instance, count) in
+        [("t4", 1), ("A10G", 1), ("g5.xlarge", 1), ("cpu", 0), ("t3a.2xlarge", 0)]
+    {
+        let config = accepted(&format!("model: {{id: m}}\ncompute: {{instance: {instance}}}\n"));
+        assert_eq!(config.compute.accelerators.count, count, "{instance}");
+        assert!(config.warnings.is_empty());
+    }
+    let config = accepted("model: {id: m}\ncompute: {instance: mystery}\n");
+    assert!(config.warnings[0].contains("\"mystery\" is not a known kind of machine"));
+    let config = accepted("model: {id: m}\ncompute: {gpu: H100, num_gpus: 8}\n");
+    assert_eq!(config.compute.accelerators.count, 8);
+}
+
+/// I5: whatever is wrong with a file, its secrets are not in the error.
+#[test]
+fn errors_do_not_repeat_secrets() {
+    for text in [
+        "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: \"hf_CANARY\\nX: y\"}",
+        "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: [hf_CANARY]}",
+        "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: {hf_CANARY: 1}}",
+        "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: !secret hf_CANARY}",
+        "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: hf_CANARY\n",
+        "model: {id: m}\ncheckpoints: hf_CANARY\n",
+        "model: {id: m}\nsecrets: [hf_CANARY]\n",
+        "model: {id: m}\nsecrets: [{id: a, env_var: B, value: [hf_CANARY]}]\n",
+        "model: {id: m}\ncheckpoints:\n  hf_token: \"hf_CANARY\n",
+        "model: {id: m}\ncheckpoints:\n  hf_token: \"\\q hf_CANARY\"\n",
+        "model: {id: m}\ncheckpoints:\n  hf_token: *hf_CANARY\n",
+        "model: {id: m}\ncheckpoints:\n  hf_token: hf_CANARY: b: c\n",
+        "model: {id: m}\ncheckpoints:\n  hf_token: !!int hf_CANARY\n",
+    ] {
+        let message = refused(text);
+        assert!(!message.contains("CANARY"), "{message}");
+    }
+}
+
+#[test]
+fn bombs_are_refused_at_once() {
+    let start = std::time::Instant::now();
+    let mut aliases = String::from("model: {id: m}\na: &a [x,x,x,x,x,x,x,x,x,x]\n");
+    for (this, last) in ('b'..='z').zip('a'..='y') {
+        aliases.push_str(&format!(
+            "{this}: &{this} [*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last}]\n"
+        ));
+    }
+    refused(&aliases);
+    refused(&format!("model: {{id: m}}\nx: {}", "[".repeat(100_000)));
+    refused(&format!("model: {{id: m}}\nx: {}", "- ".repeat(100_000)));
+    refused(&format!("model: {{id: m}}\nx: [{}]", "a,".repeat(400_000)));
+    refused(&format!("model: {{id: m}}\nx: &x {{y: 1}}\n{}", "? *x\n: 1\n".repeat(50_000)));
+    assert!(refused(&"#".repeat(CONFIG_BYTES_MAX + 1)).contains("1048576 are allowed"));
+    let concepts: String =
+        (0..=CONCEPTS_MAX).map(|n| format!("  - {{id: c{n}, name: c}}\n")).collect();
+    assert!(
+        refused(&format!("model: {{id: m}}\nconcepts:\n{concepts}"))
+            .contains("one concept too many")
+    );
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn no_input_makes_the_reader_panic() {
+    let text = "model: {id: \"é\", user_id: &a b}\nconcepts:\n  - {id: *a, name: |\n    x\n}\nringfence: {<<: {engine: tract}}\n";
+    for end in 0..text.len() {
+        if let Some(part) = text.get(..end) {
+            let _ = Config::parse(part);
+        }
+        let mut bytes = text.as_bytes().to_vec();
+        for byte in [0, b'\t', b'{', b'&', b'!', b'%', 0x7f] {
+            if let Some(place) = bytes.get_mut(end) {
+                *place = byte;
+            }
+            let _ = Config::parse(&String::from_utf8_lossy(&bytes));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! YAML to a small tree that remembers the line of each value.
+//!
+//! Owns the YAML library and its limits; knows no key. Scalars keep the text
+//! that was written, because `3.10`, `0x10` and `yes` are texts here and what a
+//! key makes of them is decided by the key.
+
+use super::ConfigError;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+use std::fmt;
+
+/// Nesting of a `config.yaml`; real ones need four.
+const DEPTH_MAX: usize = 16;
+/// Values of one file: enough for the largest list of concepts.
+const NODES_MAX: usize = 100_000;
+/// Values that aliases may add.
+const ALIASED_NODES_MAX: usize = 10_000;
+
+/// A value and where it stands.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) value: Value,
+    pub(super) line: u64,
+}
+
+/// What a value can be.
+#[derive(Debug)]
+pub(super) enum Value {
+    Null,
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+}
+
+/// Reads the one document of the text; an empty text is an empty value.
+pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
+            max_nodes: NODES_MAX,
+            max_anchors: 1_000,
+            max_aliases: 1_000,
+            max_merge_keys: 100,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: ALIASED_NODES_MAX,
+            max_replay_stack_depth: DEPTH_MAX,
+        },
+        // A key must not mean one thing to one reader and another to the next.
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+        non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
+        reject_unsupported_tags: true,
+        emit_comments: false,
+        // A snippet would show the lines around an error, tokens among them.
+        with_snippet: false,
+    };
+    let root: Option<Spanned<Raw>> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let line = error.location().map_or(0, |location| location.line());
+            ConfigError::Yaml { line, problem: problem(&error) }
+        })?;
+    Ok(match root {
+        Some(root) => node(text, root),
+        None => Node { value: Value::Null, line: 1 },
+    })
+}
+
+/// The library's message without what repeats the line, and without values.
+fn problem(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("the key {key:?} stands twice in the same place")
+        }
+        serde_saphyr::Error::MultipleDocuments { .. } => "there is a second document".to_owned(),
+        serde_saphyr::Error::Budget { .. }
+        | serde_saphyr::Error::AliasReplayLimitExceeded { .. } => {
+            "there are more values, levels or aliases than are read".to_owned()
+        }
+        serde_saphyr::Error::ExternalMessage { msg, .. } => msg.clone(),
+        serde_saphyr::Error::Message { .. } | serde_saphyr::Error::InvalidScalar { .. } => {
+            "a value has a form that is not understood here".to_owned()
+        }
+        other => {
+            let message = other.to_string();
+            let end = message.find(" at line ").unwrap_or(message.len());
+            message.get(..end).unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// The tree before plain numbers and booleans get their text back.
+enum Raw {
+    Null,
+    /// Quoted, or plain and no other type.
+    Text(String),
+    /// Plain, and of a type that does not keep what was written.
+    Typed,
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(String, Spanned<Raw>)>),
+}
+
+fn node(source: &str, raw: Spanned<Raw>) -> Node {
+    let line = raw.referenced.line();
+    let value = match raw.value {
+        Raw::Null => Value::Null,
+        Raw::Text(text) => Value::Text(text),
+        Raw::Typed => {
+            let written = raw.defined.span().byte_offset().zip(raw.defined.span().byte_len());
+            let written = written.and_then(|(start, length)| {
+                let start = usize::try_from(start).ok()?;
+                source.get(start..start.checked_add(usize::try_from(length).ok()?)?)
+            });
+            Value::Text(written.unwrap_or_default().trim().to_owned())
+        }
+        Raw::List(items) => Value::List(items.into_iter().map(|item| node(source, item)).collect()),
+        Raw::Map(entries) => {
+            Value::Map(entries.into_iter().map(|(key, value)| (key, node(source, value))).collect())
+        }
+    };
+    Node { value, line }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, a list or a mapping")
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Raw, E> {
+        Ok(Raw::Text(text))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_i128<E>(self, _: i128) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Raw::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+        let mut map = Vec::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            map.push((key, entries.next_value()?));
+        }
+        Ok(Raw::Map(map))
+    }
+}

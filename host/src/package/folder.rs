@@ -1,0 +1,248 @@
+//! A model folder on disk to a `Package`.
+//!
+//! Owns which files are read, how much of them, and the version's id. Reads
+//! `config.yaml` and what is below `1/`, and nothing else; follows no symbolic
+//! link. Writes nothing but a private copy of the assets.
+
+mod files;
+
+#[cfg(test)]
+mod tests;
+
+use super::config::{CONFIG_BYTES_MAX, Config, ConfigError, GraphAction};
+use super::{AssetFile, Assets, GraphFile, Package};
+use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use files::Listing;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Largest `1/model.wasm`.
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+/// Largest graph: protobuf, which ONNX is, goes no further.
+pub const GRAPH_BYTES_MAX: u64 = 2 << 30;
+/// Largest package, all files together.
+pub const PACKAGE_BYTES_MAX: u64 = 16 << 30;
+/// Most files and folders below `1/`.
+pub const ENTRIES_MAX: usize = 4096;
+/// Deepest nesting of folders below `1/`.
+pub const DEPTH_MAX: usize = 16;
+/// Longest path of a file, in bytes.
+pub const PATH_BYTES_MAX: usize = 512;
+
+const CONFIG: &str = "config.yaml";
+const CODE: &str = "1";
+const SOURCE: &str = "model.rs";
+const COMPONENT: &str = "model.wasm";
+const GRAPH_EXTENSION: &str = ".onnx";
+
+/// Why a folder is no package. Each text names the file and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The folder itself cannot be opened.
+    #[error("cannot open the model folder {path}; give the folder that holds config.yaml")]
+    Open {
+        /// As it was given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no such file.
+    #[error("{path} is missing; a model folder has config.yaml and a folder 1")]
+    Missing {
+        /// Below the model folder.
+        path: String,
+    },
+    /// The model logic has not been built.
+    #[error("1/model.wasm is missing in {}; run `ringfence build {}`", folder.display(), folder.display())]
+    NotBuilt {
+        /// The model folder.
+        folder: PathBuf,
+    },
+    /// The config file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The config file is no text.
+    #[error("config.yaml is not UTF-8; save it as UTF-8")]
+    ConfigEncoding,
+    /// A link could lead anywhere.
+    #[error("{path} is a symbolic link; put the file itself there")]
+    Symlink {
+        /// Below the model folder.
+        path: String,
+    },
+    /// A socket, a device or such.
+    #[error("{path} is neither a file nor a folder; remove it")]
+    Special {
+        /// Below the model folder.
+        path: String,
+    },
+    /// A name that cannot be told to a guest or shown.
+    #[error(
+        "{path:?} has a name that is not plain text of up to {PATH_BYTES_MAX} bytes; rename it"
+    )]
+    Name {
+        /// Below the model folder.
+        path: String,
+    },
+    /// A file or all of them are too large.
+    #[error("{path} has more than {bytes_max} bytes; make it smaller")]
+    TooLarge {
+        /// Below the model folder; `1` for all together.
+        path: String,
+        /// What is allowed.
+        bytes_max: u64,
+    },
+    /// There are too many files.
+    #[error("there are more than {ENTRIES_MAX} files and folders below 1; put fewer there")]
+    TooMany,
+    /// Folders are nested too deep.
+    #[error("{path} is more than {DEPTH_MAX} folders deep; move it up")]
+    TooDeep {
+        /// Below the model folder.
+        path: String,
+    },
+    /// A rule of `ringfence.graphs` is about no file.
+    #[error(
+        "config.yaml: `ringfence.graphs` names {path:?}, but there is no 1/{path}.onnx; correct the name"
+    )]
+    NoSuchGraph {
+        /// The rule's path.
+        path: String,
+    },
+    /// Two graphs would have the same name.
+    #[error("two graphs are called {name:?}; rename one of them in `ringfence.graphs`")]
+    SameGraphName {
+        /// That name.
+        name: String,
+    },
+    /// A file changed while it was read.
+    #[error("{path} changed while it was read; try again when nothing writes to the folder")]
+    Changed {
+        /// Below the model folder.
+        path: String,
+    },
+    /// Reading failed.
+    #[error("cannot read {path}")]
+    Read {
+        /// Below the model folder.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The private copy of the assets cannot be written.
+    #[error("cannot write a copy of the assets below {path}; check its space and permissions")]
+    Scratch {
+        /// The scratch folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Reads a model folder. The assets are copied into a private folder below
+/// `scratch`, which must exist; it goes when the package is dropped.
+pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
+    let root = Dir::open_ambient_dir(dir, ambient_authority())
+        .map_err(|source| FolderError::Open { path: dir.to_owned(), source })?;
+    let mut listing = Listing::default();
+
+    let config_bytes =
+        match files::read(&root, CONFIG, CONFIG, CONFIG_BYTES_MAX as u64, &mut listing) {
+            Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(FolderError::Missing { path: CONFIG.to_owned() });
+            }
+            bytes => bytes?,
+        };
+    let config = std::str::from_utf8(&config_bytes).map_err(|_| FolderError::ConfigEncoding)?;
+    let config = Config::parse(config)?;
+
+    let code = open_code(&root)?;
+    let names = files::walk(&code)?;
+    if !names.iter().any(|name| name == COMPONENT) {
+        return Err(FolderError::NotBuilt { folder: dir.to_owned() });
+    }
+    let scratch_error = |source| FolderError::Scratch { path: scratch.to_owned(), source };
+    let folder =
+        tempfile::Builder::new().prefix("assets-").tempdir_in(scratch).map_err(scratch_error)?;
+    let copies =
+        Dir::open_ambient_dir(folder.path(), ambient_authority()).map_err(scratch_error)?;
+
+    let mut component = Bytes::new();
+    let mut graphs = Graphs {
+        rules: &config.graphs,
+        unused: config.graphs.iter().map(|r| &*r.path).collect(),
+        found: vec![],
+    };
+    let mut files = Vec::new();
+    for name in names {
+        let path = format!("{CODE}/{name}");
+        if name == SOURCE {
+            continue;
+        } else if name == COMPONENT {
+            component = files::read(&code, &name, &path, COMPONENT_BYTES_MAX, &mut listing)?.into();
+        } else if let Some(stem) = name.strip_suffix(GRAPH_EXTENSION) {
+            if let Some(called) = graphs.called(stem)? {
+                let bytes = files::read(&code, &name, &path, GRAPH_BYTES_MAX, &mut listing)?.into();
+                graphs.found.push(GraphFile { name: called, bytes });
+            }
+        } else {
+            let size = files::copy(&code, &name, &path, &copies, scratch, &mut listing)?;
+            files.push(AssetFile { name, size });
+        }
+    }
+    let graphs = graphs.finish()?;
+    Ok(Package {
+        config,
+        version: listing.version(),
+        component,
+        graphs,
+        assets: Assets { folder, files },
+    })
+}
+
+fn open_code(root: &Dir) -> Result<Dir, FolderError> {
+    let path = || CODE.to_owned();
+    match root.symlink_metadata(CODE) {
+        Ok(metadata) if metadata.is_symlink() => Err(FolderError::Symlink { path: path() }),
+        Ok(metadata) if metadata.is_dir() => {
+            root.open_dir(CODE).map_err(|source| FolderError::Read { path: path(), source })
+        }
+        Ok(_) => Err(FolderError::Missing { path: path() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(FolderError::Missing { path: path() })
+        }
+        Err(source) => Err(FolderError::Read { path: path(), source }),
+    }
+}
+
+/// The graphs of a package, and the rules that are about none yet.
+struct Graphs<'a> {
+    rules: &'a [super::config::GraphRule],
+    unused: Vec<&'a str>,
+    found: Vec<GraphFile>,
+}
+
+impl Graphs<'_> {
+    /// What guests call the graph, or nothing when it is left out.
+    fn called(&mut self, stem: &str) -> Result<Option<String>, FolderError> {
+        self.unused.retain(|path| *path != stem);
+        let name = match self.rules.iter().find(|rule| rule.path == stem).map(|rule| &rule.action) {
+            Some(GraphAction::LeaveOut) => return Ok(None),
+            Some(GraphAction::Rename(name)) => name.as_str(),
+            None => stem,
+        };
+        if self.found.iter().any(|graph| graph.name == name) {
+            return Err(FolderError::SameGraphName { name: name.to_owned() });
+        }
+        Ok(Some(name.to_owned()))
+    }
+
+    fn finish(self) -> Result<Vec<GraphFile>, FolderError> {
+        match self.unused.first() {
+            Some(path) => Err(FolderError::NoSuchGraph { path: (*path).to_owned() }),
+            None => Ok(self.found),
+        }
+    }
+}

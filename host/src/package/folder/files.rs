@@ -1,0 +1,168 @@
+//! The files of a model folder: found, opened, read, copied and counted.
+//!
+//! Owns the caps as they are met and the digest of all that was read. Knows
+//! not what a file is for.
+
+use super::{CODE, DEPTH_MAX, ENTRIES_MAX, FolderError, PACKAGE_BYTES_MAX, PATH_BYTES_MAX};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+const COPY_BYTES: usize = 64 << 10;
+const VERSION_DIGITS: usize = 32;
+
+/// What was read so far; the version's id is made of it.
+#[derive(Default)]
+pub(super) struct Listing {
+    lines: Vec<String>,
+    bytes: u64,
+}
+
+impl Listing {
+    fn charge(&mut self, bytes: u64) -> Result<(), FolderError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > PACKAGE_BYTES_MAX {
+            return Err(FolderError::TooLarge {
+                path: CODE.to_owned(),
+                bytes_max: PACKAGE_BYTES_MAX,
+            });
+        }
+        Ok(())
+    }
+
+    /// Paths have no control characters, so a line is one file and no two
+    /// packages have the same lines.
+    fn add(&mut self, path: &str, length: u64, digest: &[u8]) {
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.lines.push(format!("{path}\t{length}\t{digest}\n"));
+    }
+
+    /// The first half of a SHA-256 over the sorted list of files.
+    pub(super) fn version(mut self) -> String {
+        self.lines.sort_unstable();
+        let mut hash = Sha256::new();
+        hash.update(b"ringfence package 1\n");
+        for line in &self.lines {
+            hash.update(line.as_bytes());
+        }
+        let mut version: String =
+            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        version.truncate(VERSION_DIGITS);
+        version
+    }
+}
+
+/// The names of all files below `1/`, sorted by their bytes.
+pub(super) fn walk(code: &Dir) -> Result<Vec<String>, FolderError> {
+    let mut names = Vec::new();
+    let mut entries_left = ENTRIES_MAX;
+    let mut folders = vec![(String::new(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let read_error = |source| FolderError::Read { path: format!("{CODE}/{folder}"), source };
+        let entries = if folder.is_empty() { code.entries() } else { code.read_dir(&folder) };
+        for entry in entries.map_err(read_error)? {
+            let entry = entry.map_err(read_error)?;
+            entries_left = entries_left.checked_sub(1).ok_or(FolderError::TooMany)?;
+            let file_name = entry.file_name();
+            let name = file_name.to_str().filter(|name| !name.chars().any(char::is_control));
+            let lossy = file_name.to_string_lossy();
+            let full =
+                if folder.is_empty() { lossy.into_owned() } else { format!("{folder}/{lossy}") };
+            let path = format!("{CODE}/{full}");
+            if name.is_none() || full.len() > PATH_BYTES_MAX {
+                return Err(FolderError::Name { path });
+            }
+            let kind = entry.file_type().map_err(read_error)?;
+            if kind.is_symlink() {
+                return Err(FolderError::Symlink { path });
+            } else if kind.is_dir() {
+                if depth >= DEPTH_MAX {
+                    return Err(FolderError::TooDeep { path });
+                }
+                folders.push((full, depth + 1));
+            } else if kind.is_file() {
+                names.push(full);
+            } else {
+                return Err(FolderError::Special { path });
+            }
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Opens a file that is one: a link put there since it was listed is refused,
+/// and a pipe does not wait for its writer.
+fn open_file(dir: &Dir, name: &str, path: &str) -> Result<cap_std::fs::File, FolderError> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    let file = dir.open_with(name, &options).map_err(|source| {
+        if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            FolderError::Symlink { path: path.to_owned() }
+        } else {
+            FolderError::Read { path: path.to_owned(), source }
+        }
+    })?;
+    let metadata =
+        file.metadata().map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
+    if metadata.is_file() { Ok(file) } else { Err(FolderError::Special { path: path.to_owned() }) }
+}
+
+pub(super) fn read(
+    dir: &Dir,
+    name: &str,
+    path: &str,
+    bytes_max: u64,
+    listing: &mut Listing,
+) -> Result<Vec<u8>, FolderError> {
+    let read_error = |source| FolderError::Read { path: path.to_owned(), source };
+    let file = open_file(dir, name, path)?;
+    let length = file.metadata().map_err(read_error)?.len();
+    if length > bytes_max {
+        return Err(FolderError::TooLarge { path: path.to_owned(), bytes_max });
+    }
+    listing.charge(length)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    // One byte more than expected tells a file that grows meanwhile.
+    file.take(length + 1).read_to_end(&mut bytes).map_err(read_error)?;
+    if bytes.len() as u64 != length {
+        return Err(FolderError::Changed { path: path.to_owned() });
+    }
+    listing.add(path, length, &Sha256::digest(&bytes));
+    Ok(bytes)
+}
+
+pub(super) fn copy(
+    dir: &Dir,
+    name: &str,
+    path: &str,
+    copies: &Dir,
+    scratch: &Path,
+    listing: &mut Listing,
+) -> Result<u64, FolderError> {
+    let scratch_error = |source| FolderError::Scratch { path: scratch.to_owned(), source };
+    let mut file = open_file(dir, name, path)?;
+    if let Some((folder, _)) = name.rsplit_once('/') {
+        copies.create_dir_all(folder).map_err(scratch_error)?;
+    }
+    let mut copied = copies.create(name).map_err(scratch_error)?;
+    let mut hash = Sha256::new();
+    let mut length = 0;
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let count = match file.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(FolderError::Read { path: path.to_owned(), source }),
+        };
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        length += bytes.len() as u64;
+        listing.charge(bytes.len() as u64)?;
+        hash.update(bytes);
+        copied.write_all(bytes).map_err(scratch_error)?;
+    }
+    listing.add(path, length, &hash.finalize());
+    Ok(length)
+}

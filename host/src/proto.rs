@@ -1,0 +1,22 @@
+//! The wire's messages and services, generated from `proto/`.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::indexing_slicing,
+    reason = "the generated code documents itself by the protocol files it comes from"
+)]
+
+/// `clarifai.api`, the part that a predicting client needs.
+pub mod clarifai {
+    pub mod api {
+        tonic::include_proto!("clarifai.api");
+
+        pub mod status {
+            tonic::include_proto!("clarifai.api.status");
+        }
+    }
+}
+
+/// The descriptors of everything above, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

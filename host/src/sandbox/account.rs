@@ -1,0 +1,145 @@
+//! What a version makes the host hold, in one account.
+//!
+//! Owns the sums and the ceiling. A charge is released by drop, so no path can
+//! forget to give memory back.
+
+use crate::call::Holder;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The memory account of one version. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Account(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    memory_bytes_max: u64,
+    total: AtomicU64,
+    by_holder: [AtomicU64; Holder::ALL.len()],
+}
+
+/// The account's ceiling would be exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{} would exceed the memory limit of {memory_bytes_max} bytes", holder.as_str())]
+pub struct OverLimit {
+    /// What asked for more.
+    pub holder: Holder,
+    /// The ceiling.
+    pub memory_bytes_max: u64,
+}
+
+impl Account {
+    /// An empty account with a ceiling in bytes.
+    pub fn new(memory_bytes_max: u64) -> Self {
+        Self(Arc::new(Inner {
+            memory_bytes_max,
+            total: AtomicU64::new(0),
+            by_holder: Default::default(),
+        }))
+    }
+
+    /// Charges `bytes`, or nothing if that exceeds the ceiling.
+    pub fn charge(&self, holder: Holder, bytes: u64) -> Result<Charge, OverLimit> {
+        let mut charge = Charge { account: self.clone(), holder, bytes: 0 };
+        charge.grow(bytes)?;
+        Ok(charge)
+    }
+
+    /// Bytes held now, of all kinds.
+    pub fn bytes(&self) -> u64 {
+        self.0.total.load(Ordering::Relaxed)
+    }
+
+    /// Bytes held now by one kind of holder.
+    pub fn bytes_of(&self, holder: Holder) -> u64 {
+        self.of(holder).load(Ordering::Relaxed)
+    }
+
+    /// The ceiling in bytes.
+    pub fn bytes_max(&self) -> u64 {
+        self.0.memory_bytes_max
+    }
+
+    fn of(&self, holder: Holder) -> &AtomicU64 {
+        let [memory, table, tensor, message, graph] = &self.0.by_holder;
+        match holder {
+            Holder::Memory => memory,
+            Holder::Table => table,
+            Holder::Tensor => tensor,
+            Holder::Message => message,
+            Holder::Graph => graph,
+        }
+    }
+}
+
+/// A part of an account that is held as long as this value lives.
+#[derive(Debug)]
+pub struct Charge {
+    account: Account,
+    holder: Holder,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Holds `bytes` more, or leaves the charge as it was.
+    pub fn grow(&mut self, bytes: u64) -> Result<(), OverLimit> {
+        let max = self.account.0.memory_bytes_max;
+        self.account
+            .0
+            .total
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
+                total.checked_add(bytes).filter(|sum| *sum <= max)
+            })
+            .map_err(|_| OverLimit { holder: self.holder, memory_bytes_max: max })?;
+        self.account.of(self.holder).fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives back `bytes`, at most all of it.
+    pub fn shrink(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.account.0.total.fetch_sub(bytes, Ordering::Relaxed);
+        self.account.of(self.holder).fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.shrink(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn charges_of_all_holders_share_one_ceiling() {
+        let account = Account::new(100);
+        let memory = account.charge(Holder::Memory, 60).unwrap();
+        let refused = account.charge(Holder::Tensor, 41).unwrap_err();
+        assert_eq!(refused, OverLimit { holder: Holder::Tensor, memory_bytes_max: 100 });
+        drop(memory);
+        assert!(account.charge(Holder::Tensor, 41).is_ok());
+    }
+
+    #[test]
+    fn a_dropped_charge_leaves_nothing_behind() {
+        let account = Account::new(100);
+        {
+            let mut charge = account.charge(Holder::Graph, 10).unwrap();
+            charge.grow(20).unwrap();
+            assert!(charge.grow(u64::MAX).is_err());
+            charge.shrink(5);
+            assert_eq!((account.bytes(), account.bytes_of(Holder::Graph)), (25, 25));
+        }
+        assert_eq!((account.bytes(), account.bytes_of(Holder::Graph)), (0, 0));
+    }
+}

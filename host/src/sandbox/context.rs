@@ -1,0 +1,56 @@
+//! The world's `context`: what a guest can learn and say.
+
+use super::bindings::ringfence::model::{context, types};
+use super::convert::refusal;
+use super::log::Level;
+use super::state::State;
+use std::os::unix::fs::FileExt;
+
+/// Bytes that one read of an asset returns at most.
+const ASSET_READ_BYTES_MAX: u32 = 1 << 20;
+
+impl types::Host for State {}
+
+impl context::Host for State {
+    fn model(&mut self) -> wasmtime::Result<context::ModelInfo> {
+        Ok(self.shared.info.clone())
+    }
+
+    fn log(&mut self, level: context::Level, message: String) -> wasmtime::Result<()> {
+        let level = match level {
+            context::Level::Debug => Level::Debug,
+            context::Level::Info => Level::Info,
+            context::Level::Warn => Level::Warn,
+            context::Level::Error => Level::Error,
+        };
+        self.log.lock().line(level, &message);
+        Ok(())
+    }
+
+    fn asset(
+        &mut self,
+        name: String,
+        offset: u64,
+        length: u32,
+    ) -> wasmtime::Result<Result<Vec<u8>, types::Error>> {
+        let Some(file) = self.shared.asset_files.get(&name) else {
+            let message = "the package has no such asset; `model().assets` lists what it has";
+            return Ok(Err(refusal(types::ErrorCode::InvalidArgument, message)));
+        };
+        let mut bytes = vec![0; length.min(ASSET_READ_BYTES_MAX) as usize];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, offset.saturating_add(filled as u64)) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) => {
+                    tracing::error!(%error, model = %self.shared.label, "cannot read an asset");
+                    let message = "the host cannot read this asset";
+                    return Ok(Err(refusal(types::ErrorCode::Failed, message)));
+                }
+            }
+        }
+        bytes.truncate(filled);
+        Ok(Ok(bytes))
+    }
+}

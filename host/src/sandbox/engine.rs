@@ -1,0 +1,131 @@
+//! wasmtime as this host sets it up, and the thread that interrupts guests.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use wasmtime::{Config, OptLevel, Strategy, WasmBacktraceDetails};
+
+/// Length of a guest's time slice.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Stack that wasm itself may use.
+const WASM_STACK_BYTES: usize = 512 << 10;
+
+/// Whole stack of a fibre; what wasm does not use is for the host's functions.
+const FIBRE_STACK_BYTES: usize = 2 << 20;
+
+/// Every setting that an untrusted component meets.
+pub(crate) fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .async_stack_size(FIBRE_STACK_BYTES)
+        .async_stack_zeroing(true)
+        .wasm_threads(false)
+        .shared_memory(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_reference_types(true)
+        .wasm_function_references(false)
+        .wasm_gc(false)
+        .gc_support(false)
+        .wasm_exceptions(false)
+        .wasm_tail_call(false)
+        .wasm_relaxed_simd(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_stack_switching(false)
+        .wasm_component_model_async(false)
+        .concurrency_support(false)
+        .cranelift_nan_canonicalization(true)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .native_unwind_info(false)
+        .cranelift_opt_level(OptLevel::Speed)
+        .strategy(Strategy::Cranelift)
+        .cache(None);
+    config
+}
+
+/// Increments the epoch every millisecond while a guest runs, from a thread of
+/// its own: a task could be starved by the very guests that it must interrupt.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    running: AtomicUsize,
+    stop: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Ticker {
+    pub(crate) fn start(engine: &wasmtime::Engine) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let thread = std::thread::Builder::new().name("epoch".into()).spawn({
+            let shared = shared.clone();
+            let engine = engine.weak();
+            move || {
+                while !shared.stop.load(Ordering::Acquire) {
+                    if shared.running.load(Ordering::Acquire) == 0 {
+                        shared.sleep();
+                        continue;
+                    }
+                    std::thread::sleep(TICK);
+                    let Some(engine) = engine.upgrade() else { return };
+                    engine.increment_epoch();
+                }
+            }
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Keeps the epoch going as long as the answer lives.
+    pub(crate) fn running(&self) -> Running {
+        if self.shared.running.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.shared.wake();
+        }
+        Running(self.shared.clone())
+    }
+}
+
+impl Shared {
+    fn sleep(&self) {
+        let guard = self.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let idle = |_: &mut ()| {
+            self.running.load(Ordering::Acquire) == 0 && !self.stop.load(Ordering::Acquire)
+        };
+        drop(self.wake.wait_while(guard, idle));
+    }
+
+    fn wake(&self) {
+        let _guard = self.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.wake.notify_one();
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.wake();
+        if let Some(thread) = self.thread.take() {
+            // The thread cannot panic; there would be nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A guest is running.
+#[derive(Debug)]
+pub(crate) struct Running(Arc<Shared>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}

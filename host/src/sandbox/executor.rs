@@ -1,0 +1,69 @@
+//! The runtime on which guests run, apart from the server's.
+//!
+//! A spinning guest yields every millisecond; with tokio's default of looking
+//! at I/O and at the global queue only every 61 tasks, its neighbours would
+//! wait for many such slices. Both intervals are therefore 1, and the threads
+//! are nicer than the server's.
+
+use rustix::process::setpriority_process;
+use std::future::Future;
+use tokio_util::task::TaskTracker;
+
+/// How much nicer guests and engines are than the server.
+pub(crate) const NICE: i32 = 10;
+
+/// Threads for the host's own blocking file reads on behalf of guests.
+const BLOCKING_THREADS_MAX: usize = 8;
+
+/// Threads that run guests.
+#[derive(Debug)]
+pub(crate) struct Executor {
+    runtime: Option<tokio::runtime::Runtime>,
+    tasks: TaskTracker,
+}
+
+impl Executor {
+    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .event_interval(1)
+            .global_queue_interval(1)
+            .thread_name("guest")
+            .on_thread_start(be_nice)
+            .enable_time()
+            .build()?;
+        Ok(Self { runtime: Some(runtime), tasks: TaskTracker::new() })
+    }
+
+    /// Runs a future to its end; `drain` waits for it.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            self.tasks.spawn_on(future, runtime.handle());
+        }
+    }
+
+    /// Waits until nothing runs any more.
+    pub(crate) async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Dropping a runtime blocks, which tokio forbids inside another one.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Lowers the priority of the calling thread. On Linux a priority belongs to a
+/// thread, and "this process" means the calling one.
+pub(crate) fn be_nice() {
+    if let Err(error) = setpriority_process(None, NICE) {
+        tracing::warn!(%error, "cannot lower the priority of a thread that runs guests");
+    }
+}

@@ -1,0 +1,200 @@
+//! One sandbox: made fresh, loaded, used for one call, thrown away.
+
+use super::bindings::ModelRunner;
+use super::bindings::ringfence::model::types as wit;
+use super::convert::guest_error;
+use super::program::Shared;
+use super::state::State;
+use super::stop::{Stop, end_of};
+use super::streams::{Gone, Received, Sink, Source};
+use crate::call::{End, Event, Function, Phase, Receipt, Verdict};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use wasmtime::{Store, UpdateDeadline};
+
+/// Fuel after which a guest yields even if no epoch has ended.
+const FUEL_YIELD_INTERVAL: u64 = 10_000_000;
+
+/// A sandbox whose `load-model` has run and which no call has used.
+pub(crate) struct Instance {
+    shared: Arc<Shared>,
+    store: Store<State>,
+    runner: ModelRunner,
+}
+
+/// What a call brings along.
+pub(crate) struct Job {
+    pub(crate) function: Function,
+    pub(crate) requests: mpsc::Receiver<Received>,
+    pub(crate) sink: Sink,
+    pub(crate) deadline: Instant,
+}
+
+impl Instance {
+    /// Makes a sandbox and runs `load-model` in it.
+    pub(crate) async fn load(shared: &Arc<Shared>, deadline: Instant) -> Result<Self, Verdict> {
+        let limits = &shared.limits;
+        let early = |end| Verdict { end, phase: Phase::Load, receipt: Receipt::default() };
+        let state = State::new(shared, deadline).map_err(|stop| match stop {
+            Stop::HostBug(text) => early(End::HostBug(text)),
+            other => early(End::HostBug(other.to_string())),
+        })?;
+        let mut store = Store::new(shared.runtime.engine(), state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(limits.hostcall_bytes_max);
+        store.set_max_component_handles(limits.handles_max);
+        store.epoch_deadline_callback(|context| {
+            if Instant::now() >= context.data().deadline {
+                return Err(Stop::DeadlinePassed.into());
+            }
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        });
+
+        let ready = refuel(&mut store, limits.fuel_per_call())
+            .and_then(|()| store.fuel_async_yield_interval(Some(FUEL_YIELD_INTERVAL)));
+        if let Err(error) = ready {
+            return Err(early(End::HostBug(format!("{error:#}"))));
+        }
+        let loading = async {
+            let runner = shared.pre.instantiate_async(&mut store).await?;
+            let loaded = runner.ringfence_model_runner().call_load_model(&mut store).await?;
+            Ok::<_, wasmtime::Error>((runner, loaded))
+        };
+        let end = match before(deadline, loading).await {
+            Some(Ok((runner, Ok(())))) => {
+                return Ok(Self { shared: shared.clone(), store, runner });
+            }
+            Some(Ok((_, Err(error)))) => {
+                End::GuestError(guest_error(error, limits.error_text_bytes_max))
+            }
+            Some(Err(error)) => end_of(&error, &mut store, limits),
+            None => End::DeadlinePassed,
+        };
+        Err(verdict(end, Phase::Load, &mut store, limits.fuel_per_call()))
+    }
+
+    /// Runs one call and consumes the sandbox, so that nothing can run in it
+    /// again.
+    pub(crate) async fn call(mut self, job: Job) -> Verdict {
+        let shared = self.shared.clone();
+        let limits = &shared.limits;
+        let fuel = limits.fuel_per_call();
+        let deadline = job.deadline;
+        self.store.data_mut().deadline = deadline;
+        self.store.set_epoch_deadline(1);
+        if let Err(error) = self.store.set_fuel(fuel) {
+            let end = End::HostBug(format!("{error:#}"));
+            return verdict(end, Phase::Call, &mut self.store, fuel);
+        }
+        let Self { store, runner, .. } = &mut self;
+        let running = run(store, runner, job, limits.error_text_bytes_max);
+        let end = match before(deadline, running).await {
+            Some(Ok(end)) => end,
+            Some(Err(error)) => end_of(&error, &mut self.store, limits),
+            None => End::DeadlinePassed,
+        };
+        self.store.data_mut().log.lock().finish();
+        verdict(end, Phase::Call, &mut self.store, fuel)
+    }
+}
+
+/// Runs a future to its end or until the deadline.
+///
+/// A guest that spins is stopped by its epoch callback; this stops one that
+/// waits.
+async fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(deadline.into(), future).await.ok()
+}
+
+fn refuel(store: &mut Store<State>, fuel: u64) -> wasmtime::Result<()> {
+    store.set_epoch_deadline(1);
+    store.set_fuel(fuel)
+}
+
+fn verdict(end: End, phase: Phase, store: &mut Store<State>, fuel_max: u64) -> Verdict {
+    let fuel = match &end {
+        End::FuelExhausted { .. } => fuel_max,
+        _ => fuel_max.saturating_sub(store.get_fuel().unwrap_or(0)),
+    };
+    let receipt = Receipt {
+        fuel,
+        fuel_is_lower_bound: !matches!(
+            end,
+            End::Done | End::GuestError(_) | End::FuelExhausted { .. }
+        ),
+        memory_bytes_peak: store.data().limiter.memory_bytes_peak(),
+    };
+    Verdict { end, phase, receipt }
+}
+
+/// Calls the function. Ends of the guest's own making are `Ok`; what stopped it
+/// is the error.
+async fn run(
+    store: &mut Store<State>,
+    runner: &ModelRunner,
+    job: Job,
+    text_bytes_max: usize,
+) -> wasmtime::Result<End> {
+    let Job { function, mut requests, sink, .. } = job;
+    let guest = runner.ringfence_model_runner();
+    let ended = match function {
+        Function::Predict => {
+            let Some(Received { request, _charge }) = requests.recv().await else {
+                return Ok(End::Cancelled);
+            };
+            let asked = request.inputs.len();
+            let request: wit::Request = request.into();
+            match guest.call_predict(&mut *store, &request).await? {
+                Ok(results) => {
+                    return Ok(send_results(results, asked, sink, text_bytes_max).await?);
+                }
+                Err(error) => Err(error),
+            }
+        }
+        Function::Generate => {
+            let Some(Received { request, _charge }) = requests.recv().await else {
+                return Ok(End::Cancelled);
+            };
+            let request: wit::Request = request.into();
+            let outputs = store.data_mut().table.push(sink).map_err(Stop::from)?;
+            guest.call_generate(&mut *store, &request, outputs).await?
+        }
+        Function::Stream => {
+            let table = &mut store.data_mut().table;
+            let source = table.push(Source { requests }).map_err(Stop::from)?;
+            let outputs = table.push(sink).map_err(Stop::from)?;
+            guest.call_stream(&mut *store, source, outputs).await?
+        }
+    };
+    Ok(match ended {
+        Ok(()) => End::Done,
+        Err(error) => End::GuestError(guest_error(error, text_bytes_max)),
+    })
+}
+
+async fn send_results(
+    results: Vec<Result<wit::Output, wit::Error>>,
+    asked: usize,
+    mut sink: Sink,
+    text_bytes_max: usize,
+) -> Result<End, Stop> {
+    if results.len() != asked {
+        let text = format!("predict returned {} results for {asked} inputs", results.len());
+        return Ok(End::Contract(text));
+    }
+    for result in results {
+        let sent = match result {
+            Ok(output) => sink.output(output.into()).await?,
+            Err(error) => {
+                let error = guest_error(error, text_bytes_max);
+                sink.event(Event::InputFailed(error), None).await
+            }
+        };
+        if let Err(Gone) = sent {
+            return Ok(End::Cancelled);
+        }
+    }
+    Ok(End::Done)
+}

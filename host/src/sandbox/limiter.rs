@@ -1,0 +1,130 @@
+//! The sum of what a sandbox's linear memories and tables take.
+//!
+//! wasmtime limits each memory by itself; this adds them up, charges them to
+//! the version's account and remembers a refusal, so that the trap that follows
+//! is reported as what it is.
+
+use super::account::{Account, Charge, OverLimit};
+use crate::call::Holder;
+use crate::limits::Limits;
+use wasmtime::ResourceLimiter;
+
+/// Bytes that wasmtime keeps for one element of a table: the pointer, and the
+/// function reference that it is lazily turned into.
+const TABLE_ELEMENT_BYTES: u64 = 24;
+
+/// The limiter of one sandbox.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    memory: Charge,
+    tables: Charge,
+    table_elements: usize,
+    memory_bytes_peak: u64,
+    last_growth_bytes: u64,
+    denied: Option<OverLimit>,
+    table_elements_max: usize,
+    memories_max: usize,
+    tables_max: usize,
+    instances_max: usize,
+}
+
+impl Limiter {
+    pub(crate) fn new(account: &Account, limits: &Limits) -> Result<Self, OverLimit> {
+        Ok(Self {
+            memory: account.charge(Holder::Memory, 0)?,
+            tables: account.charge(Holder::Table, 0)?,
+            table_elements: 0,
+            memory_bytes_peak: 0,
+            last_growth_bytes: 0,
+            denied: None,
+            table_elements_max: limits.table_elements_max,
+            memories_max: limits.memories_max,
+            tables_max: limits.tables_max,
+            instances_max: limits.instances_max,
+        })
+    }
+
+    /// The last growth that was refused, if any was.
+    pub(crate) fn denied(&self) -> Option<OverLimit> {
+        self.denied
+    }
+
+    /// Largest sum of linear memory so far, in bytes.
+    pub(crate) fn memory_bytes_peak(&self) -> u64 {
+        self.memory_bytes_peak
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.last_growth_bytes = 0;
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // The guest's own declaration forbids it; that is no limit of ours.
+            return Ok(false);
+        }
+        let growth = desired.saturating_sub(current) as u64;
+        match self.memory.grow(growth) {
+            Ok(()) => {
+                self.last_growth_bytes = growth;
+                self.memory_bytes_peak = self.memory_bytes_peak.max(self.memory.bytes());
+                Ok(true)
+            }
+            Err(over) => {
+                self.denied = Some(over);
+                Ok(false)
+            }
+        }
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory.shrink(std::mem::take(&mut self.last_growth_bytes));
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let growth = desired.saturating_sub(current);
+        let elements = self.table_elements.saturating_add(growth);
+        if elements > self.table_elements_max {
+            self.denied = Some(OverLimit {
+                holder: Holder::Table,
+                memory_bytes_max: self.table_elements_max as u64 * TABLE_ELEMENT_BYTES,
+            });
+            return Ok(false);
+        }
+        match self.tables.grow(growth as u64 * TABLE_ELEMENT_BYTES) {
+            Ok(()) => {
+                self.table_elements = elements;
+                Ok(true)
+            }
+            Err(over) => {
+                self.denied = Some(over);
+                Ok(false)
+            }
+        }
+    }
+
+    fn instances(&self) -> usize {
+        self.instances_max
+    }
+
+    fn tables(&self) -> usize {
+        self.tables_max
+    }
+
+    fn memories(&self) -> usize {
+        self.memories_max
+    }
+}

@@ -1,0 +1,212 @@
+//! What a guest writes to its log, bounded per call and per version.
+//!
+//! Owns cutting, counting and dropping lines. Every line goes to the host's log
+//! under the target `guest`, with control characters escaped.
+
+use crate::limits::Limits;
+use crate::text::cut;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+/// Lines per second that one version may log in the long run.
+const LINES_PER_SECOND: f64 = 100.0;
+
+/// Lines that it may log at once.
+const LINES_BURST: f64 = 400.0;
+
+/// How a Rust panic announces itself, in a log line and on standard error.
+const PANIC_MARK: &str = "panicked at";
+
+/// How serious a guest says a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// The log of one sandbox; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct GuestLog(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    model: Arc<str>,
+    rate: Arc<LogRate>,
+    lines_left: u32,
+    lines_dropped: u32,
+    line_bytes_max: usize,
+    last_words_bytes_max: usize,
+    partial: Vec<u8>,
+    last_words: Option<String>,
+}
+
+impl GuestLog {
+    pub(crate) fn new(model: Arc<str>, rate: Arc<LogRate>, limits: &Limits) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            model,
+            rate,
+            lines_left: limits.log_lines_per_call_max,
+            lines_dropped: 0,
+            line_bytes_max: limits.log_line_bytes_max,
+            last_words_bytes_max: limits.error_text_bytes_max,
+            partial: Vec::new(),
+            last_words: None,
+        })))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while the lock is held leaves nothing half done that matters.
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Inner {
+    /// One line, or several in one text, of `context.log`.
+    pub(crate) fn line(&mut self, level: Level, text: &str) {
+        if level == Level::Error && (text.contains(PANIC_MARK) || self.last_words.is_some()) {
+            self.remember(text);
+        }
+        self.emit(level, text);
+    }
+
+    /// Bytes of standard output or standard error.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = self.line_bytes_max.saturating_add(1).saturating_sub(self.partial.len());
+            self.partial.extend(piece.iter().take(room));
+            if piece.ends_with(b"\n") {
+                self.flush_partial();
+            }
+        }
+    }
+
+    /// Tells how many lines were dropped. Called once, when the call is over.
+    pub(crate) fn finish(&mut self) {
+        self.flush_partial();
+        let dropped = std::mem::take(&mut self.lines_dropped);
+        if dropped > 0 && self.rate.take() {
+            tracing::warn!(target: "guest", model = %self.model, dropped, "log lines dropped");
+        }
+    }
+
+    /// The panic message, if the guest has told one.
+    pub(crate) fn take_last_words(&mut self) -> Option<String> {
+        self.flush_partial();
+        self.last_words.take()
+    }
+
+    fn flush_partial(&mut self) {
+        if self.partial.is_empty() {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.partial);
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim_end_matches(['\n', '\r']);
+        if text.contains(PANIC_MARK) || self.last_words.is_some() {
+            self.remember(text);
+        }
+        self.emit(Level::Info, text);
+    }
+
+    fn remember(&mut self, text: &str) {
+        let max = self.last_words_bytes_max;
+        let words = self.last_words.get_or_insert_default();
+        if !words.is_empty() {
+            words.push(' ');
+        }
+        words.push_str(text.trim());
+        cut(words, max);
+    }
+
+    fn emit(&mut self, level: Level, text: &str) {
+        if self.lines_left == 0 || !self.rate.take() {
+            self.lines_dropped = self.lines_dropped.saturating_add(1);
+            return;
+        }
+        self.lines_left -= 1;
+        let mut line = String::new();
+        for character in text.chars() {
+            if line.len() >= self.line_bytes_max {
+                line.push_str(" [cut]");
+                break;
+            }
+            match character {
+                control if control.is_control() => line.extend(control.escape_default()),
+                other => line.push(other),
+            }
+        }
+        let model = &self.model;
+        match level {
+            Level::Debug => tracing::debug!(target: "guest", %model, "{line}"),
+            Level::Info => tracing::info!(target: "guest", %model, "{line}"),
+            Level::Warn => tracing::warn!(target: "guest", %model, "{line}"),
+            Level::Error => tracing::error!(target: "guest", %model, "{line}"),
+        }
+    }
+}
+
+/// A bucket of log lines that all sandboxes of a version share.
+#[derive(Debug)]
+pub(crate) struct LogRate(Mutex<(f64, Instant)>);
+
+impl LogRate {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new((LINES_BURST, Instant::now())))
+    }
+
+    fn take(&self) -> bool {
+        let mut bucket = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (tokens, at) = *bucket;
+        let now = Instant::now();
+        let refill = now.duration_since(at).as_secs_f64() * LINES_PER_SECOND;
+        let tokens = (tokens + refill).min(LINES_BURST);
+        *bucket = (if tokens >= 1.0 { tokens - 1.0 } else { tokens }, now);
+        tokens >= 1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(limits: &Limits) -> GuestLog {
+        GuestLog::new("m".into(), Arc::new(LogRate::new()), limits)
+    }
+
+    #[test]
+    fn lines_beyond_the_limit_of_a_call_are_dropped_and_counted() {
+        let limits = Limits { log_lines_per_call_max: 2, ..Limits::default() };
+        let log = log(&limits);
+        for _ in 0..5 {
+            log.lock().line(Level::Info, "hello");
+        }
+        assert_eq!(log.lock().lines_dropped, 3);
+    }
+
+    #[test]
+    fn a_line_without_an_end_does_not_grow_for_ever() {
+        let limits = Limits::default();
+        let log = log(&limits);
+        for _ in 0..1000 {
+            log.lock().write(&[b'x'; 1 << 16]);
+        }
+        assert!(log.lock().partial.len() <= limits.log_line_bytes_max + 1);
+    }
+
+    #[test]
+    fn a_panic_on_standard_error_is_remembered_with_its_message() {
+        let log = log(&Limits::default());
+        log.lock().write(b"thread 'main' panicked at src/lib.rs:1:1:\nno such luck\n");
+        let words = log.lock().take_last_words().unwrap();
+        assert!(words.contains("no such luck"), "{words}");
+    }
+
+    #[test]
+    fn a_version_cannot_log_faster_than_its_bucket_refills() {
+        let rate = LogRate::new();
+        let taken = (0..10_000).filter(|_| rate.take()).count();
+        assert!(taken < 2 * LINES_BURST as usize, "{taken}");
+    }
+}

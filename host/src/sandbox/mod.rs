@@ -1,0 +1,107 @@
+//! One call in one fresh wasmtime store, under limits.
+//!
+//! Owns wasmtime's configuration, the linker, fuel, time and memory limits, and
+//! every way a call can end. Never touches tonic, tokens or the store.
+
+mod engine;
+mod executor;
+
+mod bindings;
+mod linker;
+
+mod program;
+
+mod instance;
+mod state;
+mod streams;
+
+mod account;
+mod clock;
+mod context;
+mod convert;
+mod limiter;
+mod log;
+mod size;
+mod stdio;
+mod stop;
+
+pub use account::{Account, Charge, OverLimit};
+pub use program::{AdmitError, Calling, Program, Requests, SendError};
+
+pub(crate) use bindings::wasi::nn as nn_bindings;
+pub(crate) use executor::be_nice;
+pub(crate) use state::State;
+pub(crate) use stop::Stop;
+
+use crate::nn::Nn;
+use engine::Ticker;
+use executor::Executor;
+use std::sync::Arc;
+use wasmtime::component::Linker;
+
+/// What all programs of a process share: wasmtime's engine, the linker, the
+/// guests' executor, the epoch and the engines for graphs.
+pub struct Runtime {
+    engine: wasmtime::Engine,
+    linker: Linker<State>,
+    executor: Executor,
+    ticker: Ticker,
+    nn: Nn,
+}
+
+/// The runtime cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// wasmtime refuses its configuration.
+    #[error("wasmtime does not start: {0}")]
+    Wasmtime(String),
+    /// A thread cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[from] std::io::Error),
+}
+
+impl Runtime {
+    /// Starts with as many guest threads and engine threads as there are CPUs.
+    pub fn start() -> Result<Arc<Self>, StartError> {
+        let wasmtime = |error: wasmtime::Error| StartError::Wasmtime(format!("{error:#}"));
+        let threads = std::thread::available_parallelism()?.get();
+        let engine = wasmtime::Engine::new(&engine::config()).map_err(wasmtime)?;
+        let linker = linker::linker(&engine).map_err(wasmtime)?;
+        let ticker = Ticker::start(&engine)?;
+        let executor = Executor::start(threads)?;
+        let nn = Nn::start(threads)?;
+        Ok(Arc::new(Self { engine, linker, executor, ticker, nn }))
+    }
+
+    /// Waits until no guest runs any more. Whoever drains has stopped calls
+    /// from starting.
+    pub async fn drain(&self) {
+        self.executor.drain().await;
+    }
+
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        &self.engine
+    }
+
+    pub(crate) fn linker(&self) -> &Linker<State> {
+        &self.linker
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    pub(crate) fn ticker(&self) -> &Ticker {
+        &self.ticker
+    }
+
+    pub(crate) fn nn(&self) -> &Nn {
+        &self.nn
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").finish_non_exhaustive()
+    }
+}

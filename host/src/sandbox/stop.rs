@@ -1,0 +1,93 @@
+//! Why wasmtime's functions fail, as one of the ends of a call.
+
+use super::account::OverLimit;
+use super::state::State;
+use crate::call::End;
+use crate::limits::Limits;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+/// What a host function tells wasmtime so that the guest stops here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Stop {
+    #[error("the deadline has passed")]
+    DeadlinePassed,
+    #[error("the outputs exceed their limit")]
+    OutputLimit,
+    #[error(transparent)]
+    Memory(#[from] OverLimit),
+    #[error("the guest holds too many handles")]
+    HandleLimit,
+    #[error("{0}")]
+    Contract(String),
+    #[error("{0}")]
+    HostBug(String),
+}
+
+impl From<ResourceTableError> for Stop {
+    fn from(error: ResourceTableError) -> Self {
+        match error {
+            ResourceTableError::Full => Self::HandleLimit,
+            // wasmtime checks handles before a host function sees them.
+            ResourceTableError::NotPresent
+            | ResourceTableError::WrongType
+            | ResourceTableError::HasChildren => Self::Contract(error.to_string()),
+        }
+    }
+}
+
+/// The end of a call whose guest did not return.
+pub(crate) fn end_of(error: &wasmtime::Error, store: &mut Store<State>, limits: &Limits) -> End {
+    let state = store.data_mut();
+    let denied = state.limiter.denied();
+    let last_words = state.log.lock().take_last_words();
+
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return match stop {
+            Stop::DeadlinePassed => End::DeadlinePassed,
+            Stop::OutputLimit => End::OutputLimit { output_bytes_max: limits.output_bytes_max },
+            Stop::Memory(over) => memory(*over),
+            Stop::HandleLimit => End::HandleLimit { handles_max: limits.handles_max },
+            Stop::Contract(text) => End::Contract(text.clone()),
+            Stop::HostBug(text) => End::HostBug(text.clone()),
+        };
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
+        return End::HandleLimit { handles_max: limits.handles_max };
+    }
+    if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
+        return End::Exit(*code);
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => End::FuelExhausted { fuel_max: limits.fuel_per_call() },
+        Some(Trap::Interrupt) => End::DeadlinePassed,
+        Some(trap) => match (denied, last_words) {
+            // A guest that cannot grow its memory aborts, which is a trap.
+            (Some(over), _) => memory(over),
+            (None, Some(panic)) => End::Panic(panic),
+            (None, None) => End::Trap(trap.to_string()),
+        },
+        None => without_trap(error, denied, limits),
+    }
+}
+
+fn memory(over: OverLimit) -> End {
+    End::MemoryLimit { holder: over.holder, memory_bytes_max: over.memory_bytes_max }
+}
+
+/// Errors that wasmtime gives no type. All of them are the guest's doing: what
+/// the host does wrong arrives as `Stop::HostBug`.
+fn without_trap(error: &wasmtime::Error, denied: Option<OverLimit>, limits: &Limits) -> End {
+    let text = format!("{error:#}");
+    if text.contains("store handle limit exceeded") {
+        return End::HandleLimit { handles_max: limits.handles_max };
+    }
+    if text.contains("fuel allocated for hostcalls") {
+        return End::OutputLimit { output_bytes_max: limits.hostcall_bytes_max as u64 };
+    }
+    match denied {
+        Some(over) => memory(over),
+        None => End::Trap(text),
+    }
+}

@@ -1,0 +1,93 @@
+//! The two ends of a call inside the sandbox: `source` and `sink`.
+
+use super::account::{Account, Charge};
+use super::bindings::ringfence::model::streams;
+use super::bindings::ringfence::model::types as wit;
+use super::convert::refusal;
+use super::size;
+use super::state::State;
+use super::stop::Stop;
+use crate::call::{Event, Holder, Output, Request};
+use tokio::sync::mpsc;
+use wasmtime::component::Resource;
+
+/// A request on its way to the guest, with what it makes the host hold.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) request: Request,
+    pub(crate) _charge: Charge,
+}
+
+/// An event on its way to the client, with what it makes the host hold.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) event: Event,
+    pub(crate) charge: Option<Charge>,
+}
+
+/// The client's messages.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) requests: mpsc::Receiver<Received>,
+}
+
+/// The client, and how much may still be sent to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sink {
+    pub(crate) events: mpsc::Sender<Sent>,
+    pub(crate) account: Account,
+    pub(crate) output_bytes_left: u64,
+}
+
+/// The client has gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gone;
+
+impl Sink {
+    /// Sends an output and waits while the client is slow.
+    pub(crate) async fn output(&mut self, output: Output) -> Result<Result<(), Gone>, Stop> {
+        let bytes = size::of_output(&output);
+        self.output_bytes_left =
+            self.output_bytes_left.checked_sub(bytes).ok_or(Stop::OutputLimit)?;
+        let charge = self.account.charge(Holder::Message, bytes)?;
+        Ok(self.event(Event::Output(output), Some(charge)).await)
+    }
+
+    /// Sends any event.
+    pub(crate) async fn event(&self, event: Event, charge: Option<Charge>) -> Result<(), Gone> {
+        self.events.send(Sent { event, charge }).await.map_err(|_| Gone)
+    }
+}
+
+impl streams::Host for State {}
+
+impl streams::HostSource for State {
+    async fn next(&mut self, source: Resource<Source>) -> wasmtime::Result<Option<wit::Request>> {
+        let source = self.table.get_mut(&source).map_err(Stop::from)?;
+        Ok(source.requests.recv().await.map(|received| received.request.into()))
+    }
+
+    async fn drop(&mut self, source: Resource<Source>) -> wasmtime::Result<()> {
+        self.table.delete(source).map_err(Stop::from)?;
+        Ok(())
+    }
+}
+
+impl streams::HostSink for State {
+    async fn send(
+        &mut self,
+        sink: Resource<Sink>,
+        output: wit::Output,
+    ) -> wasmtime::Result<Result<(), wit::Error>> {
+        let sink = self.table.get_mut(&sink).map_err(Stop::from)?;
+        match sink.output(output.into()).await? {
+            Ok(()) => Ok(Ok(())),
+            Err(Gone) => Ok(Err(refusal(wit::ErrorCode::Failed, "the caller has gone"))),
+        }
+    }
+
+    async fn drop(&mut self, sink: Resource<Sink>) -> wasmtime::Result<()> {
+        self.table.delete(sink).map_err(Stop::from)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,434 @@
+//! The three calls: parse, lease, run, answer.
+//!
+//! Every outcome is in-band, and a stream always sends at least one message:
+//! clients of this protocol break on a stream that is empty or ends in a gRPC
+//! error. Dropping a response stops the guest, whenever that happens.
+
+use super::App;
+use super::request::{self, Parsed};
+use super::response::{self, Selection};
+use super::status::Outcome;
+use crate::call::{Deadline, End, Event, Function, Input, Output, Receipt, Request};
+use crate::deploy::{Lease, LeaseError};
+use crate::package::config::ModelName;
+use crate::proto::clarifai::api;
+use crate::proto::clarifai::api::status::StatusCode;
+use crate::worker::{Inputs, Outputs};
+use futures_util::{Stream, StreamExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// One call on its way, from its first message to its answer.
+pub(crate) struct CallContext {
+    pub(crate) app: Arc<App>,
+    pub(crate) req_id: String,
+    pub(crate) function: Function,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) started_at: Instant,
+    pub(crate) authorization: Option<String>,
+    pub(crate) completed: AtomicBool,
+}
+
+/// Where a request wants to go.
+struct Target {
+    name: ModelName,
+    version: Option<String>,
+}
+
+impl CallContext {
+    /// Answers one request as a whole.
+    pub(crate) async fn predict(
+        self,
+        request: api::PostModelOutputsRequest,
+    ) -> api::MultiOutputResponse {
+        match self.predict_or_refuse(request).await {
+            Ok((response, outcome, receipt)) => {
+                self.completed(&outcome, receipt);
+                response
+            }
+            Err(outcome) => {
+                self.completed(&outcome, Receipt::default());
+                self.refusal(&outcome)
+            }
+        }
+    }
+
+    async fn predict_or_refuse(
+        &self,
+        request: api::PostModelOutputsRequest,
+    ) -> Result<(api::MultiOutputResponse, Outcome, Receipt), Outcome> {
+        let caller = self.app.auth.caller(self.authorization.as_deref())?;
+        let target = target(&request, caller.user_id())?;
+        let mut parsed = request::parse(request)?;
+        if parsed.method == request::GET_SIGNATURES {
+            let text = "the model has no typed methods; call it with plain inputs";
+            let unsupported = StatusCode::InputUnsupportedFormat;
+            return Err(Outcome::new(unsupported, "NO_TYPED_METHODS", text));
+        }
+        let selection = Selection::from(parsed.output_config.take());
+        let lease = self.lease(&caller, &target).await?;
+
+        let refused: Vec<Option<Outcome>> =
+            parsed.inputs.iter().map(|input| input.as_ref().err().map(Outcome::from)).collect();
+        let ids: Vec<String> = parsed.inputs.iter().map(id_of).collect();
+        let mut answers = Vec::new();
+        let mut end = Outcome::success();
+        let mut receipt = Receipt::default();
+        if refused.iter().any(Option::is_none) {
+            let (inputs, mut outputs) = lease.call(Function::Predict);
+            inputs.send(parsed.request()).await?;
+            drop(inputs);
+            loop {
+                match outputs.next().await {
+                    Some(Event::Output(output)) => answers.push(Ok(output)),
+                    Some(Event::InputFailed(error)) => answers.push(Err(Outcome::from(&error))),
+                    Some(Event::End(verdict)) => {
+                        end = Outcome::from(&verdict);
+                        receipt = verdict.receipt;
+                        self.note_bug(&verdict.end);
+                        break;
+                    }
+                    None => return Err(self.lost()),
+                }
+            }
+        }
+        if !end.is_success() {
+            return Err(end);
+        }
+        let mut answers = answers.into_iter();
+        let results: Vec<Result<Output, Outcome>> = refused
+            .into_iter()
+            .map(|refused| match refused {
+                Some(outcome) => Err(outcome),
+                None => answers.next().unwrap_or_else(|| Err(self.lost())),
+            })
+            .collect();
+        let outcome = of_batch(&results);
+        let outputs = results
+            .into_iter()
+            .zip(ids)
+            .map(|(result, id)| self.output(result, id, &selection))
+            .collect();
+        let status = Some(outcome.status(&self.req_id));
+        Ok((api::MultiOutputResponse { status, outputs }, outcome, receipt))
+    }
+
+    /// Answers one request with a stream.
+    pub(crate) fn generate(
+        self,
+        request: api::PostModelOutputsRequest,
+    ) -> impl Stream<Item = api::MultiOutputResponse> + Send {
+        let start = async move {
+            let started = async {
+                let caller = self.app.auth.caller(self.authorization.as_deref())?;
+                let target = target(&request, caller.user_id())?;
+                let mut parsed = request::parse(request)?;
+                let selection = Selection::from(parsed.output_config.take());
+                let request = single(parsed)?;
+                let lease = self.lease(&caller, &target).await?;
+                let (inputs, outputs) = lease.call(Function::Generate);
+                inputs.send(request).await?;
+                Ok(Answering::new(outputs, selection))
+            };
+            let started = started.await;
+            Responses::new(self, started)
+        };
+        futures_util::stream::once(start).flat_map(Responses::into_stream)
+    }
+
+    /// Answers messages as they come.
+    pub(crate) fn stream<S>(
+        self,
+        mut requests: S,
+    ) -> impl Stream<Item = api::MultiOutputResponse> + Send
+    where
+        S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>>
+            + Send
+            + Unpin
+            + 'static,
+    {
+        let start = async move {
+            let started = async {
+                let caller = self.app.auth.caller(self.authorization.as_deref())?;
+                let first = match requests.next().await {
+                    Some(Ok(first)) => first,
+                    Some(Err(status)) => return Err(unreadable(&status)),
+                    None => {
+                        return Err(Outcome::bad_request(
+                            "the stream has no message; send at least one",
+                        ));
+                    }
+                };
+                let target = target(&first, caller.user_id())?;
+                let mut parsed = request::parse(first)?;
+                let selection = Selection::from(parsed.output_config.take());
+                let first = single(parsed)?;
+                let lease = self.lease(&caller, &target).await.map_err(not_retried)?;
+                let (inputs, outputs) = lease.call(Function::Stream);
+                inputs.send(first).await?;
+                let (failed, failure) = oneshot::channel();
+                let mut answering = Answering::new(outputs, selection);
+                answering.failure = Some(failure);
+                answering.feeder = Some(AbortOnDrop(tokio::spawn(async move {
+                    if let Err(outcome) = feed(inputs, requests).await {
+                        // The stream of answers may be over already.
+                        let _ = failed.send(outcome);
+                    }
+                })));
+                Ok(answering)
+            };
+            let started = started.await;
+            Responses::new(self, started)
+        };
+        futures_util::stream::once(start).flat_map(Responses::into_stream)
+    }
+
+    async fn lease(
+        &self,
+        caller: &crate::auth::Caller,
+        target: &Target,
+    ) -> Result<Lease, LeaseError> {
+        let version = target.version.as_deref();
+        self.app.deployments.lease(caller, &target.name, version, self.deadline).await
+    }
+
+    fn output(
+        &self,
+        result: Result<Output, Outcome>,
+        id: String,
+        selection: &Selection,
+    ) -> api::Output {
+        let (outcome, mut output) = match result {
+            Ok(output) => (Outcome::success(), response::output(output, selection)),
+            Err(outcome) => (outcome, api::Output::default()),
+        };
+        output.id = match id.is_empty() {
+            true => crate::telemetry::request_id(),
+            false => id,
+        };
+        output.status = Some(outcome.status(&self.req_id));
+        output
+    }
+
+    /// A response of nothing but an outcome.
+    fn refusal(&self, outcome: &Outcome) -> api::MultiOutputResponse {
+        let status = Some(outcome.status(&self.req_id));
+        api::MultiOutputResponse { status, outputs: Vec::new() }
+    }
+
+    fn lost(&self) -> Outcome {
+        tracing::error!(req_id = %self.req_id, "a call ended without a verdict");
+        Outcome::host_bug()
+    }
+
+    fn note_bug(&self, end: &End) {
+        if let End::HostBug(text) = end {
+            tracing::error!(req_id = %self.req_id, %text, "the host failed in a call");
+        }
+    }
+
+    /// The one log line of a call.
+    fn completed(&self, outcome: &Outcome, receipt: Receipt) {
+        self.completed.store(true, Ordering::Relaxed);
+        tracing::info!(
+            target: "call",
+            req_id = %self.req_id,
+            function = ?self.function,
+            code = outcome.code as i32,
+            reason = outcome.reason,
+            wall_ms = u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            fuel = receipt.fuel,
+            memory_bytes_peak = receipt.memory_bytes_peak,
+            "call ended"
+        );
+    }
+}
+
+impl Drop for CallContext {
+    /// A client that leaves drops the call wherever it is.
+    fn drop(&mut self) {
+        if !self.completed.load(Ordering::Relaxed) {
+            self.completed(&Outcome::from(&End::Cancelled), Receipt::default());
+        }
+    }
+}
+
+/// Answers being read from a guest.
+struct Answering {
+    outputs: Outputs,
+    selection: Selection,
+    /// Why no more messages can be fed, once that is so.
+    failure: Option<oneshot::Receiver<Outcome>>,
+    feeder: Option<AbortOnDrop>,
+    sent_any: bool,
+}
+
+impl Answering {
+    fn new(outputs: Outputs, selection: Selection) -> Self {
+        Self { outputs, selection, failure: None, feeder: None, sent_any: false }
+    }
+
+    /// The next event, or why the client's messages cannot be read.
+    async fn next(&mut self) -> Result<Option<Event>, Outcome> {
+        let Some(failure) = &mut self.failure else { return Ok(self.outputs.next().await) };
+        tokio::select! {
+            biased;
+            failed = failure => match failed {
+                Ok(outcome) => Err(outcome),
+                // The client has sent everything, and all of it was good.
+                Err(_) => {
+                    self.failure = None;
+                    Ok(self.outputs.next().await)
+                }
+            },
+            event = self.outputs.next() => Ok(event),
+        }
+    }
+}
+
+/// A stream of responses that knows how it must end.
+struct Responses {
+    context: CallContext,
+    state: Result<Answering, Outcome>,
+    over: bool,
+}
+
+impl Responses {
+    fn new(context: CallContext, state: Result<Answering, Outcome>) -> Self {
+        Self { context, state, over: false }
+    }
+
+    fn into_stream(self) -> impl Stream<Item = api::MultiOutputResponse> + Send {
+        futures_util::stream::unfold(self, |mut responses| async move {
+            let response = responses.next().await?;
+            Some((response, responses))
+        })
+    }
+
+    async fn next(&mut self) -> Option<api::MultiOutputResponse> {
+        if self.over {
+            return None;
+        }
+        let answering = match &mut self.state {
+            Ok(answering) => answering,
+            Err(outcome) => {
+                let outcome = outcome.clone();
+                return Some(self.end(&outcome, Receipt::default()));
+            }
+        };
+        match answering.next().await {
+            Ok(Some(Event::Output(output))) => {
+                answering.sent_any = true;
+                let output = self.context.output(Ok(output), String::new(), &answering.selection);
+                let status = Some(Outcome::success().status(&self.context.req_id));
+                Some(api::MultiOutputResponse { status, outputs: vec![output] })
+            }
+            Ok(Some(Event::InputFailed(error))) => {
+                let outcome = Outcome::from(&error);
+                Some(self.end(&outcome, Receipt::default()))
+            }
+            Ok(Some(Event::End(verdict))) => {
+                self.context.note_bug(&verdict.end);
+                let outcome = Outcome::from(&verdict);
+                if outcome.is_success() && answering.sent_any {
+                    self.over = true;
+                    self.context.completed(&outcome, verdict.receipt);
+                    return None;
+                }
+                Some(self.end(&outcome, verdict.receipt))
+            }
+            Ok(None) => {
+                let outcome = self.context.lost();
+                Some(self.end(&outcome, Receipt::default()))
+            }
+            Err(outcome) => Some(self.end(&outcome, Receipt::default())),
+        }
+    }
+
+    fn end(&mut self, outcome: &Outcome, receipt: Receipt) -> api::MultiOutputResponse {
+        self.over = true;
+        self.context.completed(outcome, receipt);
+        let mut response = self.context.refusal(outcome);
+        if outcome.is_success() {
+            // A guest that sent nothing has answered all the same.
+            let output = api::Output { status: response.status.clone(), ..Default::default() };
+            response.outputs.push(output);
+        }
+        response
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Brings the client's further messages to the guest.
+async fn feed<S>(inputs: Inputs, mut requests: S) -> Result<(), Outcome>
+where
+    S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>> + Unpin,
+{
+    while let Some(message) = requests.next().await {
+        let message = message.map_err(|status| unreadable(&status))?;
+        let request = single(request::parse(message)?)?;
+        match inputs.send(request).await {
+            Ok(()) => {}
+            // The guest's own end says more than this.
+            Err(crate::sandbox::SendError::Over) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn target(request: &api::PostModelOutputsRequest, user_id: &str) -> Result<Target, Outcome> {
+    let name = super::names::model_name(&request.user_app_id, &request.model_id, user_id)?;
+    let version = (!request.version_id.is_empty()).then(|| request.version_id.clone());
+    Ok(Target { name, version })
+}
+
+/// The only input of a request of `generate` or `stream`.
+fn single(mut parsed: Parsed) -> Result<Request, Outcome> {
+    match parsed.inputs.as_slice() {
+        [Ok(_)] => Ok(parsed.request()),
+        [Err(error)] => Err(Outcome::from(error)),
+        inputs => Err(Outcome::bad_request(format!(
+            "the message has {} inputs; generate and stream take one at a time",
+            inputs.len()
+        ))),
+    }
+}
+
+fn id_of(input: &Result<Input, request::InputError>) -> String {
+    input.as_ref().map(|input| input.id.clone()).unwrap_or_default()
+}
+
+/// The outcome of a batch, from those of its inputs.
+fn of_batch(results: &[Result<Output, Outcome>]) -> Outcome {
+    let failures = results.iter().filter_map(|result| result.as_ref().err());
+    match (failures.clone().count(), results) {
+        (0, _) => Outcome::success(),
+        (_, [Err(outcome)]) => outcome.clone(),
+        (failed, all) if failed == all.len() => Outcome::all_failed(),
+        _ => Outcome::mixed(),
+    }
+}
+
+fn unreadable(status: &tonic::Status) -> Outcome {
+    Outcome::bad_request(format!("a message cannot be read: {}", status.message()))
+}
+
+/// Clients retry a busy answer, and a stream that is retried has lost the
+/// messages it had sent.
+fn not_retried(error: LeaseError) -> Outcome {
+    let outcome = Outcome::from(error);
+    match error {
+        LeaseError::Busy => Outcome { code: StatusCode::RpcRequestQueueFull, ..outcome },
+        LeaseError::NoSuchModel | LeaseError::NoSuchVersion | LeaseError::DeadlinePassed => outcome,
+    }
+}

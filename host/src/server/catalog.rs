@@ -1,0 +1,201 @@
+//! What there is: models, versions, model types, the caller's own user.
+
+use super::App;
+use super::names::{app_of, model_name, user_of};
+use super::status::Outcome;
+use crate::auth::Caller;
+use crate::deploy::{Deployment, LeaseError};
+use crate::proto::clarifai::api;
+use crate::proto::clarifai::api::status::StatusCode;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Items of a page if the client does not say.
+const PER_PAGE_DEFAULT: u32 = 20;
+
+/// Items of a page at most.
+const PER_PAGE_MAX: u32 = 1000;
+
+/// Model types, and the one kind of input that `predict_by_*` sends to each.
+const MODEL_TYPES: &[(&str, &str, &str)] = &[
+    ("any-to-any", "text", "text"),
+    ("audio-classifier", "audio", "concepts"),
+    ("audio-embedder", "audio", "embeddings"),
+    ("audio-to-text", "audio", "text"),
+    ("image-to-image", "image", "image"),
+    ("image-to-text", "image", "text"),
+    ("mcp", "text", "text"),
+    ("multimodal-embedder", "text", "embeddings"),
+    ("multimodal-to-text", "text", "text"),
+    ("openai", "text", "text"),
+    ("text-classifier", "text", "concepts"),
+    ("text-embedder", "text", "embeddings"),
+    ("text-to-audio", "text", "audio"),
+    ("text-to-image", "text", "image"),
+    ("text-to-text", "text", "text"),
+    ("text-to-video", "text", "video"),
+    ("video-to-text", "video", "text"),
+    ("visual-classifier", "image", "concepts"),
+    ("visual-detector", "image", "regions[...].data.concepts"),
+    ("visual-embedder", "image", "embeddings"),
+    ("visual-keypointer", "image", "regions[...].region_info.keypoint_locations"),
+    ("visual-segmenter", "image", "regions[...].region_info.mask"),
+];
+
+pub(crate) fn model(
+    app: &App,
+    caller: &Caller,
+    request: &api::GetModelRequest,
+) -> Result<api::Model, Outcome> {
+    let version = (!request.version_id.is_empty()).then_some(request.version_id.as_str());
+    let deployment = find(app, caller, &request.user_app_id, &request.model_id, version)?;
+    Ok(model_of(&deployment))
+}
+
+pub(crate) fn version(
+    app: &App,
+    caller: &Caller,
+    request: &api::GetModelVersionRequest,
+) -> Result<api::ModelVersion, Outcome> {
+    let version = (!request.version_id.is_empty()).then_some(request.version_id.as_str());
+    let deployment = find(app, caller, &request.user_app_id, &request.model_id, version)?;
+    Ok(version_of(&deployment))
+}
+
+pub(crate) fn models(
+    app: &App,
+    caller: &Caller,
+    request: &api::ListModelsRequest,
+) -> Vec<api::Model> {
+    let user = user_of(&request.user_app_id, caller.user_id());
+    let in_app = app_of(&request.user_app_id);
+    let any_app = request.user_app_id.as_ref().is_none_or(|set| set.app_id.is_empty());
+    let asked = |deployment: &Arc<Deployment>| {
+        deployment.name.user_id() == user
+            && (any_app || deployment.name.app_id() == in_app)
+            && (request.name.is_empty() || deployment.name.id() == request.name)
+            && (request.model_type_id.is_empty()
+                || deployment.model_type_id == request.model_type_id)
+    };
+    let seen = app.deployments.list(caller).into_iter().filter(asked);
+    page(seen, request.page, request.per_page).map(|deployment| model_of(&deployment)).collect()
+}
+
+pub(crate) fn versions(
+    app: &App,
+    caller: &Caller,
+    request: &api::ListModelVersionsRequest,
+) -> Result<Vec<api::ModelVersion>, Outcome> {
+    let deployment = find(app, caller, &request.user_app_id, &request.model_id, None)?;
+    let all = std::iter::once(version_of(&deployment));
+    Ok(page(all, request.page, request.per_page).collect())
+}
+
+pub(crate) fn model_type(id: &str) -> Result<api::ModelType, Outcome> {
+    MODEL_TYPES
+        .iter()
+        .find(|(known, ..)| *known == id)
+        .map(model_type_of)
+        .ok_or_else(Outcome::no_such_model_type)
+}
+
+pub(crate) fn model_types(page_number: u32, per_page: u32) -> Vec<api::ModelType> {
+    page(MODEL_TYPES.iter(), page_number, per_page).map(model_type_of).collect()
+}
+
+pub(crate) fn user(caller: &Caller, set: &Option<api::UserAppIdSet>) -> Result<api::User, Outcome> {
+    match user_of(set, caller.user_id()) == caller.user_id() {
+        true => Ok(api::User { id: caller.user_id().to_owned(), created_at: None }),
+        false => Err(Outcome::no_such_user()),
+    }
+}
+
+fn find(
+    app: &App,
+    caller: &Caller,
+    set: &Option<api::UserAppIdSet>,
+    model: &str,
+    version: Option<&str>,
+) -> Result<Arc<Deployment>, Outcome> {
+    let name = model_name(set, model, caller.user_id())?;
+    let deployment = app.deployments.find(caller, &name).ok_or(LeaseError::NoSuchModel)?;
+    match version.is_none_or(|version| version == deployment.version) {
+        true => Ok(deployment),
+        false => Err(LeaseError::NoSuchVersion.into()),
+    }
+}
+
+/// Only what clients read: they feed the whole answer back into constructors
+/// that break on fields they do not expect.
+fn model_of(deployment: &Deployment) -> api::Model {
+    api::Model {
+        id: deployment.name.id().to_owned(),
+        name: deployment.name.id().to_owned(),
+        user_id: deployment.name.user_id().to_owned(),
+        app_id: deployment.name.app_id().to_owned(),
+        model_type_id: deployment.model_type_id.clone(),
+        created_at: timestamp(deployment.created_at),
+        model_version: Some(version_of(deployment)),
+        ..Default::default()
+    }
+}
+
+fn version_of(deployment: &Deployment) -> api::ModelVersion {
+    let ready = Outcome::new(StatusCode::ModelTrained, "", "");
+    api::ModelVersion {
+        id: deployment.version.clone(),
+        status: Some(ready.status("")),
+        created_at: timestamp(deployment.created_at),
+        active_concept_count: u32::try_from(deployment.concepts.len()).unwrap_or(u32::MAX),
+        app_id: deployment.name.app_id().to_owned(),
+        user_id: deployment.name.user_id().to_owned(),
+        ..Default::default()
+    }
+}
+
+fn model_type_of((id, input, output): &(&str, &str, &str)) -> api::ModelType {
+    api::ModelType {
+        id: (*id).to_owned(),
+        title: (*id).to_owned(),
+        input_fields: vec![(*input).to_owned()],
+        output_fields: vec![(*output).to_owned()],
+        ..Default::default()
+    }
+}
+
+fn timestamp(time: SystemTime) -> Option<prost_types::Timestamp> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let seconds = i64::try_from(since.as_secs()).ok()?;
+    Some(prost_types::Timestamp { seconds, nanos: 0 })
+}
+
+/// One page; pages count from 1, and a client that says nothing means the
+/// first.
+fn page<T>(items: impl Iterator<Item = T>, number: u32, per_page: u32) -> impl Iterator<Item = T> {
+    let per_page = match per_page {
+        0 => PER_PAGE_DEFAULT,
+        asked => asked.min(PER_PAGE_MAX),
+    } as usize;
+    let skipped = (number.max(1) as usize - 1).saturating_mul(per_page);
+    items.skip(skipped).take(per_page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_after_the_last_is_empty() {
+        let first: Vec<_> = page(0..3, 0, 0).collect();
+        let second: Vec<_> = page(0..3, 2, 0).collect();
+        assert_eq!((first, second), (vec![0, 1, 2], vec![]));
+        assert_eq!(page(0..3, u32::MAX, u32::MAX).count(), 0);
+    }
+
+    #[test]
+    fn every_model_type_has_exactly_one_input_that_clients_can_send() {
+        for (id, input, _) in MODEL_TYPES {
+            assert!(["text", "image", "audio", "video"].contains(input), "{id}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Accepting connections, serving them, and letting them end.
+
+use super::App;
+use super::remap::remap;
+use super::v2::Service;
+use crate::proto::clarifai::api::v2_server::V2Server;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tower::ServiceExt;
+
+/// Limits and choices of the front.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections at a time; more wait in the kernel's backlog.
+    pub connections_max: usize,
+    /// Calls at a time on one connection.
+    pub streams_per_connection_max: u32,
+    /// Bytes of one message of a client.
+    pub message_bytes_max: usize,
+    /// Time that a new connection may stay silent.
+    pub first_byte_timeout: Duration,
+    /// Time that calls may go on after the host was told to stop.
+    pub drain_timeout: Duration,
+    /// Whether clients may ask what the services look like.
+    pub reflection: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            streams_per_connection_max: 256,
+            message_bytes_max: 16 << 20,
+            first_byte_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+            reflection: false,
+        }
+    }
+}
+
+/// How long to wait after a failed `accept`: running out of file descriptors
+/// fails at once, and again at once.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Window of one stream, and of all streams of a connection together: what a
+/// client may send before the host has looked at it.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Serves until `stop` resolves, then lets calls end within the drain timeout.
+pub async fn run(
+    listener: TcpListener,
+    app: Arc<App>,
+    options: Options,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let routes = routes(app, &options).await?;
+    let connections = Arc::new(Semaphore::new(options.connections_max));
+    let tasks = TaskTracker::new();
+    let draining = CancellationToken::new();
+    let killed = CancellationToken::new();
+    tokio::pin!(stop);
+    loop {
+        let accepted = async {
+            let permit = connections.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(
+                    stream,
+                    routes.clone(),
+                    options.clone(),
+                    draining.clone(),
+                    killed.clone(),
+                );
+                tasks.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+    tracing::info!(open = tasks.len(), "draining");
+    drop(listener);
+    draining.cancel();
+    tasks.close();
+    if tokio::time::timeout(options.drain_timeout, tasks.wait()).await.is_err() {
+        tracing::warn!(open = tasks.len(), "calls still ran at the end of the drain");
+        killed.cancel();
+        tasks.wait().await;
+    }
+    Ok(())
+}
+
+async fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
+    let v2 = V2Server::new(Service { app })
+        .max_decoding_message_size(options.message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<V2Server<Service>>().await;
+    let mut routes = Routes::new(v2).add_service(health_service);
+    if options.reflection {
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        routes = routes.add_service(reflection);
+    }
+    Ok(routes.prepare())
+}
+
+async fn connection(
+    stream: TcpStream,
+    routes: Routes,
+    options: Options,
+    draining: CancellationToken,
+    killed: CancellationToken,
+) {
+    // Small answers must not wait for the next one.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let mut first_byte = [0];
+    let spoken = stream.peek(&mut first_byte);
+    match tokio::time::timeout(options.first_byte_timeout, spoken).await {
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) | Err(_) => return,
+    }
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.streams_per_connection_max)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_INTERVAL);
+    let routes = ServiceExt::<http::Request<Incoming>>::map_response(routes, remap);
+    let service = TowerToHyperService::new(routes);
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = killed.cancelled() => return,
+            () = draining.cancelled(), if !told => {
+                told = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                }
+                return;
+            }
+        }
+    }
+}

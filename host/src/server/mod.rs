@@ -1,0 +1,33 @@
+//! The host's front: sockets and gRPC.
+//!
+//! Owns the listener, connection limits, drain, the services, and `status`,
+//! the one table from errors to the wire. Never touches wasmtime or files.
+
+mod listener;
+
+mod v2;
+
+mod calls;
+mod catalog;
+
+mod names;
+mod request;
+mod response;
+mod status;
+mod timeout;
+
+mod remap;
+
+pub use listener::{Options, run};
+
+use crate::auth::Auth;
+use crate::deploy::Deployments;
+
+/// What every request needs; built once.
+#[derive(Debug)]
+pub struct App {
+    /// Who may call.
+    pub auth: Auth,
+    /// What can be called.
+    pub deployments: Deployments,
+}

@@ -1,0 +1,344 @@
+//! What a client sends, parsed into the seam's words. Text and messages of the
+//! wire stop here.
+
+use super::status::Outcome;
+use crate::call::{
+    BoundingBox, Concept, Frame, Input, NdArray, Part, Point, Region, Request, Value,
+};
+use crate::proto::clarifai::api;
+use prost_types::value::Kind;
+use prost_types::{Struct, Value as StructValue};
+
+/// Inputs of one request.
+const INPUTS_MAX: usize = 128;
+
+/// Parts of one input, after flattening.
+const PARTS_MAX: usize = 4096;
+
+/// How deep parts may lie in parts.
+const DEPTH_MAX: usize = 16;
+
+/// The key under which a client names a typed method.
+const METHOD_KEY: &str = "_method_name";
+
+/// The method by which a client asks for the signatures of all others.
+pub(crate) const GET_SIGNATURES: &str = "_GET_SIGNATURES";
+
+/// A request, each of its inputs by itself right or wrong.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub(crate) method: String,
+    pub(crate) params: String,
+    pub(crate) inputs: Vec<Result<Input, InputError>>,
+    pub(crate) output_config: Option<api::OutputConfig>,
+}
+
+/// Why one input is refused before the model sees it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InputError {
+    #[error("the input has no data; send text, an image or another part")]
+    Empty,
+    #[error("this host does not fetch URLs; send the bytes themselves")]
+    Url,
+    #[error("a number in the input is not finite, which JSON cannot say")]
+    Number,
+    #[error("parts lie deeper than {DEPTH_MAX} levels; flatten them")]
+    TooDeep,
+    #[error("the input has more than {PARTS_MAX} parts; send fewer")]
+    TooManyParts,
+}
+
+impl Parsed {
+    /// The request that the guest sees: the inputs that are right.
+    pub(crate) fn request(&mut self) -> Request {
+        let placeholder = || Err(InputError::Empty);
+        let inputs = self
+            .inputs
+            .iter_mut()
+            .filter(|input| input.is_ok())
+            .filter_map(|input| std::mem::replace(input, placeholder()).ok())
+            .collect();
+        Request { method: self.method.clone(), inputs, params: self.params.clone() }
+    }
+}
+
+/// Parses a request of any of the three calls.
+pub(crate) fn parse(request: api::PostModelOutputsRequest) -> Result<Parsed, Outcome> {
+    if request.inputs.is_empty() {
+        return Err(Outcome::bad_request("the request has no inputs; send at least one"));
+    }
+    if request.inputs.len() > INPUTS_MAX {
+        let text = format!("the request has more than {INPUTS_MAX} inputs; split it");
+        return Err(Outcome::bad_request(text));
+    }
+    let output_info =
+        request.model.and_then(|model| model.model_version).and_then(|version| version.output_info);
+    let (params, output_config) = match output_info {
+        Some(info) => (info.params, info.output_config),
+        None => (None, None),
+    };
+    let params = match params {
+        Some(params) => json_of(params)
+            .map_err(|error| Outcome::bad_request(format!("inference_params: {error}")))?,
+        None => "{}".to_owned(),
+    };
+    let method = method_of(&request.inputs)?;
+    let inputs = request.inputs.into_iter().map(input).collect();
+    Ok(Parsed { method, params, inputs, output_config })
+}
+
+/// The one method that all inputs name, or none.
+fn method_of(inputs: &[api::Input]) -> Result<String, Outcome> {
+    let name = |input: &api::Input| -> String {
+        let metadata = input.data.as_ref().and_then(|data| data.metadata.as_ref());
+        match metadata
+            .and_then(|fields| fields.fields.get(METHOD_KEY))
+            .and_then(|v| v.kind.as_ref())
+        {
+            Some(Kind::StringValue(name)) => name.clone(),
+            _ => String::new(),
+        }
+    };
+    let mut names = inputs.iter().map(name);
+    let first = names.next().unwrap_or_default();
+    match names.all(|other| other == first) {
+        true => Ok(first),
+        false => Err(Outcome::bad_request("the inputs of one request name different methods")),
+    }
+}
+
+fn input(input: api::Input) -> Result<Input, InputError> {
+    let mut parts = Vec::new();
+    flatten("", input.data.unwrap_or_default(), 0, &mut parts)?;
+    if parts.is_empty() {
+        return Err(InputError::Empty);
+    }
+    Ok(Input { id: input.id, parts })
+}
+
+/// Appends the parts of `data` under a path. A nested part's name is the path
+/// of the part it lies in, a slash, and its own id.
+fn flatten(
+    path: &str,
+    data: api::Data,
+    depth: usize,
+    parts: &mut Vec<Part>,
+) -> Result<(), InputError> {
+    if depth > DEPTH_MAX {
+        return Err(InputError::TooDeep);
+    }
+    let mut push = |kind: &str, value: Value| {
+        if parts.len() == PARTS_MAX {
+            return Err(InputError::TooManyParts);
+        }
+        let name = if path.is_empty() { kind } else { path };
+        parts.push(Part { name: name.to_owned(), value });
+        Ok(())
+    };
+    if let Some(text) = data.text {
+        refuse_url(&text.url)?;
+        push("text", Value::Text(text.raw))?;
+    }
+    if let Some(image) = data.image {
+        refuse_url(&image.url)?;
+        push("image", Value::Image(image.base64))?;
+    }
+    if let Some(audio) = data.audio {
+        refuse_url(&audio.url)?;
+        push("audio", Value::Audio(audio.base64))?;
+    }
+    if let Some(video) = data.video {
+        refuse_url(&video.url)?;
+        push("video", Value::Video(video.base64))?;
+    }
+    if !data.concepts.is_empty() {
+        push("concepts", Value::Concepts(data.concepts.into_iter().map(concept).collect()))?;
+    }
+    if !data.regions.is_empty() {
+        push("regions", Value::Regions(data.regions.into_iter().map(region).collect()))?;
+    }
+    if !data.frames.is_empty() {
+        push("frames", Value::Frames(data.frames.into_iter().map(frame).collect()))?;
+    }
+    for embedding in data.embeddings {
+        push("embedding", Value::Embedding(embedding.vector))?;
+    }
+    if let Some(api::NdArray { buffer, shape, dtype }) = data.ndarray {
+        push("ndarray", Value::NdArray(NdArray { dtype, shape, data: buffer }))?;
+    }
+    if !data.string_value.is_empty() {
+        push("text", Value::Text(data.string_value))?;
+    }
+    if !data.bytes_value.is_empty() {
+        push("bytes", Value::Bytes(data.bytes_value))?;
+    }
+    if data.int_value != 0 {
+        push("integer", Value::Integer(data.int_value))?;
+    }
+    if data.float_value != 0.0 {
+        push("float", Value::Float(data.float_value))?;
+    }
+    if data.bool_value {
+        push("boolean", Value::Boolean(true))?;
+    }
+    if let Some(fields) = data.struct_value {
+        push("json", Value::Json(json_of(fields)?))?;
+    }
+    for part in data.parts {
+        let name = match path {
+            "" => part.id,
+            path => format!("{path}/{}", part.id),
+        };
+        flatten(&name, part.data.unwrap_or_default(), depth + 1, parts)?;
+    }
+    Ok(())
+}
+
+fn refuse_url(url: &str) -> Result<(), InputError> {
+    match url {
+        "" => Ok(()),
+        _ => Err(InputError::Url),
+    }
+}
+
+fn concept(concept: api::Concept) -> Concept {
+    Concept { id: concept.id, name: concept.name, value: concept.value }
+}
+
+fn region(region: api::Region) -> Region {
+    let info = region.region_info.unwrap_or_default();
+    let data = region.data.unwrap_or_default();
+    let point = |point: api::Point| Point { x: point.col, y: point.row };
+    let mut points: Vec<_> = info.point.into_iter().map(point).collect();
+    points.extend(info.polygon.unwrap_or_default().points.into_iter().map(point));
+    points.extend(info.keypoint_locations.into_iter().map(point));
+    Region {
+        id: region.id,
+        bounds: info.bounding_box.map(|edges| BoundingBox {
+            top: edges.top_row,
+            left: edges.left_col,
+            bottom: edges.bottom_row,
+            right: edges.right_col,
+        }),
+        points,
+        mask: info.mask.and_then(|mask| mask.image).map(|image| image.base64),
+        concepts: data.concepts.into_iter().map(concept).collect(),
+        text: data.text.map(|text| text.raw),
+        track_id: region.track_id,
+        value: region.value,
+    }
+}
+
+fn frame(frame: api::Frame) -> Frame {
+    let info = frame.frame_info.unwrap_or_default();
+    let data = frame.data.unwrap_or_default();
+    Frame {
+        index: info.index,
+        time_ms: info.time,
+        concepts: data.concepts.into_iter().map(concept).collect(),
+        regions: data.regions.into_iter().map(region).collect(),
+    }
+}
+
+/// A JSON object. Whole numbers are written without a fraction, since the wire
+/// knows only floating point and models ask for integers.
+fn json_of(fields: Struct) -> Result<String, InputError> {
+    Ok(serde_json::Value::Object(object(fields)?).to_string())
+}
+
+fn object(fields: Struct) -> Result<serde_json::Map<String, serde_json::Value>, InputError> {
+    fields.fields.into_iter().map(|(key, value)| Ok((key, json(value)?))).collect()
+}
+
+fn json(value: StructValue) -> Result<serde_json::Value, InputError> {
+    Ok(match value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(boolean)) => boolean.into(),
+        Some(Kind::StringValue(text)) => text.into(),
+        Some(Kind::NumberValue(number)) => number_json(number)?,
+        Some(Kind::StructValue(fields)) => object(fields)?.into(),
+        Some(Kind::ListValue(list)) => {
+            list.values.into_iter().map(json).collect::<Result<Vec<_>, _>>()?.into()
+        }
+    })
+}
+
+fn number_json(number: f64) -> Result<serde_json::Value, InputError> {
+    /// The largest whole number up to which a double holds every one.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() <= EXACT_MAX {
+        return Ok((number as i64).into());
+    }
+    serde_json::Number::from_f64(number).map(Into::into).ok_or(InputError::Number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_input(text: &str) -> api::Input {
+        let text = api::Text { raw: text.into(), url: String::new() };
+        let data = api::Data { text: Some(text), ..Default::default() };
+        api::Input { id: "a".into(), data: Some(data) }
+    }
+
+    fn number(value: f64) -> StructValue {
+        StructValue { kind: Some(Kind::NumberValue(value)) }
+    }
+
+    #[test]
+    fn whole_numbers_lose_their_fraction_and_others_keep_it() {
+        let fields = Struct { fields: [("n".into(), number(20.0))].into() };
+        assert_eq!(json_of(fields).unwrap(), r#"{"n":20}"#);
+        let fields = Struct { fields: [("t".into(), number(0.5))].into() };
+        assert_eq!(json_of(fields).unwrap(), r#"{"t":0.5}"#);
+        let fields = Struct { fields: [("t".into(), number(f64::NAN))].into() };
+        assert_eq!(json_of(fields), Err(InputError::Number));
+    }
+
+    #[test]
+    fn an_input_of_several_kinds_keeps_all_of_them() {
+        let mut input_ = text_input("look");
+        let image = api::Image { url: String::new(), base64: vec![1, 2] };
+        input_.data.as_mut().unwrap().image = Some(image);
+        let parts = input(input_).unwrap().parts;
+        assert_eq!(parts.len(), 2);
+        assert_eq!(parts[0].name, "text");
+        assert_eq!(parts[1], Part { name: "image".into(), value: Value::Image(vec![1, 2]) });
+    }
+
+    #[test]
+    fn nested_parts_become_paths() {
+        let leaf = |id: &str, n: i64| api::Part {
+            id: id.into(),
+            data: Some(api::Data { int_value: n, ..Default::default() }),
+        };
+        let list = api::Data { parts: vec![leaf("0", 1), leaf("1", 2)], ..Default::default() };
+        let data = api::Data {
+            parts: vec![api::Part { id: "numbers".into(), data: Some(list) }],
+            ..Default::default()
+        };
+        let parts = input(api::Input { id: String::new(), data: Some(data) }).unwrap().parts;
+        let names: Vec<_> = parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(names, ["numbers/0", "numbers/1"]);
+    }
+
+    #[test]
+    fn an_input_without_data_or_with_a_url_is_refused() {
+        assert_eq!(input(api::Input::default()), Err(InputError::Empty));
+        let mut url = text_input("");
+        url.data.as_mut().unwrap().text.as_mut().unwrap().url = "http://x".into();
+        assert_eq!(input(url), Err(InputError::Url));
+    }
+
+    #[test]
+    fn parts_that_lie_too_deep_are_refused() {
+        let mut data = api::Data { int_value: 1, ..Default::default() };
+        for _ in 0..=DEPTH_MAX {
+            let part = api::Part { id: "p".into(), data: Some(data) };
+            data = api::Data { parts: vec![part], ..Default::default() };
+        }
+        let input_ = api::Input { id: String::new(), data: Some(data) };
+        assert_eq!(input(input_), Err(InputError::TooDeep));
+    }
+}

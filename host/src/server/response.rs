@@ -1,0 +1,273 @@
+//! What a client gets: the seam's outputs as messages of the wire.
+
+use crate::call::{Concept, Frame, NdArray, Output, Region, Value};
+use crate::proto::clarifai::api;
+
+/// What a client asks of concepts, with the wire's "not asked" resolved.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Selection {
+    concepts_max: Option<usize>,
+    value_min: f32,
+    ids: Vec<String>,
+    names: Vec<String>,
+}
+
+impl From<Option<api::OutputConfig>> for Selection {
+    fn from(config: Option<api::OutputConfig>) -> Self {
+        let config = config.unwrap_or_default();
+        let concepts_max = usize::try_from(config.max_concepts).ok().filter(|max| *max > 0);
+        let mut selection = Self { concepts_max, value_min: config.min_value, ..Self::default() };
+        for concept in config.select_concepts {
+            // A client may know a concept by its id or by its name.
+            match concept.id.is_empty() {
+                true => selection.names.push(concept.name),
+                false => selection.ids.push(concept.id),
+            }
+        }
+        selection
+    }
+}
+
+impl Selection {
+    fn apply(&self, mut concepts: Vec<Concept>) -> Vec<Concept> {
+        let all = self.ids.is_empty() && self.names.is_empty();
+        concepts.retain(|concept| {
+            concept.value >= self.value_min
+                && (all || self.ids.contains(&concept.id) || self.names.contains(&concept.name))
+        });
+        if let Some(max) = self.concepts_max
+            && concepts.len() > max
+        {
+            concepts.sort_by(|a, b| b.value.total_cmp(&a.value));
+            concepts.truncate(max);
+        }
+        concepts
+    }
+}
+
+/// One output; the caller adds id and status.
+pub(crate) fn output(output: Output, selection: &Selection) -> api::Output {
+    let usage = output.usage.unwrap_or_default();
+    let mut data = api::Data { metadata: struct_of(&output.info), ..Default::default() };
+    for part in output.parts {
+        let plain = plain_name(&part.value) == part.name || part.name.is_empty();
+        if plain && is_free(&data, &part.value) {
+            set(&mut data, part.value, selection);
+        } else {
+            let mut nested = api::Data::default();
+            set(&mut nested, part.value, selection);
+            data.parts.push(api::Part { id: part.name, data: Some(nested) });
+        }
+    }
+    api::Output {
+        data: Some(data),
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        cached_tokens: usage.cached_tokens,
+        ..Default::default()
+    }
+}
+
+/// The name that a part has if it stands for the whole answer.
+fn plain_name(value: &Value) -> &'static str {
+    match value {
+        Value::Text(_) => "text",
+        Value::Image(_) => "image",
+        Value::Audio(_) => "audio",
+        Value::Video(_) => "video",
+        Value::Bytes(_) => "bytes",
+        Value::Integer(_) => "integer",
+        Value::Float(_) => "float",
+        Value::Boolean(_) => "boolean",
+        Value::Json(_) => "json",
+        Value::Concepts(_) => "concepts",
+        Value::Regions(_) => "regions",
+        Value::Frames(_) => "frames",
+        Value::Embedding(_) => "embedding",
+        Value::NdArray(_) => "ndarray",
+    }
+}
+
+/// Whether the field that a value goes to has not been set yet.
+fn is_free(data: &api::Data, value: &Value) -> bool {
+    match value {
+        Value::Text(_) => data.text.is_none(),
+        Value::Image(_) => data.image.is_none(),
+        Value::Audio(_) => data.audio.is_none(),
+        Value::Video(_) => data.video.is_none(),
+        Value::Bytes(_) => data.bytes_value.is_empty(),
+        Value::Integer(_) => data.int_value == 0,
+        Value::Float(_) => data.float_value == 0.0,
+        Value::Boolean(_) => !data.bool_value,
+        Value::Json(_) => data.struct_value.is_none(),
+        Value::Concepts(_) => data.concepts.is_empty(),
+        Value::Regions(_) => data.regions.is_empty(),
+        Value::Frames(_) => data.frames.is_empty(),
+        Value::Embedding(_) => true,
+        Value::NdArray(_) => data.ndarray.is_none(),
+    }
+}
+
+fn set(data: &mut api::Data, value: Value, selection: &Selection) {
+    let url = String::new;
+    match value {
+        Value::Text(raw) => data.text = Some(api::Text { raw, url: url() }),
+        Value::Image(base64) => data.image = Some(api::Image { url: url(), base64 }),
+        Value::Audio(base64) => data.audio = Some(api::Audio { url: url(), base64 }),
+        Value::Video(base64) => data.video = Some(api::Video { url: url(), base64 }),
+        Value::Bytes(bytes) => data.bytes_value = bytes,
+        Value::Integer(integer) => data.int_value = integer,
+        Value::Float(float) => data.float_value = float,
+        Value::Boolean(boolean) => data.bool_value = boolean,
+        Value::Json(text) => match struct_of(&text) {
+            Some(fields) => data.struct_value = Some(fields),
+            // What is not JSON after all is still a text.
+            None => data.string_value = text,
+        },
+        Value::Concepts(list) => data.concepts = concepts(selection.apply(list)),
+        Value::Regions(list) => {
+            data.regions = list.into_iter().map(|item| region(item, selection)).collect();
+        }
+        Value::Frames(list) => {
+            data.frames = list.into_iter().map(|item| frame(item, selection)).collect();
+        }
+        Value::Embedding(vector) => {
+            let num_dimensions = u32::try_from(vector.len()).unwrap_or(u32::MAX);
+            data.embeddings.push(api::Embedding { vector, num_dimensions });
+        }
+        Value::NdArray(NdArray { dtype, shape, data: buffer }) => {
+            data.ndarray = Some(api::NdArray { buffer, shape, dtype });
+        }
+    }
+}
+
+fn concepts(list: Vec<Concept>) -> Vec<api::Concept> {
+    list.into_iter().map(|Concept { id, name, value }| api::Concept { id, name, value }).collect()
+}
+
+fn region(region: Region, selection: &Selection) -> api::Region {
+    let points: Vec<_> = region
+        .points
+        .iter()
+        .map(|point| api::Point { row: point.y, col: point.x, z: 0.0 })
+        .collect();
+    let info = api::RegionInfo {
+        bounding_box: region.bounds.map(|edges| api::BoundingBox {
+            top_row: edges.top,
+            left_col: edges.left,
+            bottom_row: edges.bottom,
+            right_col: edges.right,
+        }),
+        mask: region
+            .mask
+            .map(|base64| api::Mask { image: Some(api::Image { url: String::new(), base64 }) }),
+        polygon: (!points.is_empty()).then_some(api::Polygon { points }),
+        ..Default::default()
+    };
+    let data = api::Data {
+        concepts: concepts(selection.apply(region.concepts)),
+        text: region.text.map(|raw| api::Text { raw, url: String::new() }),
+        ..Default::default()
+    };
+    api::Region {
+        id: region.id,
+        region_info: Some(info),
+        data: Some(data),
+        value: region.value,
+        track_id: region.track_id,
+    }
+}
+
+fn frame(frame: Frame, selection: &Selection) -> api::Frame {
+    let data = api::Data {
+        concepts: concepts(selection.apply(frame.concepts)),
+        regions: frame.regions.into_iter().map(|item| region(item, selection)).collect(),
+        ..Default::default()
+    };
+    let info = api::FrameInfo { index: frame.index, time: frame.time_ms, number: frame.index };
+    api::Frame { frame_info: Some(info), data: Some(data), id: String::new() }
+}
+
+/// A JSON text as the wire's struct. The wire has no bare lists and scalars,
+/// so its clients wrap a list under `_list`.
+fn struct_of(text: &str) -> Option<prost_types::Struct> {
+    match serde_json::from_str(text).ok()? {
+        serde_json::Value::Object(fields) => Some(object(fields)),
+        list @ serde_json::Value::Array(_) => {
+            Some(prost_types::Struct { fields: [("_list".to_owned(), json(list))].into() })
+        }
+        _ => None,
+    }
+}
+
+fn object(fields: serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
+    let fields = fields.into_iter().map(|(key, value)| (key, json(value))).collect();
+    prost_types::Struct { fields }
+}
+
+fn json(value: serde_json::Value) -> prost_types::Value {
+    use prost_types::value::Kind;
+    let kind = match value {
+        serde_json::Value::Null => Kind::NullValue(0),
+        serde_json::Value::Bool(boolean) => Kind::BoolValue(boolean),
+        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(0.0)),
+        serde_json::Value::String(text) => Kind::StringValue(text),
+        serde_json::Value::Array(values) => {
+            let values = values.into_iter().map(json).collect();
+            Kind::ListValue(prost_types::ListValue { values })
+        }
+        serde_json::Value::Object(fields) => Kind::StructValue(object(fields)),
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn concept(id: &str, value: f32) -> Concept {
+        Concept { id: id.into(), name: format!("name of {id}"), value }
+    }
+
+    fn ids(selection: &Selection) -> Vec<String> {
+        let all = vec![concept("a", 0.1), concept("b", 0.7), concept("c", 0.2)];
+        selection.apply(all).into_iter().map(|concept| concept.id).collect()
+    }
+
+    #[test]
+    fn output_config_keeps_the_best_concepts() {
+        let config = api::OutputConfig { max_concepts: 2, ..Default::default() };
+        assert_eq!(ids(&Some(config).into()), ["b", "c"]);
+    }
+
+    #[test]
+    fn output_config_drops_concepts_below_the_minimum() {
+        let config = api::OutputConfig { min_value: 0.15, ..Default::default() };
+        assert_eq!(ids(&Some(config).into()), ["b", "c"]);
+    }
+
+    #[test]
+    fn output_config_selects_concepts_by_id_or_name() {
+        let by_id = api::Concept { id: "c".into(), ..Default::default() };
+        let by_name = api::Concept { name: "name of a".into(), ..Default::default() };
+        let config =
+            api::OutputConfig { select_concepts: vec![by_id, by_name], ..Default::default() };
+        assert_eq!(ids(&Some(config).into()), ["a", "c"]);
+    }
+
+    #[test]
+    fn nothing_asked_keeps_everything_in_the_guests_order() {
+        assert_eq!(ids(&None.into()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_second_text_does_not_overwrite_the_first() {
+        let part =
+            |text: &str| crate::call::Part { name: "text".into(), value: Value::Text(text.into()) };
+        let parts = vec![part("one"), part("two")];
+        let sent = output(Output { parts, usage: None, info: String::new() }, &None.into());
+        let data = sent.data.unwrap();
+        assert_eq!(data.text.unwrap().raw, "one");
+        assert_eq!(data.parts.len(), 1);
+    }
+}

@@ -1,0 +1,244 @@
+//! Every outcome, as the wire says it. The one place where errors become codes.
+//!
+//! On `clarifai.api.V2` an outcome is an in-band status; its `details` begin
+//! with a stable reason in capitals, then a sentence that says what to do next.
+
+use super::request::InputError;
+use crate::auth::AuthError;
+use crate::call::{End, GuestError, GuestErrorCode, Phase, Verdict};
+use crate::deploy::LeaseError;
+use crate::proto::clarifai::api::status::{Status, StatusCode};
+use crate::sandbox::SendError;
+
+/// An outcome: the code, the reason and the sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) code: StatusCode,
+    pub(crate) reason: &'static str,
+    pub(crate) text: String,
+}
+
+impl Outcome {
+    pub(crate) fn new(code: StatusCode, reason: &'static str, text: impl Into<String>) -> Self {
+        Self { code, reason, text: text.into() }
+    }
+
+    /// It worked.
+    pub(crate) fn success() -> Self {
+        Self::new(StatusCode::Success, "", "")
+    }
+
+    /// Some inputs of a batch failed, others did not.
+    pub(crate) fn mixed() -> Self {
+        let text = "some inputs failed; see the status of each output";
+        Self::new(StatusCode::MixedStatus, "MIXED", text)
+    }
+
+    /// Every input of a batch failed.
+    pub(crate) fn all_failed() -> Self {
+        let text = "every input failed; see the status of each output";
+        Self::new(StatusCode::Failure, "ALL_FAILED", text)
+    }
+
+    /// A request that is wrong as a whole.
+    pub(crate) fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::PredictInvalidRequest, "INVALID_REQUEST", text)
+    }
+
+    /// A fault of this host. The text is fixed: what happened is in the log.
+    pub(crate) fn host_bug() -> Self {
+        let text = "the host failed; its log says why under this req_id";
+        Self::new(StatusCode::InternalServerIssue, "HOST_BUG", text)
+    }
+
+    pub(crate) fn no_such_model_type() -> Self {
+        let text = "there is no such model type";
+        Self::new(StatusCode::ConnDoesNotExist, "NO_SUCH_MODEL_TYPE", text)
+    }
+
+    pub(crate) fn no_such_user() -> Self {
+        let text = "there is no such user, or it is not you; ask for `me`";
+        Self::new(StatusCode::ConnDoesNotExist, "NO_SUCH_USER", text)
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
+        self.code == StatusCode::Success
+    }
+
+    /// The message of the wire.
+    pub(crate) fn status(&self, req_id: &str) -> Status {
+        let details = match self.reason {
+            "" => String::new(),
+            reason => format!("{reason}: {}", self.text),
+        };
+        Status {
+            code: self.code as i32,
+            description: description(self.code).to_owned(),
+            details,
+            req_id: req_id.to_owned(),
+            ..Status::default()
+        }
+    }
+}
+
+/// What a code means, for a person who meets it for the first time.
+fn description(code: StatusCode) -> &'static str {
+    match code {
+        StatusCode::Success => "Ok",
+        StatusCode::MixedStatus => "Some inputs failed",
+        StatusCode::Failure => "Failure",
+        StatusCode::ConnKeyInvalid => "The token is missing or not valid",
+        StatusCode::ConnDoesNotExist => "Does not exist",
+        StatusCode::ModelDoesNotExist => "Model does not exist",
+        StatusCode::ModelTrained => "Model is ready",
+        StatusCode::ModelDeploymentFailed => "The model cannot be loaded",
+        StatusCode::ModelPredictionFailed => "Model prediction failed",
+        StatusCode::ModelBusyPleaseRetry => "Model is busy, please retry",
+        StatusCode::InputUnsupportedFormat => "Input has an unsupported format",
+        StatusCode::InputInvalidArgument => "Input is not valid",
+        StatusCode::InputOverLimit => "Input is over a limit",
+        StatusCode::InputInvalidUrl => "Input URLs are not fetched",
+        StatusCode::PredictInvalidRequest => "The request is not valid",
+        StatusCode::RpcRequestQueueFull => "The queue of the model is full",
+        StatusCode::RpcRequestTimeout => "The request timed out",
+        StatusCode::InternalServerIssue => "Internal server issue",
+        StatusCode::InternalResourceExhausted => "A limit of the model is reached",
+        other => other.as_str_name(),
+    }
+}
+
+impl From<AuthError> for Outcome {
+    /// One answer for every bad token, so that nothing is learnt from it.
+    fn from(_: AuthError) -> Self {
+        let text = "send `authorization: Key TOKEN` with a token of this host";
+        Self::new(StatusCode::ConnKeyInvalid, "TOKEN_INVALID", text)
+    }
+}
+
+impl From<LeaseError> for Outcome {
+    fn from(error: LeaseError) -> Self {
+        let (code, reason) = match error {
+            LeaseError::NoSuchModel => (StatusCode::ModelDoesNotExist, "NO_SUCH_MODEL"),
+            LeaseError::NoSuchVersion => (StatusCode::ModelDoesNotExist, "NO_SUCH_VERSION"),
+            LeaseError::Busy => (StatusCode::ModelBusyPleaseRetry, "QUOTA"),
+            LeaseError::DeadlinePassed => (StatusCode::RpcRequestTimeout, "WALL_DEADLINE"),
+        };
+        Self::new(code, reason, error.to_string())
+    }
+}
+
+impl From<SendError> for Outcome {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Over => Self::new(
+                StatusCode::ModelPredictionFailed,
+                "CALL_OVER",
+                "the model ended the call before it had read every message",
+            ),
+            SendError::Memory(over) => Self::new(
+                StatusCode::InternalResourceExhausted,
+                "MEMORY_LIMIT",
+                format!("{over}; raise cpu_memory or send less at a time"),
+            ),
+        }
+    }
+}
+
+impl From<&InputError> for Outcome {
+    fn from(error: &InputError) -> Self {
+        let (code, reason) = match error {
+            InputError::Empty => (StatusCode::InputInvalidArgument, "EMPTY_INPUT"),
+            InputError::Url => (StatusCode::InputInvalidUrl, "URL_NOT_FETCHED"),
+            InputError::Number => (StatusCode::InputInvalidArgument, "INVALID_NUMBER"),
+            InputError::TooDeep => (StatusCode::InputOverLimit, "TOO_DEEP"),
+            InputError::TooManyParts => (StatusCode::InputOverLimit, "TOO_MANY_PARTS"),
+        };
+        Self::new(code, reason, error.to_string())
+    }
+}
+
+impl From<&GuestError> for Outcome {
+    fn from(error: &GuestError) -> Self {
+        let code = match error.code {
+            GuestErrorCode::InvalidArgument => StatusCode::InputInvalidArgument,
+            GuestErrorCode::OutOfRange => StatusCode::InputOverLimit,
+            GuestErrorCode::Unsupported => StatusCode::InputUnsupportedFormat,
+            GuestErrorCode::FailedPrecondition | GuestErrorCode::Failed => {
+                StatusCode::ModelPredictionFailed
+            }
+        };
+        Self::new(code, "GUEST_ERROR", error.message.clone())
+    }
+}
+
+impl From<&Verdict> for Outcome {
+    fn from(verdict: &Verdict) -> Self {
+        let mut outcome = Self::from(&verdict.end);
+        if verdict.phase == Phase::Load && outcome.code != StatusCode::InternalServerIssue {
+            outcome.text = format!("in load-model: {}", outcome.text);
+            outcome.code = StatusCode::ModelDeploymentFailed;
+        }
+        outcome
+    }
+}
+
+impl From<&End> for Outcome {
+    fn from(end: &End) -> Self {
+        let exhausted = StatusCode::InternalResourceExhausted;
+        let failed = StatusCode::ModelPredictionFailed;
+        match end {
+            End::Done => Self::success(),
+            End::GuestError(error) => Self::from(error),
+            End::Trap(trap) => Self::new(
+                failed,
+                "GUEST_TRAP",
+                format!("the model's code trapped ({trap}); its author must mend it"),
+            ),
+            End::Panic(message) => {
+                Self::new(failed, "GUEST_TRAP", format!("the model's code panicked: {message}"))
+            }
+            End::Exit(code) => Self::new(
+                failed,
+                "GUEST_TRAP",
+                format!("the model's code called exit({code}); it must return instead"),
+            ),
+            End::Contract(text) => Self::new(
+                failed,
+                "GUEST_TRAP",
+                format!("the model broke the contract of its world: {text}"),
+            ),
+            End::FuelExhausted { fuel_max } => Self::new(
+                exhausted,
+                "FUEL_EXHAUSTED",
+                format!("the call burnt all of its {fuel_max} fuel; raise cpu_limit or do less"),
+            ),
+            End::DeadlinePassed => Self::new(
+                StatusCode::RpcRequestTimeout,
+                "WALL_DEADLINE",
+                "the call passed its deadline; raise ringfence.call_timeout or do less",
+            ),
+            End::MemoryLimit { holder, memory_bytes_max } => Self::new(
+                exhausted,
+                "MEMORY_LIMIT",
+                format!(
+                    "{} would exceed the limit of {memory_bytes_max} bytes; raise cpu_memory",
+                    holder.as_str()
+                ),
+            ),
+            End::HandleLimit { handles_max } => Self::new(
+                exhausted,
+                "HANDLE_LIMIT",
+                format!("the model holds more than {handles_max} handles; it must drop them"),
+            ),
+            End::OutputLimit { output_bytes_max } => Self::new(
+                exhausted,
+                "OUTPUT_LIMIT",
+                format!(
+                    "the outputs exceed {output_bytes_max} bytes; raise ringfence.max_output_bytes"
+                ),
+            ),
+            End::Cancelled => Self::new(failed, "CANCELLED", "the client ended the call"),
+            End::HostBug(_) => Self::host_bug(),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The client's own deadline, as gRPC sends it.
+
+use crate::call::Deadline;
+use std::time::Duration;
+use tonic::metadata::MetadataMap;
+
+/// Digits that the protocol allows.
+const DIGITS_MAX: usize = 8;
+
+/// The deadline that `grpc-timeout` asks for, from now. The format is gRPC's:
+/// at most eight digits and one of the units H, M, S, m, u, n. What does not
+/// follow it is no deadline.
+pub(crate) fn deadline_of(metadata: &MetadataMap) -> Option<Deadline> {
+    let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+    Some(Deadline::after(timeout))
+}
+
+fn parse(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let digits = text.strip_suffix(unit)?;
+    if digits.is_empty() || digits.len() > DIGITS_MAX || !digits.bytes().all(|b| b.is_ascii_digit())
+    {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        'H' => Duration::from_secs(count * 3600),
+        'M' => Duration::from_secs(count * 60),
+        'S' => Duration::from_secs(count),
+        'm' => Duration::from_millis(count),
+        'u' => Duration::from_micros(count),
+        'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read_by_their_units() {
+        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in ["", "S", "1", "123456789S", "-1S", "1x", "1é"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The service `clarifai.api.V2`: one line or two for each RPC.
+
+use super::App;
+use super::calls::CallContext;
+use super::catalog;
+use super::status::Outcome;
+use super::timeout;
+use crate::auth::Caller;
+use crate::call::Function;
+use crate::proto::clarifai::api;
+use crate::proto::clarifai::api::v2_server::V2;
+use crate::telemetry::request_id;
+use futures_util::{Stream, StreamExt};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) app: Arc<App>,
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<api::MultiOutputResponse, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Service {
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Outcome> {
+        Ok(self.app.auth.caller(authorization(request).as_deref())?)
+    }
+
+    fn call<T>(&self, function: Function, request: &Request<T>) -> CallContext {
+        CallContext {
+            app: self.app.clone(),
+            req_id: request_id(),
+            function,
+            deadline: timeout::deadline_of(request.metadata()),
+            started_at: Instant::now(),
+            authorization: authorization(request),
+            completed: AtomicBool::new(false),
+        }
+    }
+}
+
+fn authorization<T>(request: &Request<T>) -> Option<String> {
+    let value = request.metadata().get("authorization")?;
+    value.to_str().ok().map(str::to_owned)
+}
+
+/// The answer's status and, if there is one, its content.
+fn answer<T: Default>(found: Result<T, Outcome>) -> (Option<api::status::Status>, Option<T>) {
+    let req_id = request_id();
+    match found {
+        Ok(found) => (Some(Outcome::success().status(&req_id)), Some(found)),
+        Err(outcome) => (Some(outcome.status(&req_id)), None),
+    }
+}
+
+#[tonic::async_trait]
+impl V2 for Service {
+    async fn get_model(
+        &self,
+        request: Request<api::GetModelRequest>,
+    ) -> Answer<api::SingleModelResponse> {
+        let caller = self.caller(&request);
+        let found = caller.and_then(|caller| catalog::model(&self.app, &caller, request.get_ref()));
+        let (status, model) = answer(found);
+        Ok(Response::new(api::SingleModelResponse { status, model }))
+    }
+
+    async fn get_model_type(
+        &self,
+        request: Request<api::GetModelTypeRequest>,
+    ) -> Answer<api::SingleModelTypeResponse> {
+        let caller = self.caller(&request);
+        let found = caller.and_then(|_| catalog::model_type(&request.get_ref().model_type_id));
+        let (status, model_type) = answer(found);
+        Ok(Response::new(api::SingleModelTypeResponse { status, model_type }))
+    }
+
+    async fn list_model_types(
+        &self,
+        request: Request<api::ListModelTypesRequest>,
+    ) -> Answer<api::MultiModelTypeResponse> {
+        let caller = self.caller(&request);
+        let api::ListModelTypesRequest { page, per_page, .. } = request.into_inner();
+        let (status, found) = answer(caller.map(|_| catalog::model_types(page, per_page)));
+        let model_types = found.unwrap_or_default();
+        Ok(Response::new(api::MultiModelTypeResponse { status, model_types }))
+    }
+
+    async fn get_model_version(
+        &self,
+        request: Request<api::GetModelVersionRequest>,
+    ) -> Answer<api::SingleModelVersionResponse> {
+        let caller = self.caller(&request);
+        let found =
+            caller.and_then(|caller| catalog::version(&self.app, &caller, request.get_ref()));
+        let (status, model_version) = answer(found);
+        Ok(Response::new(api::SingleModelVersionResponse { status, model_version }))
+    }
+
+    async fn get_user(
+        &self,
+        request: Request<api::GetUserRequest>,
+    ) -> Answer<api::SingleUserResponse> {
+        let caller = self.caller(&request);
+        let found =
+            caller.and_then(|caller| catalog::user(&caller, &request.get_ref().user_app_id));
+        let (status, user) = answer(found);
+        Ok(Response::new(api::SingleUserResponse { status, user }))
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<api::ListModelsRequest>,
+    ) -> Answer<api::MultiModelResponse> {
+        let caller = self.caller(&request);
+        let found = caller.map(|caller| catalog::models(&self.app, &caller, request.get_ref()));
+        let (status, found) = answer(found);
+        let models = found.unwrap_or_default();
+        Ok(Response::new(api::MultiModelResponse { status, models }))
+    }
+
+    async fn list_model_versions(
+        &self,
+        request: Request<api::ListModelVersionsRequest>,
+    ) -> Answer<api::MultiModelVersionResponse> {
+        let caller = self.caller(&request);
+        let found =
+            caller.and_then(|caller| catalog::versions(&self.app, &caller, request.get_ref()));
+        let (status, found) = answer(found);
+        let model_versions = found.unwrap_or_default();
+        Ok(Response::new(api::MultiModelVersionResponse { status, model_versions }))
+    }
+
+    /// Stops the guest if the client goes away or the deadline passes.
+    async fn post_model_outputs(
+        &self,
+        request: Request<api::PostModelOutputsRequest>,
+    ) -> Answer<api::MultiOutputResponse> {
+        let call = self.call(Function::Predict, &request);
+        Ok(Response::new(call.predict(request.into_inner()).await))
+    }
+
+    type GenerateModelOutputsStream = Responses;
+
+    /// Stops the guest if the client goes away or the deadline passes.
+    async fn generate_model_outputs(
+        &self,
+        request: Request<api::PostModelOutputsRequest>,
+    ) -> Answer<Self::GenerateModelOutputsStream> {
+        let call = self.call(Function::Generate, &request);
+        Ok(Response::new(Box::pin(call.generate(request.into_inner()).map(Ok))))
+    }
+
+    type StreamModelOutputsStream = Responses;
+
+    /// Stops the guest if the client goes away or the deadline passes.
+    async fn stream_model_outputs(
+        &self,
+        request: Request<Streaming<api::PostModelOutputsRequest>>,
+    ) -> Answer<Self::StreamModelOutputsStream> {
+        let call = self.call(Function::Stream, &request);
+        Ok(Response::new(Box::pin(call.stream(request.into_inner()).map(Ok))))
+    }
+}

@@ -1,0 +1,41 @@
+//! What the host tells about itself.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged unless the operator asks for something else: the host's own
+/// lines and one for each call, but nothing of libraries below warnings.
+const FILTER_DEFAULT: &str = "warn,ringfence=info,call=info,guest=info";
+
+/// Starts logging to standard error. `filter` is in the form of `RUST_LOG`.
+///
+/// Fails if the filter cannot be read or logging has already been started.
+pub fn start(filter: Option<&str>) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter.unwrap_or(FILTER_DEFAULT))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// A fresh identifier of a request: 32 hexadecimal digits.
+pub fn request_id() -> String {
+    let mut bytes = [0; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        // The identifier only has to tell log lines apart; zeros are a poor
+        // but harmless one.
+        tracing::error!("the system has no random numbers");
+    }
+    hex(&bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,83 @@
+//! The process boundary: what runs guests and graphs.
+//!
+//! Owns starting a version's replica and handing calls to it. For now the
+//! replica lives in this process, so a guest has one wall around it and not
+//! two; whoever starts the host is told. Never touches tonic.
+
+use crate::call::{Deadline, Event, Function, Request};
+use crate::limits::Limits;
+use crate::package::Package;
+use crate::sandbox::{AdmitError, Calling, Program, Requests, Runtime, SendError};
+use std::sync::Arc;
+
+/// One replica of a version.
+#[derive(Debug)]
+pub struct Worker {
+    program: Arc<Program>,
+}
+
+/// A call's outputs, to be read until [`Event::End`]. Dropping them stops the
+/// guest and frees what the call held.
+#[derive(Debug)]
+pub struct Outputs(Calling);
+
+/// The way in for a call's messages. Dropping it tells the guest that there
+/// are no more.
+#[derive(Debug)]
+pub struct Inputs(Requests);
+
+impl Worker {
+    /// Compiles the package, loads its graphs and a first sandbox.
+    ///
+    /// A model whose `load-model` fails is started all the same: its callers
+    /// are told, and the operator by the log.
+    pub async fn start(runtime: &Arc<Runtime>, package: Package) -> Result<Self, AdmitError> {
+        let name = package.config.name.to_string();
+        let runtime = runtime.clone();
+        let admitted = tokio::task::spawn_blocking(move || Program::admit(&runtime, package)).await;
+        let program = match admitted {
+            Ok(program) => Arc::new(program?),
+            Err(panic) => return Err(AdmitError::Component(panic.to_string())),
+        };
+        if let Err(verdict) = program.warm().await {
+            tracing::warn!(model = %name, end = ?verdict.end, "load-model failed");
+        }
+        Ok(Self { program })
+    }
+
+    /// Starts a call. `hold` is kept until the guest has ended, whether or not
+    /// anybody still reads the outputs.
+    pub fn call<H: Send + 'static>(
+        &self,
+        function: Function,
+        deadline: Deadline,
+        hold: H,
+    ) -> (Inputs, Outputs) {
+        let (requests, calling) = self.program.call(function, deadline, hold);
+        (Inputs(requests), Outputs(calling))
+    }
+
+    /// The limits of its version.
+    pub fn limits(&self) -> &Limits {
+        self.program.limits()
+    }
+
+    /// Bytes that the version makes the host hold now.
+    pub fn memory_bytes(&self) -> u64 {
+        self.program.account().bytes()
+    }
+}
+
+impl Outputs {
+    /// The next event; nothing after the end.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.next().await
+    }
+}
+
+impl Inputs {
+    /// Sends a message and waits while the guest is slow.
+    pub async fn send(&self, request: Request) -> Result<(), SendError> {
+        self.0.send(request).await
+    }
+}

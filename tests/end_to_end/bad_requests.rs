@@ -1,0 +1,179 @@
+//! What a bad request gets: the code, the reason, the text, and that the next
+//! call works.
+
+use super::digits::single;
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
+use ringfence_tests::{Client, Host, block_on, collect, guests, image_input, request, text_input};
+use tonic::Code;
+
+fn with_version(version: &str) -> PostModelOutputsRequest {
+    PostModelOutputsRequest {
+        version_id: version.into(),
+        ..request("echo", vec![text_input("hello")])
+    }
+}
+
+fn of_user(user: &str) -> PostModelOutputsRequest {
+    let set = api::UserAppIdSet { user_id: user.into(), app_id: "main".into() };
+    PostModelOutputsRequest { user_app_id: Some(set), ..request("echo", vec![text_input("hello")]) }
+}
+
+fn with_url() -> api::Input {
+    let text = api::Text { raw: String::new(), url: "http://127.0.0.1:9/".into() };
+    let data = api::Data { text: Some(text), ..Default::default() };
+    api::Input { id: String::new(), data: Some(data) }
+}
+
+fn broken_png() -> Vec<u8> {
+    let mut file = single("seven.png");
+    file.truncate(file.len() / 2);
+    file
+}
+
+/// A PNG header that promises 10^9 pixels, which no decoder may believe.
+fn huge_png() -> Vec<u8> {
+    let mut file = single("three.png");
+    file[16..20].copy_from_slice(&31_623_u32.to_be_bytes());
+    file[20..24].copy_from_slice(&31_623_u32.to_be_bytes());
+    file
+}
+
+#[test]
+fn each_bad_request_gets_its_answer_and_the_next_call_works() {
+    let mut host = Host::serve(&[guests::ECHO, guests::DIGITS]);
+    let pid = host.pid();
+    let text = || vec![text_input("hello")];
+    let invalid = StatusCode::InputInvalidArgument;
+    let absent = StatusCode::ModelDoesNotExist;
+    let refused = StatusCode::PredictInvalidRequest;
+    let cases = [
+        ("no inputs", request("echo", vec![]), refused, "INVALID_REQUEST", "at least one"),
+        ("no model", request("", text()), refused, "INVALID_REQUEST", "model_id"),
+        ("unknown model", request("nobody", text()), absent, "NO_SUCH_MODEL", "model id"),
+        ("odd model", request("../echo", text()), absent, "NO_SUCH_MODEL", "model id"),
+        ("another's model", of_user("mallory"), absent, "NO_SUCH_MODEL", "model id"),
+        ("unknown version", with_version("0"), absent, "NO_SUCH_VERSION", "leave the version"),
+        (
+            "129 inputs",
+            request("echo", vec![text_input("x"); 129]),
+            refused,
+            "INVALID_REQUEST",
+            "128",
+        ),
+        (
+            "empty input",
+            request("echo", vec![api::Input::default()]),
+            invalid,
+            "EMPTY_INPUT",
+            "no data",
+        ),
+        (
+            "URL",
+            request("echo", vec![with_url()]),
+            StatusCode::InputInvalidUrl,
+            "URL_NOT_FETCHED",
+            "bytes",
+        ),
+        ("text to an image model", request("digits", text()), invalid, "GUEST_ERROR", "image"),
+        (
+            "no image file",
+            request("digits", vec![image_input(*b"GIF89a")]),
+            invalid,
+            "GUEST_ERROR",
+            "PNG",
+        ),
+        (
+            "broken PNG",
+            request("digits", vec![image_input(broken_png())]),
+            invalid,
+            "GUEST_ERROR",
+            "PNG",
+        ),
+    ];
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        for (name, asked, code, reason, text) in cases {
+            let predicted = client.predict_request(asked.clone()).await;
+            let generated = client.generate_all(asked.clone()).await;
+            let streamed = collect(client.stream(tokio_stream::once(asked)).await).await;
+            assert_eq!((generated.len(), streamed.len()), (1, 1), "{name}");
+            for answer in [&predicted, &generated[0], &streamed[0]] {
+                assert_eq!(answer.code(), code, "{name}: {answer:?}");
+                assert_eq!(answer.reason(), reason, "{name}: {answer:?}");
+                assert!(answer.status.details.contains(text), "{name}: {answer:?}");
+                assert!(!answer.status.req_id.is_empty(), "{name}: {answer:?}");
+            }
+            let next = client.predict("echo", vec![text_input("next")]).await;
+            assert_eq!(next.text(), "next", "after {name}");
+        }
+        let huge = client.predict("digits", vec![image_input(huge_png())]).await;
+        assert_eq!(huge.reason(), "GUEST_ERROR", "{huge:?}");
+    });
+    assert!(host.is_alive());
+    assert_eq!(host.pid(), pid);
+}
+
+#[test]
+fn someone_elses_model_and_none_get_the_same_answer() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut absent = client.predict("nobody", vec![text_input("x")]).await;
+        let mut foreign = client.predict_request(of_user("mallory")).await;
+        absent.status.req_id.clear();
+        foreign.status.req_id.clear();
+        assert_eq!(absent.status, foreign.status);
+    });
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_with_a_grpc_code() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let large = request("echo", vec![text_input(&"x".repeat(17 << 20))]);
+        let refused = client.v2().post_model_outputs(client.with_token(large)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        let fits = request("echo", vec![text_input(&"x".repeat(15 << 20))]);
+        assert_eq!(client.predict_request(fits).await.text().len(), 15 << 20);
+    });
+}
+
+#[test]
+fn a_message_that_is_no_protobuf_is_the_clients_fault() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        // A user that is no UTF-8, sent through a message of the same shape
+        // whose field is bytes.
+        let odd = ringfence::proto::clarifai::api::NdArray {
+            buffer: vec![0xff; 3],
+            ..Default::default()
+        };
+        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
+        let mut grpc = tonic::client::Grpc::new(channel.connect().await.unwrap());
+        grpc.ready().await.unwrap();
+        let codec: tonic_prost::ProstCodec<_, api::MultiOutputResponse> =
+            tonic_prost::ProstCodec::default();
+        let path = "/clarifai.api.V2/PostModelOutputs".parse().unwrap();
+        let refused = grpc.unary(client.with_token(odd), path, codec).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    });
+}
+
+#[test]
+fn an_unknown_method_is_unimplemented() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
+        let mut grpc = tonic::client::Grpc::new(channel.connect().await.unwrap());
+        grpc.ready().await.unwrap();
+        let codec: tonic_prost::ProstCodec<_, api::MultiOutputResponse> =
+            tonic_prost::ProstCodec::default();
+        let path = "/clarifai.api.V2/PostNothing".parse().unwrap();
+        let asked = tonic::Request::new(api::GetUserRequest::default());
+        let refused = grpc.unary(asked, path, codec).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+    });
+}

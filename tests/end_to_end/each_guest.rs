@@ -1,0 +1,414 @@
+//! One test for each guest, in one host, beside a caller who must notice
+//! nothing. A guest without a function here does not compile.
+
+use ringfence::proto::clarifai::api::PostModelOutputsRequest;
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence_tests::{
+    Answer, Client, Host, HostOptions, block_on, collect, foreach_guest, guests, image_input,
+    params, request, text_input,
+};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Guests that are refused before they run; `start.rs` tests that.
+const REFUSED: &[&str] = &[guests::IMPORTS_SOCKETS, guests::LARGE_START];
+
+#[test]
+fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
+    let mut models = Vec::new();
+    macro_rules! serve {
+        ($name:ident) => {
+            let folder = guest_folder(stringify!($name));
+            if !REFUSED.contains(&folder) {
+                models.push(folder.into());
+            }
+        };
+    }
+    foreach_guest!(serve);
+    let mut host = Host::start(HostOptions { models, ..HostOptions::default() });
+    let pid = host.pid();
+
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let neighbour = Neighbour::start(&host).await;
+        macro_rules! run {
+            ($name:ident) => {
+                println!("guest {}", stringify!($name));
+                $name(&client).await;
+                let after = client.predict("echo", vec![text_input("still there")]).await;
+                assert_eq!(after.text(), "still there", "after {}", stringify!($name));
+            };
+        }
+        foreach_guest!(run);
+        assert!(neighbour.stop().await > 20, "the neighbour hardly called");
+    });
+
+    assert!(host.is_alive());
+    assert_eq!(host.pid(), pid);
+    let log = host.log();
+    assert!(!log.contains("HOST_BUG") && !log.contains("the host failed"), "{log}");
+    assert!(!log.contains("thread 'server' panicked"), "{log}");
+}
+
+fn guest_folder(name: &str) -> &'static str {
+    guests::ALL.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+/// A caller of `echo` who goes on all the time.
+struct Neighbour {
+    stop: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Neighbour {
+    async fn start(host: &Host) -> Self {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn({
+            let (stop, calls) = (stop.clone(), calls.clone());
+            async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let text = format!("call {}", calls.fetch_add(1, Ordering::Relaxed));
+                    let answer = client.predict("echo", vec![text_input(&text)]).await;
+                    assert_eq!(answer.text(), text);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        });
+        Self { stop, calls, task }
+    }
+
+    async fn stop(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+/// Asserts how a predict call ends, twice: the next call of the same model
+/// starts afresh.
+async fn ends(
+    client: &Client,
+    asked: PostModelOutputsRequest,
+    code: StatusCode,
+    reasons: &[&str],
+    text: &str,
+) {
+    for _ in 0..2 {
+        let answer = client.predict_request(asked.clone()).await;
+        assert_answer(&answer, code, reasons, text);
+    }
+}
+
+fn assert_answer(answer: &Answer, code: StatusCode, reasons: &[&str], text: &str) {
+    assert_eq!(answer.code(), code, "{answer:?}");
+    assert!(reasons.contains(&answer.reason()), "{answer:?}");
+    assert!(answer.status.details.contains(text), "{answer:?}");
+    assert!(!answer.status.description.is_empty(), "{answer:?}");
+}
+
+fn plain(model: &str) -> PostModelOutputsRequest {
+    request(model, vec![text_input("hello")])
+}
+
+const EXHAUSTED: StatusCode = StatusCode::InternalResourceExhausted;
+const FAILED: StatusCode = StatusCode::ModelPredictionFailed;
+const TIMEOUT: StatusCode = StatusCode::RpcRequestTimeout;
+const UNLOADABLE: StatusCode = StatusCode::ModelDeploymentFailed;
+
+/// A guest that burns CPU ends by whichever of its two limits comes first.
+async fn burns(client: &Client, asked: PostModelOutputsRequest) {
+    let answer = client.predict_request(asked).await;
+    match answer.code() {
+        EXHAUSTED => assert_eq!(answer.reason(), "FUEL_EXHAUSTED"),
+        _ => assert_answer(&answer, TIMEOUT, &["WALL_DEADLINE"], "deadline"),
+    }
+}
+
+async fn alias_lists(client: &Client) {
+    let reasons = ["OUTPUT_LIMIT", "MEMORY_LIMIT"];
+    ends(client, plain("alias-lists"), EXHAUSTED, &reasons, "").await;
+}
+
+async fn bad_output(client: &Client) {
+    for case in ["info", "json", "ndarray", "dtype", "deep", "sparse", "conflict", "twice"] {
+        let asked = params(plain("bad-output"), json!({ "case": case }));
+        let answer = client.predict_request(asked).await;
+        // What cannot be said on the wire as it is reaches the client as
+        // something it can read, or as the model's failure.
+        assert!([StatusCode::Success, FAILED].contains(&answer.code()), "{case}: {answer:?}");
+    }
+}
+
+async fn bad_tensor(client: &Client) {
+    let invalid = StatusCode::InputInvalidArgument;
+    let asked = |case: &str| params(plain("bad-tensor"), json!({ "case": case }));
+    let cases = [
+        ("bytes", "takes 16 bytes, but its data has 3"),
+        ("overflow", "larger than any memory"),
+        ("type", "takes float32"),
+        ("shape", "takes the shape [1, 4]"),
+        ("missing", "misses its input"),
+        ("duplicate", "no further input"),
+        ("unknown", "misses its input"),
+        ("number", "misses its input"),
+    ];
+    for (case, text) in cases {
+        ends(client, asked(case), invalid, &["GUEST_ERROR"], text).await;
+    }
+    let fits = client.predict_request(asked("fits")).await;
+    assert_eq!(fits.text(), "2", "{fits:?}");
+}
+
+async fn big_output(client: &Client) {
+    let reasons = ["OUTPUT_LIMIT", "MEMORY_LIMIT"];
+    ends(client, plain("big-output"), EXHAUSTED, &reasons, "").await;
+    let answers = client.generate_all(plain("big-output")).await;
+    assert_answer(answers.last().unwrap(), EXHAUSTED, &reasons, "");
+}
+
+async fn clock_probe(client: &Client) {
+    let answer = client.predict_request(plain("clock-probe")).await;
+    let steps: Vec<u64> = answer
+        .text()
+        .split(|character: char| !character.is_ascii_digit())
+        .filter(|digits| !digits.is_empty())
+        .map(|digits| digits.parse().unwrap())
+        .collect();
+    assert!(!steps.is_empty(), "{answer:?}");
+    assert!(steps.iter().all(|step| *step == 0 || *step >= 1_000_000), "{answer:?}");
+}
+
+async fn compute_loop(client: &Client) {
+    burns(client, plain("compute-loop")).await;
+}
+
+async fn digits(client: &Client) {
+    let scan = super::digits::single("seven.png");
+    let answer = client.predict("digits", vec![image_input(scan)]).await;
+    assert_eq!(answer.concepts()[0].id, "7", "{answer:?}");
+}
+
+async fn echo(client: &Client) {
+    let answer = client.predict("echo", vec![text_input("äöü\n")]).await;
+    assert_eq!(answer.text(), "äöü\n");
+}
+
+async fn exit(client: &Client) {
+    ends(client, plain("exit"), FAILED, &["GUEST_TRAP"], "exit(0)").await;
+    let one = params(plain("exit"), json!({ "status": 1 }));
+    ends(client, one, FAILED, &["GUEST_TRAP"], "exit(1)").await;
+}
+
+async fn foreign_nn(client: &Client) {
+    let asked = request("foreign-nn", vec![text_input("21")]);
+    assert_eq!(client.predict_request(asked).await.text(), "42");
+}
+
+async fn forged_handle(client: &Client) {
+    for how in ["unknown", "dropped", "other"] {
+        let asked = params(plain("forged-handle"), json!({ "how": how }));
+        ends(client, asked, FAILED, &["GUEST_TRAP"], "").await;
+    }
+}
+
+async fn fs_probe(client: &Client) {
+    let text = client.predict_request(plain("fs-probe")).await.text();
+    for line in text.lines() {
+        let outside = line.starts_with("denied") || line.starts_with("empty");
+        assert!(outside || (line.starts_with("GOT") && line.contains("/model")), "{line}");
+    }
+    assert!(text.lines().any(|line| line.starts_with("denied")), "{text}");
+}
+
+async fn graph_leak(client: &Client) {
+    let reasons = ["HANDLE_LIMIT", "MEMORY_LIMIT"];
+    ends(client, plain("graph-leak"), EXHAUSTED, &reasons, "").await;
+}
+
+async fn graph_load(client: &Client) {
+    let answer = client.predict_request(plain("graph-load")).await;
+    assert_eq!(answer.text(), "refused");
+}
+
+async fn guest_error(client: &Client) {
+    let codes = [
+        ("invalid-argument", StatusCode::InputInvalidArgument),
+        ("out-of-range", StatusCode::InputOverLimit),
+        ("failed-precondition", FAILED),
+        ("unsupported", StatusCode::InputUnsupportedFormat),
+        ("failed", FAILED),
+    ];
+    for (code, expected) in codes {
+        for whole in [false, true] {
+            let asked = params(plain("guest-error"), json!({ "code": code, "whole": whole }));
+            ends(client, asked, expected, &["GUEST_ERROR"], "").await;
+        }
+    }
+    let long = params(plain("guest-error"), json!({ "message": "long" }));
+    let answer = client.predict_request(long).await;
+    assert!(answer.status.details.len() < 5000, "{}", answer.status.details.len());
+    let control = params(plain("guest-error"), json!({ "message": "control" }));
+    let answer = client.predict_request(control).await;
+    assert!(!answer.status.details.contains('\u{1b}'), "{answer:?}");
+
+    let after = params(plain("guest-error"), json!({ "after": 3 }));
+    let answers = client.generate_all(after).await;
+    assert_eq!(answers.len(), 4, "{answers:?}");
+    assert_answer(&answers[3], FAILED, &["GUEST_ERROR"], "");
+}
+
+async fn handle_leak(client: &Client) {
+    ends(client, plain("handle-leak"), EXHAUSTED, &["HANDLE_LIMIT"], "handles").await;
+}
+
+async fn imports_sockets(_: &Client) {}
+
+async fn large_start(_: &Client) {}
+
+async fn load_fails(client: &Client) {
+    ends(client, plain("load-fails"), UNLOADABLE, &["GUEST_ERROR"], "in load-model").await;
+}
+
+async fn load_loops(client: &Client) {
+    let answer = client.predict_request(plain("load-loops")).await;
+    assert_answer(&answer, UNLOADABLE, &["FUEL_EXHAUSTED", "WALL_DEADLINE"], "in load-model");
+}
+
+async fn load_sleeps(client: &Client) {
+    let answer = client.predict_request(plain("load-sleeps")).await;
+    assert_answer(&answer, UNLOADABLE, &["WALL_DEADLINE"], "in load-model");
+}
+
+async fn log_flood(client: &Client) {
+    burns(client, plain("log-flood")).await;
+}
+
+async fn loop_forever(client: &Client) {
+    burns(client, plain("loop-forever")).await;
+}
+
+async fn memory_grow(client: &Client) {
+    let answer = client.predict_request(plain("memory-grow")).await;
+    let pages: u64 = answer.text().parse().unwrap();
+    assert!(pages > 0 && pages * (64 << 10) < 64 << 20, "{pages} pages");
+}
+
+async fn memory_hog(client: &Client) {
+    ends(client, plain("memory-hog"), EXHAUSTED, &["MEMORY_LIMIT"], "linear memory").await;
+}
+
+/// The host stops reading once the messages it holds reach the limit.
+async fn message_hog(client: &Client) {
+    let message = request("message-hog", vec![text_input(&"x".repeat(1 << 20))]);
+    let messages = tokio_stream::iter(std::iter::repeat_n(message, 200));
+    let answers = collect(client.stream(messages).await).await;
+    let last = answers.last().unwrap();
+    let reasons = ["MEMORY_LIMIT", "WALL_DEADLINE"];
+    assert!(reasons.contains(&last.reason()), "{last:?}");
+}
+
+async fn message_refuser(client: &Client) {
+    let message = request("message-refuser", vec![text_input(&"x".repeat(1 << 20))]);
+    let messages = tokio_stream::iter(std::iter::repeat_n(message, 100));
+    let answers = collect(client.stream(messages).await).await;
+    let last = answers.last().unwrap();
+    assert!(["MEMORY_LIMIT", "WALL_DEADLINE"].contains(&last.reason()), "{last:?}");
+}
+
+/// Typed methods are not asked for yet, so what the guest would answer does no
+/// harm.
+async fn methods_garbage(client: &Client) {
+    assert_eq!(client.predict_request(plain("methods-garbage")).await.code(), StatusCode::Success);
+}
+
+async fn methods_loops(client: &Client) {
+    assert_eq!(client.predict_request(plain("methods-loops")).await.code(), StatusCode::Success);
+}
+
+async fn missing_graph(client: &Client) {
+    ends(client, plain("missing-graph"), FAILED, &["GUEST_ERROR"], "no graph is named").await;
+}
+
+async fn output_flood(client: &Client) {
+    let answers = client.generate_all(plain("output-flood")).await;
+    let last = answers.last().unwrap();
+    assert_answer(last, EXHAUSTED, &["OUTPUT_LIMIT"], "max_output_bytes");
+}
+
+async fn panic(client: &Client) {
+    ends(client, plain("panic"), FAILED, &["GUEST_TRAP"], "panicked").await;
+}
+
+async fn poll_spin(client: &Client) {
+    burns(client, plain("poll-spin")).await;
+}
+
+async fn random_hog(client: &Client) {
+    ends(client, plain("random-hog"), FAILED, &["GUEST_TRAP"], "").await;
+}
+
+async fn remember(client: &Client) {
+    for secret in ["first", "second", "third"] {
+        let answer = client.predict("remember", vec![text_input(secret)]).await;
+        assert_eq!(answer.text(), "nothing");
+    }
+}
+
+async fn scribe(client: &Client) {
+    let asked = params(plain("scribe"), json!({ "max_tokens": 5, "seed": 1 }));
+    let answer = client.predict_request(asked).await;
+    assert_eq!(answer.outputs[0].completion_tokens, 5, "{answer:?}");
+}
+
+async fn sleeper(client: &Client) {
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let client = client.clone();
+        calls.spawn(async move { client.predict_request(plain("sleeper")).await });
+    }
+    // Eight sleepers and two CPUs: were each to hold a thread, this would wait.
+    let answer = client.predict("echo", vec![text_input("awake")]).await;
+    assert_eq!(answer.text(), "awake");
+    for answer in calls.join_all().await {
+        assert_answer(&answer, TIMEOUT, &["WALL_DEADLINE"], "deadline");
+    }
+}
+
+async fn stack_overflow(client: &Client) {
+    ends(client, plain("stack-overflow"), FAILED, &["GUEST_TRAP"], "stack").await;
+}
+
+async fn start_loops(client: &Client) {
+    let answer = client.predict_request(plain("start-loops")).await;
+    assert_answer(&answer, UNLOADABLE, &["FUEL_EXHAUSTED", "WALL_DEADLINE"], "in load-model");
+}
+
+async fn template(client: &Client) {
+    let answer = client.predict("hello", vec![text_input("Ada")]).await;
+    assert_eq!(answer.text(), "Hello, Ada!");
+}
+
+async fn tensor_hog(client: &Client) {
+    ends(client, plain("tensor-hog"), EXHAUSTED, &["MEMORY_LIMIT"], "tensors").await;
+}
+
+async fn timer_hog(client: &Client) {
+    ends(client, plain("timer-hog"), EXHAUSTED, &["HANDLE_LIMIT"], "handles").await;
+}
+
+async fn trap(client: &Client) {
+    ends(client, plain("trap"), FAILED, &["GUEST_TRAP"], "unreachable").await;
+    let asked = params(plain("trap"), json!({ "how": "out-of-bounds" }));
+    ends(client, asked, FAILED, &["GUEST_TRAP"], "out of bounds").await;
+}
+
+async fn wrong_count(client: &Client) {
+    ends(client, plain("wrong-count"), FAILED, &["GUEST_TRAP"], "results for").await;
+    let more = params(plain("wrong-count"), json!({ "more": true }));
+    ends(client, more, FAILED, &["GUEST_TRAP"], "results for").await;
+}

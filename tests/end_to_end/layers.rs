@@ -1,0 +1,61 @@
+//! The layers of the host: what each module must not name.
+
+use std::path::{Path, PathBuf};
+
+/// A module below `host/src`, and words that no line of its code may hold.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("cli", &["wasmtime::", "tract_"]),
+    ("server", &["wasmtime::", "tract_", "std::fs", "cap_std", "rusqlite"]),
+    ("auth.rs", &["wasmtime::", "crate::deploy", "crate::worker", "crate::package"]),
+    ("package", &["tonic", "tokio::net", "std::net", "wasmtime::"]),
+    ("store", &["tonic", "crate::proto", "wasmtime::"]),
+    ("deploy", &["tonic", "wasmtime::", "crate::proto"]),
+    ("worker", &["tonic", "crate::proto", "wasmtime::"]),
+    ("sandbox", &["tonic", "crate::auth", "crate::store", "crate::proto", "tract_"]),
+    ("nn", &["tonic", "crate::proto", "std::fs", "crate::store"]),
+    ("call.rs", &["tonic", "wasmtime::", "crate::proto", "tract_"]),
+];
+
+fn sources(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            sources(&entry.unwrap().path(), found);
+        }
+    } else {
+        found.push(path.to_path_buf());
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn no_module_names_what_is_not_its_own() {
+    let mut offences = Vec::new();
+    for (module, words) in FORBIDDEN {
+        let mut files = Vec::new();
+        sources(&root().join("host/src").join(module), &mut files);
+        assert!(!files.is_empty(), "{module}");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for (number, line) in text.lines().enumerate() {
+                let code = line.split("//").next().unwrap();
+                for word in words.iter().filter(|word| code.contains(**word)) {
+                    offences.push(format!("{}:{}: {word}", file.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    let mut files = Vec::new();
+    sources(&root().join("host/src"), &mut files);
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("//!"), "{}", file.display());
+    }
+}

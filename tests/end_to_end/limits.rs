@@ -1,0 +1,97 @@
+//! What `config.yaml` promises.
+
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence_tests::{Client, Host, Variant, block_on, guests, request, text_input};
+
+/// The fuel that a call of `loop-forever` burnt until it was stopped.
+fn burnt(cpu_limit: &str) -> u64 {
+    let changes = [("\"200m\"", cpu_limit), ("call_timeout: 2s", "call_timeout: 20s")];
+    let variant = Variant::of(guests::LOOP_FOREVER, &changes);
+    let host = Host::serve(&[variant.path()]);
+    let answer = block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        client.predict("loop-forever", vec![text_input("x")]).await
+    });
+    assert_eq!(answer.reason(), "FUEL_EXHAUSTED", "{answer:?}");
+    let logged = host.log();
+    let fuel = logged.split("fuel=").nth(1).unwrap();
+    let digits: String = fuel.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+#[test]
+fn halving_cpu_limit_halves_what_a_call_may_burn() {
+    let (whole, half) = (burnt("\"10m\""), burnt("\"5m\""));
+    assert_eq!(whole, 2 * half);
+    // 10 thousandths of a CPU for 20 s, at 2e10 a CPU-second.
+    assert_eq!(whole, 4_000_000_000);
+}
+
+#[test]
+fn more_memory_lets_a_guest_grow_further() {
+    let pages = |cpu_memory: &str| {
+        let variant = Variant::of(guests::MEMORY_GROW, &[("\"64Mi\"", cpu_memory)]);
+        let host = Host::serve(&[variant.path()]);
+        block_on(async {
+            let client = Client::connect(host.base(), &host.pat()).await;
+            let answer = client.predict("memory-grow", vec![text_input("x")]).await;
+            answer.text().parse::<u64>().unwrap()
+        })
+    };
+    let (less, more) = (pages("\"32Mi\""), pages("\"128Mi\""));
+    assert!(less <= 32 * 16 && more > 64 * 16 && more <= 128 * 16, "{less}, {more}");
+}
+
+#[test]
+fn a_graph_that_does_not_fit_into_cpu_memory_is_refused_at_the_start() {
+    let variant = Variant::of(guests::SCRIBE, &[("\"256Mi\"", "\"2Mi\"")]);
+    let output = std::process::Command::new(ringfence_tests::binary())
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(variant.folder().join("data"))
+        .arg("--model")
+        .arg(variant.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("cpu_memory"), "{text}");
+}
+
+/// Each sleeper holds one of the places for two seconds.
+#[test]
+fn a_call_beyond_places_and_queue_is_told_that_the_model_is_busy() {
+    let change = ("call_timeout: 2s", "call_timeout: 2s\n  max_concurrency: 1");
+    let variant = Variant::of(guests::SLEEPER, &[change]);
+    let host = Host::serve(&[variant.path()]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..80 {
+            let client = client.clone();
+            calls.spawn(async move { client.predict("sleeper", vec![text_input("z")]).await });
+        }
+        let answers = calls.join_all().await;
+        let busy = answers
+            .iter()
+            .filter(|answer| answer.code() == StatusCode::ModelBusyPleaseRetry)
+            .count();
+        // One runs, 64 wait.
+        assert_eq!(busy, 80 - 65);
+        let late = answers.iter().filter(|answer| answer.reason() == "WALL_DEADLINE").count();
+        assert_eq!(late, 65);
+    });
+}
+
+#[test]
+fn a_clients_own_deadline_stops_the_guest() {
+    let variant = Variant::of(guests::SLEEPER, &[("call_timeout: 2s", "call_timeout: 1h")]);
+    let host = Host::serve(&[variant.path()]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut asked = client.with_token(request("sleeper", vec![text_input("z")]));
+        asked.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
+        let answer = client.v2().post_model_outputs(asked).await.unwrap().into_inner();
+        let status = answer.status.unwrap();
+        assert_eq!(status.code(), StatusCode::RpcRequestTimeout, "{status:?}");
+    });
+}

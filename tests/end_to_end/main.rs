@@ -1,0 +1,25 @@
+//! The real binary over real sockets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what is wrong by panicking"
+)]
+
+mod each_guest;
+
+mod batches;
+mod digits;
+mod scribe;
+mod streams;
+
+mod bad_requests;
+mod limits;
+mod start;
+mod tokens;
+
+mod layers;
+
+mod world;

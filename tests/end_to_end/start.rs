@@ -1,0 +1,133 @@
+//! What the host refuses at its start, and what it tells.
+
+use ringfence_tests::{Host, HostOptions, binary, block_on, guests};
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+/// Runs `serve` with arguments that it must refuse.
+fn refused(args: &[&str]) -> Output {
+    let scratch = TempDir::new().unwrap();
+    let output = Command::new(binary())
+        .args(["serve", "--data-dir"])
+        .arg(scratch.path().join("data"))
+        .args(args)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    output
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_component_that_imports_sockets_is_refused_by_their_name() {
+    let model = ["--listen", "127.0.0.1:0", "--model", guests::IMPORTS_SOCKETS];
+    let text = complaint(&refused(&model));
+    assert!(text.contains("wasi:sockets/"), "{text}");
+    assert!(text.contains("imports-sockets"), "{text}");
+}
+
+#[test]
+fn a_component_that_starts_above_its_memory_limit_is_refused_with_both_numbers() {
+    let model = ["--listen", "127.0.0.1:0", "--model", guests::LARGE_START];
+    let text = complaint(&refused(&model));
+    assert!(text.contains("cpu_memory allows 67108864"), "{text}");
+}
+
+#[test]
+fn a_folder_that_has_not_been_built_is_refused_with_the_command_that_builds_it() {
+    let scratch = TempDir::new().unwrap();
+    std::fs::create_dir(scratch.path().join("1")).unwrap();
+    let config = Path::new(guests::ECHO).join("config.yaml");
+    std::fs::copy(config, scratch.path().join("config.yaml")).unwrap();
+    let folder = scratch.path().to_str().unwrap();
+    let text = complaint(&refused(&["--listen", "127.0.0.1:0", "--model", folder]));
+    assert!(text.contains("ringfence build"), "{text}");
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = complaint(&refused(&["--listen", &address]));
+    assert!(text.contains(&address), "{text}");
+}
+
+#[test]
+fn beyond_loopback_needs_to_be_asked_for() {
+    let text = complaint(&refused(&["--listen", "0.0.0.0:0"]));
+    assert!(text.contains("--unsafe-no-jail"), "{text}");
+    let text = complaint(&refused(&["--listen", "0.0.0.0:0", "--no-auth", "--unsafe-no-jail"]));
+    assert!(text.contains("--no-auth"), "{text}");
+}
+
+#[test]
+fn every_start_says_that_there_is_no_jail() {
+    let host = Host::serve(&[guests::ECHO]);
+    assert!(host.greeting().iter().any(|line| line.contains("no jail")), "{:?}", host.greeting());
+}
+
+#[test]
+fn a_second_host_is_kept_out_of_the_data_directory() {
+    let host = Host::serve(&[guests::ECHO]);
+    let output = Command::new(binary())
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(host.data_dir())
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{output:?}");
+}
+
+#[test]
+fn two_folders_with_one_name_are_refused() {
+    let text = complaint(&refused(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--model",
+        guests::ECHO,
+        "--model",
+        guests::ECHO,
+    ]));
+    assert!(text.contains("local/main/echo"), "{text}");
+}
+
+#[test]
+fn health_is_served_without_a_token_and_a_signal_ends_the_host() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let mut health = HealthClient::connect(host.base().to_owned()).await.unwrap();
+        let asked = HealthCheckRequest { service: "clarifai.api.V2".into() };
+        let HealthCheckResponse { status } = health.check(asked).await.unwrap().into_inner();
+        assert_eq!(status, ServingStatus::Serving as i32);
+    });
+    assert!(host.terminate().success());
+}
+
+#[test]
+fn reflection_is_off_unless_asked_for() {
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let ask = |host: &Host| {
+        block_on(async {
+            let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
+            let mut grpc = tonic::client::Grpc::new(channel.connect().await.unwrap());
+            grpc.ready().await.unwrap();
+            let codec: tonic_prost::ProstCodec<HealthCheckRequest, HealthCheckResponse> =
+                tonic_prost::ProstCodec::default();
+            let asked = tonic::Request::new(tokio_stream::empty());
+            grpc.streaming(asked, path.parse().unwrap(), codec).await.is_ok()
+        })
+    };
+    assert!(!ask(&Host::serve(&[guests::ECHO])));
+    let with = HostOptions {
+        models: vec![guests::ECHO.into()],
+        args: vec!["--reflection".into()],
+        ..HostOptions::default()
+    };
+    assert!(ask(&Host::start(with)));
+}

@@ -1,0 +1,112 @@
+//! Who may call.
+
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence::proto::clarifai::api::{self, GetModelRequest, GetUserRequest};
+use ringfence_tests::{Client, Host, HostOptions, block_on, collect, guests, request, text_input};
+use std::os::unix::fs::PermissionsExt;
+use tonic::Request;
+
+fn hello() -> api::PostModelOutputsRequest {
+    request("echo", vec![text_input("hello")])
+}
+
+#[test]
+fn a_wrong_token_is_refused_in_band_by_every_call() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        for token in ["", "rf_0", "Key", &format!("{}0", host.pat())] {
+            let client = Client::connect(host.base(), token).await;
+            let predicted = client.predict_request(hello()).await;
+            let generated = client.generate_all(hello()).await;
+            let streamed = collect(client.stream(tokio_stream::once(hello())).await).await;
+            for answer in [&predicted, &generated[0], &streamed[0]] {
+                assert_eq!(answer.code(), StatusCode::ConnKeyInvalid, "{answer:?}");
+                assert_eq!(answer.reason(), "TOKEN_INVALID");
+            }
+            let asked = client.with_token(GetModelRequest::default());
+            let status = client.v2().get_model(asked).await.unwrap().into_inner().status.unwrap();
+            assert_eq!(status.code(), StatusCode::ConnKeyInvalid);
+        }
+    });
+}
+
+#[test]
+fn a_call_without_a_token_is_refused() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let client = Client::connect(host.base(), "").await;
+        let answer = client.v2().post_model_outputs(Request::new(hello())).await.unwrap();
+        let status = answer.into_inner().status.unwrap();
+        assert_eq!(status.code(), StatusCode::ConnKeyInvalid);
+    });
+}
+
+#[test]
+fn the_first_token_is_in_a_private_file_and_nowhere_else() {
+    let host = Host::serve(&[guests::ECHO]);
+    let token = host.pat();
+    let file = host.data_dir().join("admin.pat");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    block_on(async {
+        let client = Client::connect(host.base(), &token).await;
+        assert_eq!(client.predict_request(hello()).await.text(), "hello");
+    });
+    for entry in std::fs::read_dir(host.data_dir()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() && path != file {
+            let bytes = std::fs::read(&path).unwrap();
+            let found = bytes.windows(token.len()).any(|window| window == token.as_bytes());
+            assert!(!found, "{}", path.display());
+        }
+    }
+    assert!(!host.log().contains(&token));
+    assert!(!host.greeting().iter().any(|line| line.contains(&token)));
+}
+
+#[test]
+fn the_greeting_can_be_pasted_into_a_shell() {
+    let host = Host::serve(&[guests::ECHO]);
+    let exports: Vec<_> =
+        host.greeting().iter().filter(|line| line.starts_with("export ")).cloned().collect();
+    let script =
+        format!("{}\nprintf '%s %s' \"$CLARIFAI_API_BASE\" \"$CLARIFAI_PAT\"", exports.join("\n"));
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed, format!("{} {}", host.base(), host.pat()));
+}
+
+#[test]
+fn a_token_survives_a_restart() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let options = || HostOptions {
+        models: vec![guests::ECHO.into()],
+        data_dir: Some(scratch.path().join("data")),
+        ..HostOptions::default()
+    };
+    let first = Host::start(options());
+    let token = first.pat();
+    assert!(first.terminate().success());
+    let second = Host::start(options());
+    assert_eq!(second.pat(), token);
+    block_on(async {
+        let client = Client::connect(second.base(), &token).await;
+        assert_eq!(client.predict_request(hello()).await.text(), "hello");
+    });
+}
+
+#[test]
+fn without_authentication_every_caller_is_local() {
+    let host = Host::start(HostOptions {
+        models: vec![guests::ECHO.into()],
+        args: vec!["--no-auth".into()],
+        ..HostOptions::default()
+    });
+    block_on(async {
+        let client = Client::connect(host.base(), "anything").await;
+        assert_eq!(client.predict_request(hello()).await.text(), "hello");
+        let set = api::UserAppIdSet { user_id: "me".into(), app_id: String::new() };
+        let asked = GetUserRequest { user_app_id: Some(set), ..Default::default() };
+        let user = client.v2().get_user(client.with_token(asked)).await.unwrap().into_inner();
+        assert_eq!(user.user.unwrap().id, "local");
+    });
+}

@@ -1,0 +1,202 @@
+//! The host as a child process on a free port of loopback.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How to start a host.
+#[derive(Debug, Default)]
+pub struct HostOptions {
+    /// Folders to serve.
+    pub models: Vec<PathBuf>,
+    /// Further arguments.
+    pub args: Vec<String>,
+    /// A data directory to use again.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// A running host. Ends with this value, by its process id.
+#[derive(Debug)]
+pub struct Host {
+    child: Child,
+    base: String,
+    greeting: Vec<String>,
+    data_dir: PathBuf,
+    _scratch: TempDir,
+}
+
+impl Host {
+    /// Starts a host that serves these folders, and waits until it is ready.
+    pub fn serve(models: &[&str]) -> Self {
+        let models = models.iter().map(PathBuf::from).collect();
+        Self::start(HostOptions { models, ..HostOptions::default() })
+    }
+
+    /// Starts a host and waits until it is ready.
+    pub fn start(options: HostOptions) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let data_dir = options.data_dir.unwrap_or_else(|| scratch.path().join("data"));
+        let mut command = Command::new(binary());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data_dir);
+        for model in &options.models {
+            command.arg("--model").arg(model);
+        }
+        let log = std::fs::File::create(scratch.path().join("stderr")).unwrap();
+        let mut child = command
+            .args(&options.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut greeting = Vec::new();
+        loop {
+            match lines.next() {
+                Some(Ok(line)) if line == "ready" => break,
+                Some(Ok(line)) => greeting.push(line),
+                ended => {
+                    let status = child.wait().unwrap();
+                    let log = std::fs::read_to_string(scratch.path().join("stderr")).unwrap();
+                    panic!("the host did not start ({status}, {ended:?}): {greeting:?}\n{log}");
+                }
+            }
+        }
+        let base = greeting
+            .iter()
+            .find_map(|line| line.strip_prefix("ringfence listens on "))
+            .unwrap()
+            .to_owned();
+        Self { child, base, greeting, data_dir, _scratch: scratch }
+    }
+
+    /// Where it listens: `http://127.0.0.1:PORT`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// What it printed before it was ready, line by line.
+    pub fn greeting(&self) -> &[String] {
+        &self.greeting
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The token that it made at its first start.
+    pub fn pat(&self) -> String {
+        let path = self.data_dir.join("admin.pat");
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    }
+
+    /// Everything it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self._scratch.path().join("stderr")).unwrap()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the process that was started still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Asks it to stop, and waits for that.
+    pub fn terminate(mut self) -> ExitStatus {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        // SAFETY: a signal to a child that has not been waited for reaches
+        // that child and nobody else.
+        #[allow(unsafe_code, reason = "the standard library cannot send SIGTERM")]
+        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        assert_eq!(sent, 0);
+        self.child.wait().unwrap()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/statm", self.pid());
+        let statm = std::fs::read_to_string(path).unwrap();
+        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    }
+
+    /// Waits until `condition` holds, within a generous bound.
+    pub fn wait_until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        let started = Instant::now();
+        while !condition(self) {
+            assert!(started.elapsed() < Duration::from_secs(60), "{what} did not happen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is what was wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary under test, which cargo puts beside the tests' own folder.
+pub fn binary() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    path.join("ringfence-under-test")
+}
+
+/// A guest's model folder with another `config.yaml`.
+#[derive(Debug)]
+pub struct Variant {
+    folder: TempDir,
+}
+
+impl Variant {
+    /// The folder of a guest in which each text of `config.yaml` is replaced
+    /// by the other. Every text has to be there.
+    pub fn of(guest: &str, changes: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().unwrap();
+        copy(Path::new(guest), folder.path());
+        let path = folder.path().join("config.yaml");
+        let mut config = std::fs::read_to_string(&path).unwrap();
+        for (from, to) in changes {
+            assert!(config.contains(from), "{from} in {config}");
+            config = config.replace(from, to);
+        }
+        std::fs::write(path, config).unwrap();
+        Self { folder }
+    }
+
+    /// Its path, as an argument.
+    pub fn path(&self) -> &str {
+        self.folder.path().to_str().unwrap()
+    }
+
+    /// Its path.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What every end-to-end test needs: the real binary as a child process, a
+//! client, and the guests' model folders.
+
+mod calls;
+mod host;
+
+pub use calls::{
+    Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,
+};
+pub use host::{Host, HostOptions, Variant, binary};
+
+/// The guests, compiled and laid out by the build script.
+pub mod guests {
+    include!(concat!(env!("OUT_DIR"), "/guests.rs"));
+}
+
+/// Runs a future to its end on a runtime of the test's own.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}

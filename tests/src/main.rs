@@ -1,0 +1,7 @@
+//! The binary under test: the same `main` as the product's.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringfence::main()
+}
