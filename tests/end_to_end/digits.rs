@@ -5,6 +5,11 @@ use ringfence_tests::{
     Answer, Client, Host, block_on, guests, image_input, output_config, request,
 };
 use std::path::Path;
+use zune_core::bit_depth::BitDepth;
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::EncoderOptions;
+use zune_png::{PngDecoder, PngEncoder};
 
 const CELL: usize = 8;
 
@@ -27,19 +32,16 @@ struct Picture {
 }
 
 impl Picture {
-    fn png(&self, color: png::ColorType, pixel: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
-        let mut file = Vec::new();
-        let (width, height) = (self.width as u32, self.height as u32);
-        let mut encoder = png::Encoder::new(&mut file, width, height);
-        encoder.set_color(color);
-        encoder.set_depth(png::BitDepth::Eight);
+    fn png(&self, color: ColorSpace, pixel: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
         let data: Vec<u8> = self.grey.iter().flat_map(|grey| pixel(*grey)).collect();
-        encoder.write_header().unwrap().write_image_data(&data).unwrap();
+        let options = EncoderOptions::new(self.width, self.height, color, BitDepth::Eight);
+        let mut file = Vec::new();
+        PngEncoder::new(&data, options).encode(&mut file).unwrap();
         file
     }
 
     fn grey_png(&self) -> Vec<u8> {
-        self.png(png::ColorType::Grayscale, |grey| vec![grey])
+        self.png(ColorSpace::Luma, |grey| vec![grey])
     }
 
     fn jpeg(&self) -> Vec<u8> {
@@ -84,15 +86,10 @@ impl Picture {
 
 /// The held-out scans and what they show.
 fn scans() -> Vec<(Picture, char)> {
-    let decoder = png::Decoder::new(std::io::Cursor::new(single("sheet.png")));
-    let mut reader = decoder.read_info().unwrap();
-    let mut sheet = vec![0; reader.output_buffer_size().unwrap()];
-    let info = reader.next_frame(&mut sheet).unwrap();
-    assert_eq!(
-        (info.color_type, info.bit_depth),
-        (png::ColorType::Grayscale, png::BitDepth::Eight)
-    );
-    let width = info.width as usize;
+    let mut decoder = PngDecoder::new(ZCursor::new(single("sheet.png")));
+    let sheet = decoder.decode_raw().unwrap();
+    let (width, height) = decoder.dimensions().unwrap();
+    assert_eq!(sheet.len(), width * height, "one byte a pixel");
     let per_row = width / CELL;
     let labels = String::from_utf8(single("sheet.txt")).unwrap();
     labels
@@ -133,9 +130,9 @@ fn held_out_scans_are_recognised_however_they_are_encoded() {
         ("200x300", 0.95, |scan| scan.scaled(200, 300).grey_png()),
         ("inverted", 0.95, |scan| scan.inverted().grey_png()),
         ("JPEG", 0.95, |scan| scan.scaled(28, 28).jpeg()),
-        ("RGB", 0.95, |scan| scan.png(png::ColorType::Rgb, |grey| vec![grey; 3])),
+        ("RGB", 0.95, |scan| scan.png(ColorSpace::RGB, |grey| vec![grey; 3])),
         ("RGBA", 0.95, |scan| {
-            scan.inverted().png(png::ColorType::Rgba, |grey| vec![grey, grey, grey, 255])
+            scan.inverted().png(ColorSpace::RGBA, |grey| vec![grey, grey, grey, 255])
         }),
     ];
     block_on(async {

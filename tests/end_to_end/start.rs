@@ -101,7 +101,8 @@ fn two_folders_with_one_name_are_refused() {
 fn health_is_served_without_a_token_and_a_signal_ends_the_host() {
     let host = Host::serve(&[guests::ECHO]);
     block_on(async {
-        let mut health = HealthClient::connect(host.base().to_owned()).await.unwrap();
+        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
+        let mut health = HealthClient::new(channel.connect().await.unwrap());
         let asked = HealthCheckRequest { service: "clarifai.api.V2".into() };
         let HealthCheckResponse { status } = health.check(asked).await.unwrap().into_inner();
         assert_eq!(status, ServingStatus::Serving as i32);

@@ -188,7 +188,8 @@ impl Variant {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder with everything in it but what cargo has built there.
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

@@ -7,7 +7,7 @@ mod host;
 pub use calls::{
     Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,
 };
-pub use host::{Host, HostOptions, Variant, binary};
+pub use host::{Host, HostOptions, Variant, binary, copy};
 
 /// The guests, compiled and laid out by the build script.
 pub mod guests {

@@ -60,10 +60,7 @@ impl Digits {
             return Ok(Vec::new());
         }
         let image = Tensor::f32(&[pictures.len(), 1, SIDE, SIDE], pictures.as_flattened())?;
-        let probabilities = DIGITS
-            .compute(&[("image", image)])?
-            .take("probabilities")?
-            .to_f32()?;
+        let probabilities = DIGITS.compute(&[("image", image)])?.take("probabilities")?.to_f32()?;
         Ok(probabilities
             .chunks(self.labels.len())
             .map(|row| Output::concepts(self.ranked(row)))
@@ -75,10 +72,7 @@ impl Digits {
             .labels
             .iter()
             .zip(probabilities)
-            .map(|(label, &value)| Concept {
-                value,
-                ..label.clone()
-            })
+            .map(|(label, &value)| Concept { value, ..label.clone() })
             .collect();
         concepts.sort_by(|a, b| b.value.total_cmp(&a.value));
         concepts

@@ -129,9 +129,7 @@ impl Grid {
             ));
         }
         if (width as u64).saturating_mul(height as u64) > PIXELS_MAX {
-            return Err(too_large()
-                .with_info("width", width)
-                .with_info("height", height));
+            return Err(too_large().with_info("width", width).with_info("height", height));
         }
         Ok(Grid {
             columns: shares(width),
@@ -169,11 +167,7 @@ impl Grid {
         let total = |cells: &[[f32; SIDE]; SIDE]| cells.as_flattened().iter().sum::<f32>();
         // Transparent parts take the ground that the opaque parts stand out
         // against.
-        let ground = if total(&self.ink) > 0.5 * total(&self.cover) {
-            0.0
-        } else {
-            1.0
-        };
+        let ground = if total(&self.ink) > 0.5 * total(&self.cover) { 0.0 } else { 1.0 };
         let mut cells = [0.0; SIDE * SIDE];
         let inks = self.ink.as_flattened().iter();
         for ((cell, ink), cover) in cells.iter_mut().zip(inks).zip(self.cover.as_flattened()) {

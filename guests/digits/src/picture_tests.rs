@@ -126,10 +126,7 @@ fn a_huge_picture_is_refused_by_its_header() {
 
     // The frame header of the JPEG: height and width stand 5 bytes after it.
     let mut file = FOUR.to_vec();
-    let frame = file
-        .windows(2)
-        .position(|pair| pair == [0xff, 0xc0])
-        .unwrap();
+    let frame = file.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     file[frame + 5..frame + 9].copy_from_slice(&[0x30, 0, 0x30, 0]);
     let error = cells(&file).unwrap_err();
     assert!(error.message().contains("scale it down"), "{error}");

@@ -34,10 +34,7 @@ impl Model for Scribe {
             Ok(())
         })?;
         let whole = Output::text(text);
-        Ok(Output {
-            parts: whole.parts,
-            ..last
-        })
+        Ok(Output { parts: whole.parts, ..last })
     }
 
     fn generate(&self, input: Input, params: &Params, outputs: &mut Outputs) -> Result<(), Error> {
@@ -53,9 +50,7 @@ fn go_on(
     params: &Params,
     mut send: impl FnMut(char, Output) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let prompt = input
-        .text()
-        .map_err(|error| error.context("send the beginning of a text"))?;
+    let prompt = input.text().map_err(|error| error.context("send the beginning of a text"))?;
     let mut sampling = Sampling::from_params(params)?;
     // An empty prompt begins a paragraph.
     let prompt = if prompt.is_empty() { "\n" } else { prompt }.as_bytes();

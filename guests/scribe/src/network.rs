@@ -48,12 +48,7 @@ impl Network {
             .flat_map(|layer| [format!("past_k{layer}"), format!("past_v{layer}")])
             .map(|name| (name, rows(0, &[])))
             .collect();
-        Ok(Network {
-            context,
-            cache,
-            cached: 0,
-            position: 0,
-        })
+        Ok(Network { context, cache, cached: 0, position: 0 })
     }
 
     /// Reads `bytes` (at least one, at most `KEPT`) and scores what comes
@@ -64,14 +59,9 @@ impl Network {
         }
         let length = bytes.len();
         let total = self.cached + length;
-        let ids: Vec<u8> = bytes
-            .iter()
-            .flat_map(|&byte| i64::from(byte).to_le_bytes())
-            .collect();
-        let positions: Vec<u8> = (self.position..)
-            .take(length)
-            .flat_map(i64::to_le_bytes)
-            .collect();
+        let ids: Vec<u8> = bytes.iter().flat_map(|&byte| i64::from(byte).to_le_bytes()).collect();
+        let positions: Vec<u8> =
+            (self.position..).take(length).flat_map(i64::to_le_bytes).collect();
         // A byte looks at the cache, at the new bytes before it and at itself.
         let bias: Vec<u8> = (0..length)
             .flat_map(|at| {

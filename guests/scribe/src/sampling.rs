@@ -38,10 +38,7 @@ impl Sampling {
         let choice = if temperature == 0.0 {
             Choice::Likeliest
         } else {
-            Choice::Drawn {
-                temperature,
-                random,
-            }
+            Choice::Drawn { temperature, random }
         };
         Ok(Sampling { max_tokens, choice })
     }
@@ -49,26 +46,19 @@ impl Sampling {
     /// The next byte, given one score (a logit) for each byte.
     pub(crate) fn pick(&mut self, scores: &[f32]) -> Result<u8, Error> {
         let learnt = || {
-            (0..=u8::MAX)
-                .zip(scores)
-                .filter(|(byte, score)| is_learnt(*byte) && score.is_finite())
+            (0..=u8::MAX).zip(scores).filter(|(byte, score)| is_learnt(*byte) && score.is_finite())
         };
         let likeliest = learnt().max_by(|(_, a), (_, b)| a.total_cmp(b));
         let (likeliest, &highest) =
             likeliest.ok_or_else(|| Error::failed("the network's scores are not numbers"))?;
         match &mut self.choice {
             Choice::Likeliest => Ok(likeliest),
-            Choice::Drawn {
-                temperature,
-                random,
-            } => {
+            Choice::Drawn { temperature, random } => {
                 let (bytes, weights): (Vec<u8>, Vec<f32>) = learnt()
                     .map(|(byte, score)| (byte, ((score - highest) / *temperature).exp()))
                     .unzip();
                 let index = random.pick(&weights);
-                Ok(index
-                    .and_then(|index| bytes.get(index).copied())
-                    .unwrap_or(likeliest))
+                Ok(index.and_then(|index| bytes.get(index).copied()).unwrap_or(likeliest))
             }
         }
     }

@@ -82,7 +82,9 @@ def built(params, config):
         ]
         k = g.op("Concat", f"past_k{i}", rotate(k), axis=2, out=f"present_k{i}")
         v = g.op("Concat", f"past_v{i}", v, axis=2, out=f"present_v{i}")
-        scores = g.op("MatMul", rotate(q), g.op("Transpose", k, perm=[0, 1, 3, 2]))
+        # Turned round so that the few new queries are transposed, not all the cached keys.
+        scores = g.op("MatMul", k, g.op("Transpose", rotate(q), perm=[0, 1, 3, 2]))
+        scores = g.op("Transpose", scores, perm=[0, 1, 3, 2])
         weight = g.op("Softmax", g.op("Add", scores, "attention_bias"), axis=-1)
         mixed = g.op("Reshape", g.op("Transpose", g.op("MatMul", weight, v), perm=[0, 2, 1, 3]), join_heads)
         x = g.op("Add", x, linear(mixed, params["out"][i]))

@@ -3,6 +3,8 @@
 //! Owns the handles of a sandbox: every tensor is checked and charged, every
 //! error carries a text for the author and nothing of the host's.
 
+#![allow(unreachable_pub, reason = "the generated bindings re-export what they are mapped to")]
+
 use super::engine::RunError;
 use super::tensor::{ElementType, Tensor, TensorError};
 use super::{Graphs, NamedGraph};
@@ -28,25 +30,25 @@ impl NnState {
 /// A tensor handle. The constructor cannot fail, so a malformed tensor is kept
 /// as what is wrong with it.
 #[derive(Debug)]
-pub(crate) struct GuestTensor {
+pub struct GuestTensor {
     tensor: Result<Tensor, TensorError>,
     _charge: Charge,
 }
 
 /// An error handle.
 #[derive(Debug, Clone)]
-pub(crate) struct GuestFailure {
+pub struct GuestFailure {
     code: ErrorCode,
     text: String,
 }
 
 /// A graph handle.
 #[derive(Debug, Clone)]
-pub(crate) struct GuestGraph(Arc<NamedGraph>);
+pub struct GuestGraph(Arc<NamedGraph>);
 
 /// An execution context: a graph about to compute.
 #[derive(Debug, Clone)]
-pub(crate) struct GuestContext(Arc<NamedGraph>);
+pub struct GuestContext(Arc<NamedGraph>);
 
 fn failure(code: ErrorCode, text: impl Into<String>) -> GuestFailure {
     GuestFailure { code, text: text.into() }

@@ -1,5 +1,7 @@
 //! The two ends of a call inside the sandbox: `source` and `sink`.
 
+#![allow(unreachable_pub, reason = "the generated bindings re-export what they are mapped to")]
+
 use super::account::{Account, Charge};
 use super::bindings::ringfence::model::streams;
 use super::bindings::ringfence::model::types as wit;
@@ -27,13 +29,13 @@ pub(crate) struct Sent {
 
 /// The client's messages.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub struct Source {
     pub(crate) requests: mpsc::Receiver<Received>,
 }
 
 /// The client, and how much may still be sent to it.
 #[derive(Debug, Clone)]
-pub(crate) struct Sink {
+pub struct Sink {
     pub(crate) events: mpsc::Sender<Sent>,
     pub(crate) account: Account,
     pub(crate) output_bytes_left: u64,
