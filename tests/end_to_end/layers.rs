@@ -7,13 +7,13 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("cli", &["wasmtime::", "tract_"]),
     ("server", &["wasmtime::", "tract_", "std::fs", "cap_std", "rusqlite"]),
     ("auth.rs", &["wasmtime::", "crate::deploy", "crate::worker", "crate::package"]),
-    ("package", &["tonic", "tokio::net", "std::net", "wasmtime::"]),
-    ("store", &["tonic", "crate::proto", "wasmtime::"]),
-    ("deploy", &["tonic", "wasmtime::", "crate::proto"]),
-    ("worker", &["tonic", "crate::proto", "wasmtime::"]),
-    ("sandbox", &["tonic", "crate::auth", "crate::store", "crate::proto", "tract_"]),
-    ("nn", &["tonic", "crate::proto", "std::fs", "crate::store"]),
-    ("call.rs", &["tonic", "wasmtime::", "crate::proto", "tract_"]),
+    ("package", &["tonic::", "tokio::net", "std::net", "wasmtime::"]),
+    ("store", &["tonic::", "crate::proto", "wasmtime::"]),
+    ("deploy", &["tonic::", "wasmtime::", "crate::proto"]),
+    ("worker", &["tonic::", "crate::proto", "wasmtime::"]),
+    ("sandbox", &["tonic::", "crate::auth", "crate::store", "crate::proto", "tract_"]),
+    ("nn", &["tonic::", "crate::proto", "std::fs", "crate::store"]),
+    ("call.rs", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
 ];
 
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {

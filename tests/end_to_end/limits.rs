@@ -1,5 +1,7 @@
 //! What `config.yaml` promises.
 
+use prost::Message;
+use ringfence::proto::clarifai::api::MultiOutputResponse;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{Client, Host, Variant, block_on, guests, request, text_input};
 
@@ -45,15 +47,9 @@ fn more_memory_lets_a_guest_grow_further() {
 #[test]
 fn a_graph_that_does_not_fit_into_cpu_memory_is_refused_at_the_start() {
     let variant = Variant::of(guests::SCRIBE, &[("\"256Mi\"", "\"2Mi\"")]);
-    let output = std::process::Command::new(ringfence_tests::binary())
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(variant.folder().join("data"))
-        .arg("--model")
-        .arg(variant.path())
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    let text = String::from_utf8_lossy(&output.stderr);
+    let args = ["--listen", "127.0.0.1:0", "--model", variant.path()];
+    let (code, text) = ringfence_tests::refused_start(&args);
+    assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("cpu_memory"), "{text}");
 }
 
@@ -82,16 +78,20 @@ fn a_call_beyond_places_and_queue_is_told_that_the_model_is_busy() {
     });
 }
 
+/// With a client that does not keep its own deadline, so that only the host
+/// can.
 #[test]
 fn a_clients_own_deadline_stops_the_guest() {
     let variant = Variant::of(guests::SLEEPER, &[("call_timeout: 2s", "call_timeout: 1h")]);
     let host = Host::serve(&[variant.path()]);
-    block_on(async {
-        let client = Client::connect(host.base(), &host.pat()).await;
-        let mut asked = client.with_token(request("sleeper", vec![text_input("z")]));
-        asked.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
-        let answer = client.v2().post_model_outputs(asked).await.unwrap().into_inner();
-        let status = answer.status.unwrap();
-        assert_eq!(status.code(), StatusCode::RpcRequestTimeout, "{status:?}");
-    });
+    let message = request("sleeper", vec![text_input("z")]);
+    let answer = block_on(ringfence_tests::raw_call(
+        &host,
+        "/clarifai.api.V2/PostModelOutputs",
+        &[("grpc-timeout", "300m")],
+        &message,
+    ));
+    let answer = MultiOutputResponse::decode(answer.as_slice()).unwrap();
+    let status = answer.status.unwrap();
+    assert_eq!(status.code(), StatusCode::RpcRequestTimeout, "{status:?}");
 }

@@ -1,34 +1,24 @@
 //! What the host refuses at its start, and what it tells.
 
-use ringfence_tests::{Host, HostOptions, binary, block_on, guests};
+use ringfence_tests::{Host, HostOptions, block_on, guests, refused_start};
 use std::path::Path;
-use std::process::{Command, Output};
 use tempfile::TempDir;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// Runs `serve` with arguments that it must refuse.
-fn refused(args: &[&str]) -> Output {
-    let scratch = TempDir::new().unwrap();
-    let output = Command::new(binary())
-        .args(["serve", "--data-dir"])
-        .arg(scratch.path().join("data"))
-        .args(args)
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    output
-}
-
-fn complaint(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+/// What `serve` says when it refuses, which it must with the exit code of wrong
+/// usage or configuration.
+fn complaint(args: &[&str]) -> String {
+    let (code, text) = refused_start(args);
+    assert_eq!(code, Some(2), "{text}");
+    text
 }
 
 #[test]
 fn a_component_that_imports_sockets_is_refused_by_their_name() {
     let model = ["--listen", "127.0.0.1:0", "--model", guests::IMPORTS_SOCKETS];
-    let text = complaint(&refused(&model));
+    let text = complaint(&model);
     assert!(text.contains("wasi:sockets/"), "{text}");
     assert!(text.contains("imports-sockets"), "{text}");
 }
@@ -36,7 +26,7 @@ fn a_component_that_imports_sockets_is_refused_by_their_name() {
 #[test]
 fn a_component_that_starts_above_its_memory_limit_is_refused_with_both_numbers() {
     let model = ["--listen", "127.0.0.1:0", "--model", guests::LARGE_START];
-    let text = complaint(&refused(&model));
+    let text = complaint(&model);
     assert!(text.contains("cpu_memory allows 67108864"), "{text}");
 }
 
@@ -47,7 +37,7 @@ fn a_folder_that_has_not_been_built_is_refused_with_the_command_that_builds_it()
     let config = Path::new(guests::ECHO).join("config.yaml");
     std::fs::copy(config, scratch.path().join("config.yaml")).unwrap();
     let folder = scratch.path().to_str().unwrap();
-    let text = complaint(&refused(&["--listen", "127.0.0.1:0", "--model", folder]));
+    let text = complaint(&["--listen", "127.0.0.1:0", "--model", folder]);
     assert!(text.contains("ringfence build"), "{text}");
 }
 
@@ -55,15 +45,15 @@ fn a_folder_that_has_not_been_built_is_refused_with_the_command_that_builds_it()
 fn a_taken_port_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let text = complaint(&refused(&["--listen", &address]));
+    let text = complaint(&["--listen", &address]);
     assert!(text.contains(&address), "{text}");
 }
 
 #[test]
 fn beyond_loopback_needs_to_be_asked_for() {
-    let text = complaint(&refused(&["--listen", "0.0.0.0:0"]));
+    let text = complaint(&["--listen", "0.0.0.0:0"]);
     assert!(text.contains("--unsafe-no-jail"), "{text}");
-    let text = complaint(&refused(&["--listen", "0.0.0.0:0", "--no-auth", "--unsafe-no-jail"]));
+    let text = complaint(&["--listen", "0.0.0.0:0", "--no-auth", "--unsafe-no-jail"]);
     assert!(text.contains("--no-auth"), "{text}");
 }
 
@@ -76,24 +66,15 @@ fn every_start_says_that_there_is_no_jail() {
 #[test]
 fn a_second_host_is_kept_out_of_the_data_directory() {
     let host = Host::serve(&[guests::ECHO]);
-    let output = Command::new(binary())
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(host.data_dir())
-        .output()
-        .unwrap();
-    assert!(!output.status.success(), "{output:?}");
+    let data_dir = host.data_dir().to_str().unwrap();
+    let (code, text) = refused_start(&["--listen", "127.0.0.1:0", "--data-dir", data_dir]);
+    assert!(code.is_some_and(|code| code != 0), "{text}");
 }
 
 #[test]
 fn two_folders_with_one_name_are_refused() {
-    let text = complaint(&refused(&[
-        "--listen",
-        "127.0.0.1:0",
-        "--model",
-        guests::ECHO,
-        "--model",
-        guests::ECHO,
-    ]));
+    let text =
+        complaint(&["--listen", "127.0.0.1:0", "--model", guests::ECHO, "--model", guests::ECHO]);
     assert!(text.contains("local/main/echo"), "{text}");
 }
 

@@ -145,6 +145,35 @@ impl Drop for Host {
     }
 }
 
+/// Starts a host that has to refuse, and waits for that within a bound.
+/// Returns its exit code and what it wrote to standard error.
+pub fn refused_start(args: &[&str]) -> (Option<i32>, String) {
+    let scratch = TempDir::new().unwrap();
+    let log = scratch.path().join("stderr");
+    let mut child = Command::new(binary())
+        .arg("serve")
+        .args(args)
+        .env_clear()
+        .current_dir(scratch.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if started.elapsed() > Duration::from_secs(60) => {
+                child.kill().unwrap();
+                break child.wait().unwrap();
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    (status.code(), std::fs::read_to_string(log).unwrap())
+}
+
 /// The binary under test, which cargo puts beside the tests' own folder.
 pub fn binary() -> PathBuf {
     let mut path = std::env::current_exe().unwrap();

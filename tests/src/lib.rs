@@ -3,11 +3,14 @@
 
 mod calls;
 mod host;
+mod raw;
 
 pub use calls::{
     Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,
 };
-pub use host::{Host, HostOptions, Variant, binary, copy};
+pub use host::{Host, HostOptions, Variant, binary, copy, refused_start};
+
+pub use raw::raw_call;
 
 /// The guests, compiled and laid out by the build script.
 pub mod guests {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tract_onnx::data_resolver::ModelDataResolver;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::plan;
 use tract_onnx::{Onnx, pb};
 
@@ -38,7 +39,7 @@ impl Engine for Tract {
         let typed = inferred.into_optimized().map_err(failed)?;
         let inputs = ports(&typed, input_names, &typed.inputs);
         let outputs = ports(&typed, output_names, &typed.outputs);
-        let bytes = constants_bytes(&typed);
+        let bytes = constants_bytes(&typed).max(onnx.len() as u64);
         let plan = typed.into_runnable().map_err(failed)?;
         Ok(Arc::new(TractGraph { plan, inputs, outputs, bytes }))
     }
@@ -150,13 +151,15 @@ fn ports(model: &TypedModel, names: Vec<String>, outlets: &[OutletId]) -> Vec<Po
         .collect()
 }
 
+/// Bytes of the weights as the optimiser has left them, packed ones included.
 fn constants_bytes(model: &TypedModel) -> u64 {
     model
         .nodes
         .iter()
+        .filter(|node| node.op_is::<Const>())
         .flat_map(|node| &node.outputs)
-        .filter_map(|output| output.fact.konst.as_ref())
-        .map(|tensor| tensor.len() as u64 * tensor.datum_type().size_of() as u64)
+        .filter_map(|output| output.fact.mem_size().to_i64().ok())
+        .filter_map(|bytes| u64::try_from(bytes).ok())
         .sum()
 }
 

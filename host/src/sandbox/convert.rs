@@ -5,7 +5,7 @@ use crate::call::{
     BoundingBox, Concept, Frame, GuestError, GuestErrorCode, Input, NdArray, Output, Part, Point,
     Region, Request, Usage, Value,
 };
-use crate::text::cut;
+use crate::text::{cut, escape_controls};
 
 impl From<Request> for wit::Request {
     fn from(request: Request) -> Self {
@@ -187,6 +187,7 @@ pub(crate) fn guest_error(error: wit::Error, text_bytes_max: usize) -> GuestErro
     };
     let (mut message, mut info) = (error.message, error.info);
     cut(&mut message, text_bytes_max);
+    message = escape_controls(&message);
     if info.len() > text_bytes_max {
         // Half a JSON object is of no use to anybody.
         info.clear();

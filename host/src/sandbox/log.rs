@@ -4,7 +4,7 @@
 //! under the target `guest`, with control characters escaped.
 
 use crate::limits::Limits;
-use crate::text::cut;
+use crate::text::{cut, escape_controls};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -126,16 +126,11 @@ impl Inner {
             return;
         }
         self.lines_left -= 1;
-        let mut line = String::new();
-        for character in text.chars() {
-            if line.len() >= self.line_bytes_max {
-                line.push_str(" [cut]");
-                break;
-            }
-            match character {
-                control if control.is_control() => line.extend(control.escape_default()),
-                other => line.push(other),
-            }
+        let kept = text.floor_char_boundary(self.line_bytes_max);
+        let (kept, rest) = text.split_at(kept);
+        let mut line = escape_controls(kept);
+        if !rest.is_empty() {
+            line.push_str(" [cut]");
         }
         let model = &self.model;
         match level {

@@ -4,6 +4,7 @@ use super::account::OverLimit;
 use super::state::State;
 use crate::call::End;
 use crate::limits::Limits;
+use crate::text::escape_controls;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
@@ -65,7 +66,7 @@ pub(crate) fn end_of(error: &wasmtime::Error, store: &mut Store<State>, limits: 
         Some(trap) => match (denied, last_words) {
             // A guest that cannot grow its memory aborts, which is a trap.
             (Some(over), _) => memory(over),
-            (None, Some(panic)) => End::Panic(panic),
+            (None, Some(panic)) => End::Panic(escape_controls(&panic)),
             (None, None) => End::Trap(trap.to_string()),
         },
         None => without_trap(error, denied, limits),

@@ -95,7 +95,7 @@ impl CallContext {
             }
         }
         if !end.is_success() {
-            return Err(end);
+            return Ok((self.refusal(&end), end, receipt));
         }
         let mut answers = answers.into_iter();
         let results: Vec<Result<Output, Outcome>> = refused

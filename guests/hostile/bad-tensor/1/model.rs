@@ -47,7 +47,7 @@ impl Model for Attack {
             .map_err(model_error)?;
         let first = outputs.first().map(|(_, tensor)| tensor.data());
         let first = first.as_deref().and_then(|bytes| bytes.first_chunk());
-        Ok(Output::text(format!("{:?}", first.copied().map(f32::from_le_bytes))))
+        Ok(Output::text(first.copied().map_or(0.0, f32::from_le_bytes).to_string()))
     }
 }
 
