@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     writeln!(constants, "/// Calls a macro with the name of every guest.")?;
     writeln!(constants, "#[macro_export]\nmacro_rules! foreach_guest {{\n    ($each:ident) => {{")?;
     for name in models.keys() {
-        writeln!(constants, "        $crate::{}!($each {});", "__each", name.replace('-', "_"))?;
+        writeln!(constants, "        $crate::__each!($each {});", name.replace('-', "_"))?;
     }
     writeln!(constants, "    }};\n}}")?;
     writeln!(

@@ -23,12 +23,14 @@ enum Outcome {
     Failed(String),
 }
 
+type Test = fn() -> Outcome;
+
 fn main() -> ExitCode {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn() -> Outcome); 3] = [
+    let tests: [(&str, Test); 3] = [
         ("clarifai_sdk_11_0_0", || sdk("11.0.0", Some("--older"))),
         ("clarifai_sdk_12_5_0", || sdk("12.5.0", None)),
         ("template_builds_with_cargo_component", cargo_component),

@@ -3,6 +3,7 @@
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::indexing_slicing,
     reason = "the generated code documents itself by the protocol files it comes from"
 )]

@@ -1,2 +1,218 @@
-//! Timings.
-fn main() {}
+//! What a call costs, with and without a sandbox, in one run.
+//!
+//! Prints medians and ratios; nothing is asserted, because the numbers belong
+//! to the machine they are taken on. `SECONDS` sets the time of each figure.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark prints, and stops where something is wrong"
+)]
+
+use ringfence::call::{Deadline, Event, Function};
+use ringfence::nn::{Cancel, ElementType, Engine, Tensor, Tract};
+use ringfence::package::folder;
+use ringfence::proto::clarifai::api::PostModelOutputsRequest;
+use ringfence::sandbox::{Program, Runtime};
+use ringfence_tests::{Client, Host, guests, image_input, params, request, text_input};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+mod bare;
+
+const TEXT: &str = "thirty-two bytes of text, no more";
+
+fn main() {
+    let seconds = std::env::var("SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
+    let time = Duration::from_secs_f64(seconds);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        calls(time).await;
+        sandboxes(time).await;
+        digits(time).await;
+    });
+}
+
+/// `echo` over a socket: bare, through a fresh sandbox, through a used one.
+async fn calls(time: Duration) {
+    println!("echo of {} bytes over loopback", TEXT.len());
+    let bare = bare::serve(None).await;
+    let host = Host::serve(&[guests::ECHO]);
+    let ask = || request("echo", vec![text_input(TEXT)]);
+    let mut singles = Vec::new();
+    for concurrency in [1, 16] {
+        let without = load(&bare, "", ask(), concurrency, time).await;
+        without.print(&format!("bare tonic, {concurrency} at a time"));
+        let fresh = load(host.base(), &host.pat(), ask(), concurrency, time).await;
+        fresh.print(&format!("a fresh sandbox each, {concurrency} at a time"));
+        println!("  fresh ÷ bare at the median: {:.2}", ratio(fresh.median(), without.median()));
+        singles.push(fresh.median().saturating_sub(without.median()));
+    }
+    println!("  a fresh sandbox adds {:?} at the median, one at a time", singles[0]);
+
+    let client = Client::connect(host.base(), &host.pat()).await;
+    let (sender, requests) = mpsc::channel(1);
+    sender.send(ask()).await.unwrap();
+    let mut answers = client.stream(ReceiverStream::new(requests)).await;
+    answers.message().await.unwrap().unwrap();
+    let mut times = Times::default();
+    let started = Instant::now();
+    while started.elapsed() < time {
+        let sent = Instant::now();
+        sender.send(ask()).await.unwrap();
+        answers.message().await.unwrap().unwrap();
+        times.0.push(sent.elapsed());
+    }
+    times.print("a message of one open stream, so a sandbox used again");
+    drop((sender, answers));
+
+    let words = |count: usize| {
+        let text = "word ".repeat(count);
+        params(request("echo", vec![text_input(&text)]), json!({ "chunk": 1 }))
+    };
+    let mut cost = Vec::new();
+    for count in [1, 1000] {
+        let mut times = Times::default();
+        let started = Instant::now();
+        while started.elapsed() < time {
+            let sent = Instant::now();
+            assert_eq!(client.generate_all(words(count)).await.len(), count);
+            times.0.push(sent.elapsed());
+        }
+        cost.push(times.median());
+    }
+    println!("  generate: {:?} for each further output", (cost[1] - cost[0]) / 999);
+    println!("  resident memory of the host: {} MiB", host.resident_bytes() >> 20);
+}
+
+/// Sandboxes without a socket.
+async fn sandboxes(time: Duration) {
+    println!("sandboxes of echo, in this process");
+    let scratch = tempfile::TempDir::new().unwrap();
+    let runtime = Runtime::start().unwrap();
+    let package = folder::open(guests::ECHO.as_ref(), scratch.path()).unwrap();
+    let program = Arc::new(Program::admit(&runtime, package).unwrap());
+    let mut times = Times::default();
+    let started = Instant::now();
+    while started.elapsed() < time {
+        let began = Instant::now();
+        program.warm().await.unwrap();
+        times.0.push(began.elapsed());
+    }
+    times.print("make one, load-model, drop one");
+
+    let mut times = Times::default();
+    let started = Instant::now();
+    while started.elapsed() < time {
+        let began = Instant::now();
+        let deadline = Deadline::after(Duration::from_secs(10));
+        let (requests, mut calling) = program.call(Function::Predict, deadline, ());
+        requests.send(seam_request()).await.unwrap();
+        while !matches!(calling.next().await, Some(Event::End(_)) | None) {}
+        times.0.push(began.elapsed());
+    }
+    times.print("take a ready one, predict, make the next");
+    runtime.drain().await;
+}
+
+fn seam_request() -> ringfence::call::Request {
+    use ringfence::call::{Input, Part, Request, Value};
+    let part = Part { name: "text".into(), value: Value::Text(TEXT.into()) };
+    let input = Input { id: String::new(), parts: vec![part] };
+    Request { method: String::new(), inputs: vec![input], params: "{}".into() }
+}
+
+/// `digits` over a socket against tract alone and against tract behind a bare
+/// server, which decodes the same picture natively.
+async fn digits(time: Duration) {
+    println!("digits, one 8x8 PNG");
+    let onnx = std::fs::read(format!("{}/1/digits.onnx", guests::DIGITS)).unwrap();
+    let graph = Tract.load("digits", &onnx).unwrap();
+    let pixels = vec![0; 64 * 4];
+    let mut times = Times::default();
+    let started = Instant::now();
+    while started.elapsed() < time {
+        let input = Tensor::new(ElementType::F32, vec![1, 1, 8, 8], pixels.clone()).unwrap();
+        let began = Instant::now();
+        graph.run(vec![input], &Cancel::default()).unwrap();
+        times.0.push(began.elapsed());
+    }
+    times.print("tract alone, in this process");
+
+    let scans = concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/digits/held-out/three.png");
+    let ask = || request("digits", vec![image_input(std::fs::read(scans).unwrap())]);
+    let bare = bare::serve(Some(graph)).await;
+    let host = Host::serve(&[guests::DIGITS]);
+    for concurrency in [1, 16] {
+        let without = load(&bare, "", ask(), concurrency, time).await;
+        without.print(&format!("bare tonic and tract, {concurrency} at a time"));
+        let sandboxed = load(host.base(), &host.pat(), ask(), concurrency, time).await;
+        sandboxed.print(&format!("sandboxed digits, {concurrency} at a time"));
+        let ratio = ratio(sandboxed.median(), without.median());
+        println!("  sandboxed ÷ bare at the median: {ratio:.2}");
+    }
+    let host = Host::serve(&[guests::ECHO, guests::DIGITS, guests::SCRIBE]);
+    println!("idle host with echo, digits, scribe: {} MiB", host.resident_bytes() >> 20);
+}
+
+/// Calls a server for a while from several connections.
+async fn load(
+    base: &str,
+    pat: &str,
+    asked: PostModelOutputsRequest,
+    concurrency: usize,
+    time: Duration,
+) -> Times {
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..concurrency {
+        let client = Client::connect(base, pat).await;
+        let asked = asked.clone();
+        callers.spawn(async move {
+            let mut times = Vec::new();
+            let started = Instant::now();
+            while started.elapsed() < time {
+                let sent = Instant::now();
+                let answer = client.predict_request(asked.clone()).await;
+                times.push(sent.elapsed());
+                assert_eq!(answer.status.code, 10000, "{answer:?}");
+            }
+            times
+        });
+    }
+    let times = callers.join_all().await.concat();
+    Times(times).over(time)
+}
+
+fn ratio(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64()
+}
+
+/// What single calls took.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn over(mut self, time: Duration) -> Self {
+        self.0.sort_unstable();
+        println!("  {:>8.0} calls a second", self.0.len() as f64 / time.as_secs_f64());
+        self
+    }
+
+    fn quantile(&self, part: f64) -> Duration {
+        let mut times = self.0.clone();
+        times.sort_unstable();
+        times[((times.len() - 1) as f64 * part) as usize]
+    }
+
+    fn median(&self) -> Duration {
+        self.quantile(0.5)
+    }
+
+    fn print(&self, what: &str) {
+        println!("  p50 {:>9.1?}  p99 {:>9.1?}  {what}", self.quantile(0.5), self.quantile(0.99));
+    }
+}

@@ -105,6 +105,9 @@ fn scans() -> Vec<(Picture, char)> {
         .collect()
 }
 
+/// A picture as a file.
+type Encode = fn(&Picture) -> Vec<u8>;
+
 async fn accuracy(client: &Client, files: &[(Vec<u8>, char)]) -> f64 {
     let mut right = 0;
     for batch in files.chunks(100) {
@@ -124,7 +127,7 @@ fn held_out_scans_are_recognised_however_they_are_encoded() {
     let host = Host::serve(&[guests::DIGITS]);
     let scans = scans();
     assert!(scans.len() > 300, "{} scans", scans.len());
-    let forms: [(&str, f64, fn(&Picture) -> Vec<u8>); 7] = [
+    let forms: [(&str, f64, Encode); 7] = [
         ("as they are", 0.97, |scan| scan.grey_png()),
         ("28x28", 0.95, |scan| scan.scaled(28, 28).grey_png()),
         ("200x300", 0.95, |scan| scan.scaled(200, 300).grey_png()),

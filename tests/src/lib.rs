@@ -1,6 +1,14 @@
 //! What every end-to-end test needs: the real binary as a child process, a
 //! client, and the guests' model folders.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what is wrong by panicking"
+)]
+
 mod calls;
 mod host;
 mod raw;

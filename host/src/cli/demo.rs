@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 const MODELS: [&str; 3] = ["echo", "digits", "scribe"];
 const SCAN: &str = "digits/held-out/seven.png";
-const PROMPT: &str = "And it came to pass ";
+const PROMPT: &str = "It was not in her power to ";
 const MESSAGES: [&str; 3] = ["first message", "second message", "third message"];
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {

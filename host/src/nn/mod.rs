@@ -13,6 +13,7 @@ pub(crate) mod guest;
 
 pub use engine::{Cancel, Engine, Graph, LoadError, Port, RunError};
 pub use tensor::{ElementType, Tensor, TensorError};
+pub use tract::Tract;
 
 use crate::call::Holder;
 use crate::package::GraphFile;

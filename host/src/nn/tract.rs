@@ -12,7 +12,7 @@ use tract_onnx::{Onnx, pb};
 
 /// The engine. Keeps nothing between graphs.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Tract;
+pub struct Tract;
 
 const NAME: &str = "tract";
 
