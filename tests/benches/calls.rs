@@ -1,7 +1,8 @@
 //! What a call costs, with and without a sandbox, in one run.
 //!
 //! Prints medians and ratios; nothing is asserted, because the numbers belong
-//! to the machine they are taken on. `SECONDS` sets the time of each figure.
+//! to the machine they are taken on. `SECONDS` sets the time of each figure; a word
+//! chooses one part: `calls`, `sandboxes` or `digits`.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,25 +28,36 @@ mod bare;
 const TEXT: &str = "thirty-two bytes of text, no more";
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(bare::WORD) {
+        return bare::serve();
+    }
     let seconds = std::env::var("SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
     let time = Duration::from_secs_f64(seconds);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        calls(time).await;
-        sandboxes(time).await;
-        digits(time).await;
+        let wanted =
+            |part: &str| std::env::args().skip(1).all(|word| word.starts_with('-') || word == part);
+        if wanted("calls") {
+            calls(time).await;
+        }
+        if wanted("sandboxes") {
+            sandboxes(time).await;
+        }
+        if wanted("digits") {
+            digits(time).await;
+        }
     });
 }
 
 /// `echo` over a socket: bare, through a fresh sandbox, through a used one.
 async fn calls(time: Duration) {
     println!("echo of {} bytes over loopback", TEXT.len());
-    let bare = bare::serve(None).await;
+    let bare = bare::Process::start(None);
     let host = Host::serve(&[guests::ECHO]);
     let ask = || request("echo", vec![text_input(TEXT)]);
     let mut singles = Vec::new();
     for concurrency in [1, 16] {
-        let without = load(&bare, "", ask(), concurrency, time).await;
+        let without = load(bare.base(), "", ask(), concurrency, time).await;
         without.print(&format!("bare tonic, {concurrency} at a time"));
         let fresh = load(host.base(), &host.pat(), ask(), concurrency, time).await;
         fresh.print(&format!("a fresh sandbox each, {concurrency} at a time"));
@@ -130,7 +142,8 @@ fn seam_request() -> ringfence::call::Request {
 /// server, which decodes the same picture natively.
 async fn digits(time: Duration) {
     println!("digits, one 8x8 PNG");
-    let onnx = std::fs::read(format!("{}/1/digits.onnx", guests::DIGITS)).unwrap();
+    let onnx_path = format!("{}/1/digits.onnx", guests::DIGITS);
+    let onnx = std::fs::read(&onnx_path).unwrap();
     let graph = Tract.load("digits", &onnx).unwrap();
     let pixels = vec![0; 64 * 4];
     let mut times = Times::default();
@@ -145,10 +158,10 @@ async fn digits(time: Duration) {
 
     let scans = concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/digits/held-out/three.png");
     let ask = || request("digits", vec![image_input(std::fs::read(scans).unwrap())]);
-    let bare = bare::serve(Some(graph)).await;
+    let bare = bare::Process::start(Some(&onnx_path));
     let host = Host::serve(&[guests::DIGITS]);
     for concurrency in [1, 16] {
-        let without = load(&bare, "", ask(), concurrency, time).await;
+        let without = load(bare.base(), "", ask(), concurrency, time).await;
         without.print(&format!("bare tonic and tract, {concurrency} at a time"));
         let sandboxed = load(host.base(), &host.pat(), ask(), concurrency, time).await;
         sandboxed.print(&format!("sandboxed digits, {concurrency} at a time"));

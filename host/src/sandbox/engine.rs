@@ -9,6 +9,10 @@ use wasmtime::{Config, OptLevel, Strategy, WasmBacktraceDetails};
 /// Length of a guest's time slice.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Ticks without a guest after which the ticker sleeps. Calls in quick
+/// succession should not pay for waking it each time.
+const IDLE_TICKS: u32 = 100;
+
 /// Stack that wasm itself may use.
 const WASM_STACK_BYTES: usize = 512 << 10;
 
@@ -60,6 +64,7 @@ pub(crate) struct Ticker {
 struct Shared {
     running: AtomicUsize,
     stop: AtomicBool,
+    asleep: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
 }
@@ -71,10 +76,15 @@ impl Ticker {
             let shared = shared.clone();
             let engine = engine.weak();
             move || {
+                let mut idle_ticks = 0;
                 while !shared.stop.load(Ordering::Acquire) {
-                    if shared.running.load(Ordering::Acquire) == 0 {
-                        shared.sleep();
-                        continue;
+                    match shared.running.load(Ordering::Acquire) {
+                        0 if idle_ticks == IDLE_TICKS => {
+                            shared.sleep();
+                            idle_ticks = 0;
+                        }
+                        0 => idle_ticks += 1,
+                        _ => idle_ticks = 0,
                     }
                     std::thread::sleep(TICK);
                     let Some(engine) = engine.upgrade() else { return };
@@ -87,7 +97,9 @@ impl Ticker {
 
     /// Keeps the epoch going as long as the answer lives.
     pub(crate) fn running(&self) -> Running {
-        if self.shared.running.fetch_add(1, Ordering::AcqRel) == 0 {
+        if self.shared.running.fetch_add(1, Ordering::SeqCst) == 0
+            && self.shared.asleep.load(Ordering::SeqCst)
+        {
             self.shared.wake();
         }
         Running(self.shared.clone())
@@ -98,9 +110,13 @@ impl Shared {
     fn sleep(&self) {
         let guard = self.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let idle = |_: &mut ()| {
-            self.running.load(Ordering::Acquire) == 0 && !self.stop.load(Ordering::Acquire)
+            self.running.load(Ordering::SeqCst) == 0 && !self.stop.load(Ordering::Acquire)
         };
+        // Set before `running` is looked at again, so that whoever starts to run
+        // meanwhile either is seen or sees that it has to wake.
+        self.asleep.store(true, Ordering::SeqCst);
         drop(self.wake.wait_while(guard, idle));
+        self.asleep.store(false, Ordering::SeqCst);
     }
 
     fn wake(&self) {

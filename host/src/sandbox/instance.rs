@@ -17,11 +17,22 @@ use wasmtime::{Store, UpdateDeadline};
 /// Fuel after which a guest yields even if no epoch has ended.
 const FUEL_YIELD_INTERVAL: u64 = 10_000_000;
 
+/// Largest sandbox, in bytes of linear memory, that is unmapped after the caller
+/// has been answered.
+const LATE_DROP_BYTES_MAX: u64 = 4 << 20;
+
 /// A sandbox whose `load-model` has run and which no call has used.
 pub(crate) struct Instance {
     shared: Arc<Shared>,
     store: Store<State>,
     runner: ModelRunner,
+}
+
+/// A sandbox that has served its call. Unmapping its memory takes longer than
+/// many calls, so the caller is answered first; but not if it is large, since
+/// the next call may need the room.
+pub(crate) struct Used {
+    _store: Store<State>,
 }
 
 /// What a call brings along.
@@ -77,7 +88,7 @@ impl Instance {
 
     /// Runs one call and consumes the sandbox, so that nothing can run in it
     /// again.
-    pub(crate) async fn call(mut self, job: Job) -> Verdict {
+    pub(crate) async fn call(mut self, job: Job) -> (Verdict, Option<Used>) {
         let shared = self.shared.clone();
         let limits = &shared.limits;
         let fuel = limits.fuel_per_call();
@@ -86,7 +97,7 @@ impl Instance {
         self.store.set_epoch_deadline(1);
         if let Err(error) = self.store.set_fuel(fuel) {
             let end = End::HostBug(format!("{error:#}"));
-            return verdict(end, Phase::Call, &mut self.store, fuel);
+            return (verdict(end, Phase::Call, &mut self.store, fuel), None);
         }
         let Self { store, runner, .. } = &mut self;
         let running = run(store, runner, job, limits.error_text_bytes_max);
@@ -96,7 +107,9 @@ impl Instance {
             None => End::DeadlinePassed,
         };
         self.store.data_mut().log.lock().finish();
-        verdict(end, Phase::Call, &mut self.store, fuel)
+        let verdict = verdict(end, Phase::Call, &mut self.store, fuel);
+        let small = verdict.receipt.memory_bytes_peak <= LATE_DROP_BYTES_MAX;
+        (verdict, small.then_some(Used { _store: self.store }))
     }
 }
 

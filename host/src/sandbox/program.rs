@@ -5,7 +5,7 @@ use super::account::Account;
 use super::bindings::ModelRunnerPre;
 use super::bindings::ringfence::model::context;
 use super::engine::Running;
-use super::instance::{Instance, Job};
+use super::instance::{Instance, Job, Used};
 use super::log::LogRate;
 use super::state::State;
 use super::streams::{Received, Sent, Sink};
@@ -185,29 +185,30 @@ impl Program {
             let events = sink.events.clone();
             let job = Job { function, requests, sink, deadline: deadline.instant() };
             let run = AssertUnwindSafe(program.run(job)).catch_unwind();
-            let verdict = tokio::select! {
+            let (verdict, used) = tokio::select! {
                 biased;
                 () = stopped.cancelled() => {
                     drop(hold);
                     return program.refill().await;
                 }
-                verdict = run => verdict
-                    .unwrap_or_else(|_| host_bug("the host panicked in a call", Phase::Call)),
+                ended = run => ended
+                    .unwrap_or_else(|_| (host_bug("the host panicked in a call", Phase::Call), None)),
             };
-            drop(hold);
             let end = Sent { event: Event::End(verdict), charge: None };
             tokio::select! {
                 () = stopped.cancelled() => {}
                 // Nobody is told of the end if everybody has gone.
                 _ = events.send(end) => {}
             }
+            drop(used);
+            drop(hold);
             program.refill().await;
         });
         let requests = Requests { sender: request_sender, account };
         (requests, Calling { events, _stop: stop.drop_guard() })
     }
 
-    async fn run(&self, job: Job) -> Verdict {
+    async fn run(&self, job: Job) -> (Verdict, Option<Used>) {
         let _running = self.running();
         let ready = self.lock_ready().take();
         let instance = match ready {
@@ -216,7 +217,7 @@ impl Program {
         };
         match instance {
             Ok(instance) => instance.call(job).await,
-            Err(verdict) => verdict,
+            Err(verdict) => (verdict, None),
         }
     }
 

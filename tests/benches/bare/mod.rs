@@ -1,8 +1,10 @@
 //! The same protocol without a host: no token, no sandbox, no limits.
 
-use ringfence::nn::{Cancel, ElementType, Graph, Tensor};
+use ringfence::nn::{Cancel, ElementType, Engine, Graph, Tensor, Tract};
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::v2_server::{V2, V2Server};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use tokio_stream::Empty;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -15,18 +17,65 @@ pub(crate) struct Service {
     graph: Option<Arc<dyn Graph>>,
 }
 
-/// Serves on a free port of loopback until the process ends; returns its base.
-pub(crate) async fn serve(graph: Option<Arc<dyn Graph>>) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let service = V2Server::new(Service { graph });
-    tokio::spawn(
+/// The argument by which the benchmark starts itself as this server.
+pub(crate) const WORD: &str = "serve-bare";
+
+/// The server as a process of its own, as the host is one. Ends with this value.
+pub(crate) struct Process {
+    child: Child,
+    base: String,
+}
+
+impl Process {
+    /// Starts it, with a graph to compute if there is a path to one.
+    pub(crate) fn start(graph: Option<&str>) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .arg(WORD)
+            .args(graph)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut base = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut base).unwrap();
+        Self { child, base: base.trim().to_owned() }
+    }
+
+    /// Where it listens.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Serves on a free port of loopback until the process is ended. The runtime is
+/// set as the host's is.
+pub(crate) fn serve() {
+    let graph = std::env::args().nth(2).map(|path| {
+        let onnx = std::fs::read(path).unwrap();
+        Tract.load("digits", &onnx).unwrap()
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .event_interval(1)
+        .global_queue_interval(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("http://{}", listener.local_addr().unwrap());
         tonic::transport::Server::builder()
             .tcp_nodelay(true)
-            .add_service(service)
-            .serve_with_incoming(TcpListenerStream::new(listener)),
-    );
-    base
+            .add_service(V2Server::new(Service { graph }))
+            .serve_with_incoming(TcpListenerStream::new(listener))
+            .await
+            .unwrap();
+    });
 }
 
 impl Service {
