@@ -108,6 +108,11 @@ impl Auth {
         Self { kind: Kind::Everyone(Caller { user_id: FIRST_USER.into() }) }
     }
 
+    /// Whether everyone is let in.
+    pub fn is_none(&self) -> bool {
+        matches!(self.kind, Kind::Everyone(_))
+    }
+
     /// Opens a data directory. Where it has no tokens yet, one is made for the
     /// user `local` and written to `admin.pat`.
     pub fn open(data_dir: &std::path::Path) -> Result<(Self, Option<FirstToken>), StoreError> {

@@ -336,6 +336,11 @@ pub enum End {
         /// The limit.
         output_bytes_max: u64,
     },
+    /// One function of the host was given more than it takes at a time.
+    HostcallLimit {
+        /// The limit.
+        hostcall_bytes_max: usize,
+    },
     /// The client went away.
     Cancelled,
     /// The host failed. The text is for the log, never for a caller.

@@ -26,9 +26,8 @@ pub struct Limits {
     pub queue_max: usize,
     /// Bytes of all outputs of a call together: `ringfence.max_output_bytes`.
     pub output_bytes_max: u64,
-    /// Bytes that one call from the guest to the host, or one result back, may
-    /// carry.
-    pub hostcall_bytes_max: usize,
+    /// Bytes of one tensor that a guest hands to the host.
+    pub tensor_bytes_max: u64,
     /// Handles that a guest may hold.
     pub handles_max: usize,
     /// Linear memories of one sandbox.
@@ -64,6 +63,15 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// Bytes that one call from the guest to the host, or one result back, may
+    /// carry: the largest output or tensor, and a little for what is around it.
+    pub fn hostcall_bytes(&self) -> usize {
+        let largest = self.output_bytes_max.max(self.tensor_bytes_max);
+        usize::try_from(largest.saturating_add(1 << 20)).unwrap_or(usize::MAX)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         let output_bytes_max = 16 << 20;
@@ -75,7 +83,7 @@ impl Default for Limits {
             concurrency_max: 16,
             queue_max: 64,
             output_bytes_max,
-            hostcall_bytes_max: (64 << 20) + (1 << 20),
+            tensor_bytes_max: 64 << 20,
             handles_max: 4096,
             memories_max: 4,
             tables_max: 32,

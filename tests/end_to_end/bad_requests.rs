@@ -4,7 +4,10 @@
 use super::digits::single;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
-use ringfence_tests::{Client, Host, block_on, collect, guests, image_input, request, text_input};
+use ringfence_tests::{
+    Client, Host, block_on, collect, guests, image_input, output_config, request, text_input,
+};
+use std::time::Duration;
 use tonic::Code;
 
 fn with_version(version: &str) -> PostModelOutputsRequest {
@@ -42,7 +45,6 @@ fn huge_png() -> Vec<u8> {
 #[test]
 fn each_bad_request_gets_its_answer_and_the_next_call_works() {
     let mut host = Host::serve(&[guests::ECHO, guests::DIGITS]);
-    let pid = host.pid();
     let text = || vec![text_input("hello")];
     let invalid = StatusCode::InputInvalidArgument;
     let absent = StatusCode::ModelDoesNotExist;
@@ -111,7 +113,57 @@ fn each_bad_request_gets_its_answer_and_the_next_call_works() {
         assert_eq!(huge.reason(), "GUEST_ERROR", "{huge:?}");
     });
     assert!(host.is_alive());
-    assert_eq!(host.pid(), pid);
+}
+
+fn of_parts(parts: Vec<api::Part>) -> PostModelOutputsRequest {
+    let data = api::Data { parts, ..Default::default() };
+    request("echo", vec![api::Input { id: String::new(), data: Some(data) }])
+}
+
+/// One part with an id of 1 MiB and 4,000 leaves, each of whose paths begins
+/// with that id.
+fn long_paths() -> PostModelOutputsRequest {
+    let leaf = |number: i64| api::Part {
+        id: number.to_string(),
+        data: Some(api::Data { int_value: number, ..Default::default() }),
+    };
+    let leaves = api::Data { parts: (1..=4000).map(leaf).collect(), ..Default::default() };
+    of_parts(vec![api::Part { id: "p".repeat(1 << 20), data: Some(leaves) }])
+}
+
+fn many_selected() -> PostModelOutputsRequest {
+    let concept = |number: u32| api::Concept { id: number.to_string(), ..Default::default() };
+    let select_concepts = (0..=1000).map(concept).collect();
+    let config = api::OutputConfig { select_concepts, ..Default::default() };
+    output_config(request("echo", vec![text_input("hello")]), config)
+}
+
+/// Small on the wire and large once the host has taken them apart.
+#[test]
+fn requests_that_would_swell_are_refused_before_they_do() {
+    let host = Host::serve(&[guests::ECHO]);
+    let over = StatusCode::InputOverLimit;
+    let cases = [
+        ("long paths", long_paths(), over, "PATH_TOO_LONG"),
+        ("empty parts", of_parts(vec![api::Part::default(); 100_000]), over, "TOO_MANY_PARTS"),
+        ("1,001 concepts", many_selected(), StatusCode::PredictInvalidRequest, "INVALID_REQUEST"),
+    ];
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let before = client.predict("echo", vec![text_input("before")]).await;
+        assert_eq!(before.text(), "before");
+        let resident_bytes = host.resident_bytes_peak();
+        for (name, asked, code, reason) in cases {
+            let call = client.predict_request(asked);
+            let answer = tokio::time::timeout(Duration::from_secs(10), call).await;
+            let answer = answer.unwrap_or_else(|_| panic!("{name} took too long"));
+            assert_eq!((answer.code(), answer.reason()), (code, reason), "{name}: {answer:?}");
+        }
+        let grown_bytes = host.resident_bytes_peak() - resident_bytes;
+        assert!(grown_bytes < 256 << 20, "the host grew by {grown_bytes} bytes");
+        let next = client.predict("echo", vec![text_input("next")]).await;
+        assert_eq!(next.text(), "next");
+    });
 }
 
 #[test]

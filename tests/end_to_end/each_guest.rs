@@ -5,8 +5,8 @@ use futures_util::FutureExt;
 use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Answer, Client, Host, HostOptions, block_on, collect, foreach_guest, guests, image_input,
-    params, request, text_input,
+    Answer, Client, Host, HostOptions, Variant, block_on, collect, foreach_guest, guests,
+    image_input, params, request, text_input,
 };
 use serde_json::json;
 use std::panic::AssertUnwindSafe;
@@ -30,7 +30,6 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
     }
     foreach_guest!(serve);
     let mut host = Host::start(HostOptions { models, ..HostOptions::default() });
-    let pid = host.pid();
 
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
@@ -53,7 +52,6 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
     });
 
     assert!(host.is_alive());
-    assert_eq!(host.pid(), pid);
     let log = host.log();
     assert!(!log.contains("HOST_BUG") && !log.contains("the host failed"), "{log}");
     assert!(!log.contains("thread 'server' panicked"), "{log}");
@@ -194,6 +192,13 @@ async fn compute_loop(client: &Client) {
     burns(client, plain("compute-loop")).await;
 }
 
+async fn counting_loop(client: &Client) {
+    let answers = client.generate_all(plain("counting-loop")).await;
+    let (last, counts) = answers.split_last().unwrap();
+    assert!(!counts.is_empty(), "{last:?}");
+    assert!(["FUEL_EXHAUSTED", "WALL_DEADLINE"].contains(&last.reason()), "{last:?}");
+}
+
 async fn digits(client: &Client) {
     let scan = super::digits::single("seven.png");
     let answer = client.predict("digits", vec![image_input(scan)]).await;
@@ -209,6 +214,16 @@ async fn exit(client: &Client) {
     ends(client, plain("exit"), FAILED, &["GUEST_TRAP"], "exit(0)").await;
     let one = params(plain("exit"), json!({ "status": 1 }));
     ends(client, one, FAILED, &["GUEST_TRAP"], "exit(1)").await;
+}
+
+/// Where the system runs out of files before the model runs out of handles,
+/// the guest is told so and the host goes on.
+async fn file_leak(client: &Client) {
+    let answer = client.predict_request(plain("file-leak")).await;
+    match answer.code() {
+        StatusCode::Success => assert!(answer.text().starts_with("denied"), "{answer:?}"),
+        _ => assert_answer(&answer, EXHAUSTED, &["HANDLE_LIMIT"], "handles"),
+    }
 }
 
 async fn foreign_nn(client: &Client) {
@@ -374,17 +389,35 @@ async fn scribe(client: &Client) {
 }
 
 async fn sleeper(client: &Client) {
-    let mut calls = tokio::task::JoinSet::new();
-    for _ in 0..8 {
-        let client = client.clone();
-        calls.spawn(async move { client.predict_request(plain("sleeper")).await });
-    }
-    // Eight sleepers and two CPUs: were each to hold a thread, this would wait.
-    let answer = client.predict("echo", vec![text_input("awake")]).await;
-    assert_eq!(answer.text(), "awake");
-    for answer in calls.join_all().await {
-        assert_answer(&answer, TIMEOUT, &["WALL_DEADLINE"], "deadline");
-    }
+    ends(client, plain("sleeper"), TIMEOUT, &["WALL_DEADLINE"], "deadline").await;
+    let answers = client.generate_all(plain("sleeper")).await;
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert_answer(&answers[1], TIMEOUT, &["WALL_DEADLINE"], "deadline");
+}
+
+/// Sixteen sleepers sleep for an hour. Were each to hold a thread, nobody
+/// would answer before that.
+#[test]
+fn sleeping_guests_hold_no_thread() {
+    let changes = [("call_timeout: 2s", "call_timeout: 1h\n  max_concurrency: 16")];
+    let variant = Variant::of(guests::SLEEPER, &changes);
+    let host = Host::serve(&[variant.path(), guests::ECHO]);
+    let bound = Duration::from_secs(20);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut sleepers = Vec::new();
+        for _ in 0..16 {
+            let mut answers = client.generate(plain("sleeper")).await;
+            let first = tokio::time::timeout(bound, answers.message()).await;
+            let first: Answer = first.expect("a sleeper fell asleep").unwrap().unwrap().into();
+            assert_eq!(first.text(), "falling asleep");
+            sleepers.push(answers);
+        }
+        let call = client.predict("echo", vec![text_input("awake")]);
+        let answer = tokio::time::timeout(bound, call).await.expect("an answer beside sleepers");
+        assert_eq!(answer.text(), "awake");
+        drop(sleepers);
+    });
 }
 
 async fn stack_overflow(client: &Client) {

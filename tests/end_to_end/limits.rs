@@ -5,28 +5,31 @@ use ringfence::proto::clarifai::api::MultiOutputResponse;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{Client, Host, Variant, block_on, guests, request, text_input};
 
-/// The fuel that a call of `loop-forever` burnt until it was stopped.
-fn burnt(cpu_limit: &str) -> u64 {
+/// The rounds that `counting-loop` counted until its fuel was gone, and what
+/// it was told then.
+fn counted(cpu_limit: &str) -> (u64, String) {
     let changes = [("\"200m\"", cpu_limit), ("call_timeout: 2s", "call_timeout: 20s")];
-    let variant = Variant::of(guests::LOOP_FOREVER, &changes);
+    let variant = Variant::of(guests::COUNTING_LOOP, &changes);
     let host = Host::serve(&[variant.path()]);
-    let answer = block_on(async {
+    let answers = block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
-        client.predict("loop-forever", vec![text_input("x")]).await
+        client.generate_all(request("counting-loop", vec![text_input("x")])).await
     });
-    assert_eq!(answer.reason(), "FUEL_EXHAUSTED", "{answer:?}");
-    let logged = host.log();
-    let fuel = logged.split("fuel=").nth(1).unwrap();
-    let digits: String = fuel.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap()
+    let (end, counts) = answers.split_last().unwrap();
+    assert_eq!(end.reason(), "FUEL_EXHAUSTED", "{end:?}");
+    let last = counts.last().unwrap_or_else(|| panic!("no count before {end:?}"));
+    (last.text().parse().unwrap(), end.status.details.clone())
 }
 
 #[test]
 fn halving_cpu_limit_halves_what_a_call_may_burn() {
-    let (whole, half) = (burnt("\"10m\""), burnt("\"5m\""));
-    assert_eq!(whole, 2 * half);
+    let (whole, whole_end) = counted("\"10m\"");
+    let (half, half_end) = counted("\"5m\"");
+    let ratio = whole as f64 / half as f64;
+    assert!((1.9..=2.1).contains(&ratio), "{whole} and {half} rounds");
     // 10 thousandths of a CPU for 20 s, at 2e10 a CPU-second.
-    assert_eq!(whole, 4_000_000_000);
+    assert!(whole_end.contains("burnt all of its 4000000000 fuel"), "{whole_end}");
+    assert!(half_end.contains("burnt all of its 2000000000 fuel"), "{half_end}");
 }
 
 #[test]

@@ -1,16 +1,31 @@
 //! `generate` and `stream` are real streams.
 
 use ringfence::proto::clarifai::api::PostModelOutputsRequest;
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence::proto::clarifai::api::v2_client::V2Client;
 use ringfence_tests::{
-    Answer, Client, Host, block_on, collect, guests, params, request, text_input,
+    Answer, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
 };
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+
+/// Longer than anything here takes, and far shorter than a sleeper sleeps.
+const BOUND: Duration = Duration::from_secs(20);
 
 fn echo(text: &str) -> PostModelOutputsRequest {
     request("echo", vec![text_input(text)])
+}
+
+fn asleep() -> PostModelOutputsRequest {
+    request("sleeper", vec![text_input("z")])
+}
+
+fn one_place_for_an_hour(guest: &str) -> Variant {
+    let change = ("call_timeout: 2s", "call_timeout: 1h\n  max_concurrency: 1");
+    Variant::of(guest, &[change])
 }
 
 #[test]
@@ -28,29 +43,21 @@ fn generate_yields_pieces_that_join_to_the_text() {
     });
 }
 
-/// The host buffers a few messages each way and no more: a text far larger
-/// than that is not finished before the client has read.
+/// The guest sends one output and then sleeps for an hour, so what waits for
+/// the second never sees the first.
 #[test]
 fn the_first_output_leaves_before_the_last_exists() {
-    let host = Host::serve(&[guests::SCRIBE]);
+    let variant = one_place_for_an_hour(guests::SLEEPER);
+    let host = Host::serve(&[variant.path()]);
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
-        let asked = params(
-            request("scribe", vec![text_input("In the beginning ")]),
-            json!({ "max_tokens": 200, "seed": 1 }),
-        );
-        let mut answers = client.generate(asked).await;
-        let first: Answer = answers.message().await.unwrap().unwrap().into();
-        assert!(first.outputs[0].completion_tokens < 200, "{first:?}");
-        // Leaving ends the guest: the host has a place free again at once, or
-        // the calls below would find none.
-        drop(answers);
-        for _ in 0..20 {
-            let asked = params(
-                request("scribe", vec![text_input("And ")]),
-                json!({ "max_tokens": 1, "seed": 1 }),
-            );
-            assert_eq!(client.predict_request(asked).await.status.code, 10000);
+        // Leaving frees the only place, or the second round would wait.
+        for round in 0..3 {
+            let mut answers = client.generate(asleep()).await;
+            let first = tokio::time::timeout(BOUND, answers.message()).await;
+            let first = first.unwrap_or_else(|_| panic!("no output in round {round}"));
+            let first: Answer = first.unwrap().unwrap().into();
+            assert_eq!(first.text(), "falling asleep", "{first:?}");
         }
     });
 }
@@ -99,21 +106,86 @@ fn a_bad_message_ends_the_stream_with_its_reason() {
     });
 }
 
-/// `sleeper` holds its place for two seconds if nobody stops it; the places
-/// are 16. Sixty clients that leave at once would need eight rounds.
+/// `sleeper` holds the only place for an hour if nobody stops it.
 #[test]
 fn a_client_that_leaves_frees_its_place() {
-    let host = Host::serve(&[guests::SLEEPER]);
+    let variant = one_place_for_an_hour(guests::SLEEPER);
+    let host = Host::serve(&[variant.path()]);
     block_on(async {
-        let client = Client::connect(host.base(), &host.pat()).await;
-        for _ in 0..60 {
-            let asked = client.with_token(request("sleeper", vec![text_input("z")]));
-            let mut v2 = client.v2();
-            let call = v2.post_model_outputs(asked);
-            let left = tokio::time::timeout(Duration::from_millis(20), call).await;
+        for round in 0..8 {
+            let leaving = Client::connect(host.base(), &host.pat()).await;
+            let patience = Duration::from_millis(20 + 4 * round);
+            let left = tokio::time::timeout(patience, leaving.predict_request(asleep())).await;
             assert!(left.is_err(), "the sleeper woke up: {left:?}");
         }
-        host.wait_until("60 cancelled calls", |host| host.log().matches("CANCELLED").count() >= 60);
-        assert!(!host.log().contains("WALL_DEADLINE"), "{}", host.log());
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let next = client.predict("sleeper", vec![text_input("awake")]);
+        let next = tokio::time::timeout(BOUND, next).await.expect("a place for the next call");
+        assert_eq!(next.text(), "awake", "{next:?}");
     });
+}
+
+/// The flood fills what may lie between the guest and the client, and stands.
+/// The deadline ends it although nobody ever reads that it is over.
+#[test]
+fn a_client_that_does_not_read_loses_its_place_at_the_deadline() {
+    let change = ("call_timeout: 2s", "call_timeout: 2s\n  max_concurrency: 1");
+    let variant = Variant::of(guests::OUTPUT_FLOOD, &[change]);
+    let host = Host::serve(&[variant.path()]);
+    let flood = || request("output-flood", vec![text_input("x")]);
+    block_on(async {
+        let endpoint = Endpoint::new(host.base().to_owned()).unwrap();
+        let endpoint = endpoint.initial_stream_window_size(65_535);
+        let channel = endpoint.connect().await.unwrap();
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut silent = V2Client::new(channel);
+        let asked = silent.generate_model_outputs(client.with_token(flood())).await;
+        let mut unread = asked.unwrap().into_inner();
+        // One output says that the guest runs; no other is ever read.
+        let first: Answer = unread.message().await.unwrap().unwrap().into();
+        assert_eq!(first.code(), StatusCode::Success, "{first:?}");
+
+        // A call that waits for the place passes its own deadline of 2 s at
+        // about the same time, so it may take a second one.
+        let served = async {
+            loop {
+                let answer = client.predict_request(flood()).await;
+                match answer.code() {
+                    StatusCode::RpcRequestTimeout => {}
+                    code => break code,
+                }
+            }
+        };
+        let code = tokio::time::timeout(BOUND, served).await.expect("the place of the flood");
+        assert_eq!(code, StatusCode::Success);
+        drop(unread);
+    });
+}
+
+#[test]
+fn sigterm_lets_an_open_stream_finish() {
+    let host = Host::serve(&[guests::ECHO]);
+    let address = host.base().strip_prefix("http://").unwrap().to_owned();
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let (sender, requests) = mpsc::channel(1);
+        sender.send(echo("before")).await.unwrap();
+        let mut answers = client.stream(ReceiverStream::new(requests)).await;
+        let first: Answer = answers.message().await.unwrap().unwrap().into();
+        assert_eq!(first.text(), "before", "{first:?}");
+
+        host.ask_to_stop();
+        host.wait_until("the end of listening", |_| {
+            std::net::TcpStream::connect(&address).is_err()
+        });
+        sender.send(echo("after")).await.unwrap();
+        let second = tokio::time::timeout(BOUND, answers.message()).await;
+        let second: Answer = second.expect("an answer in the drain").unwrap().unwrap().into();
+        assert_eq!(second.text(), "after", "{second:?}");
+        drop(sender);
+        let rest = tokio::time::timeout(BOUND, collect(answers)).await;
+        assert!(rest.expect("the end of the stream").is_empty());
+    });
+    let status = host.wait();
+    assert_eq!(status.code(), Some(0), "{status:?}");
 }

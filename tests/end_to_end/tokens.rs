@@ -42,6 +42,19 @@ fn a_call_without_a_token_is_refused() {
 }
 
 #[test]
+fn a_large_body_with_a_wrong_token_is_refused_in_band() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let client = Client::connect(host.base(), "rf_0").await;
+        let large = request("echo", vec![text_input(&"x".repeat(15 << 20))]);
+        let answer = client.predict_request(large).await;
+        assert_eq!(answer.code(), StatusCode::ConnKeyInvalid, "{answer:?}");
+        assert_eq!(answer.reason(), "TOKEN_INVALID");
+        assert!(answer.outputs.is_empty());
+    });
+}
+
+#[test]
 fn the_first_token_is_in_a_private_file_and_nowhere_else() {
     let host = Host::serve(&[guests::ECHO]);
     let token = host.pat();

@@ -1,5 +1,6 @@
 //! The host as a child process on a free port of loopback.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -109,14 +110,26 @@ impl Host {
     }
 
     /// Asks it to stop, and waits for that.
-    pub fn terminate(mut self) -> ExitStatus {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        // SAFETY: a signal to a child that has not been waited for reaches
-        // that child and nobody else.
-        #[allow(unsafe_code, reason = "the standard library cannot send SIGTERM")]
-        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
-        assert_eq!(sent, 0);
-        self.child.wait().unwrap()
+    pub fn terminate(self) -> ExitStatus {
+        self.ask_to_stop();
+        self.wait()
+    }
+
+    /// Asks it to stop.
+    pub fn ask_to_stop(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// Waits until it has ended by itself, within a generous bound.
+    pub fn wait(mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "it did not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Resident memory in bytes.
@@ -125,6 +138,15 @@ impl Host {
         let statm = std::fs::read_to_string(path).unwrap();
         let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
         pages * 4096
+    }
+
+    /// The most resident memory that it has had, in bytes.
+    pub fn resident_bytes_peak(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kib << 10
     }
 
     /// Waits until `condition` holds, within a generous bound.

@@ -3,23 +3,30 @@
 use super::{ServeArgs, usage};
 use crate::auth::Auth;
 use crate::deploy::Deployments;
+use crate::package::config::ModelName;
 use crate::package::folder;
 use crate::sandbox::Runtime;
 use crate::server::{self, App, Options};
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Time in which guests that nobody waits for any more have to end.
+const SANDBOXES_DRAIN: Duration = Duration::from_secs(5);
 
 /// Files of running versions, below the data directory. Emptied at every start.
 const RUN_FOLDER: &str = "run";
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     check(args)?;
+    raise_file_limit();
     crate::telemetry::start(std::env::var("RINGFENCE_LOG").ok().as_deref())?;
     runtime()?.block_on(async {
         let listener = bind(args.listen).await?;
@@ -42,7 +49,9 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         greet(args, address, &app)?;
         let options = Options { reflection: args.reflection, ..Options::default() };
         server::run(listener, app, options, told_to_stop()?).await?;
-        sandboxes.drain().await;
+        if tokio::time::timeout(SANDBOXES_DRAIN, sandboxes.drain()).await.is_err() {
+            tracing::warn!("a guest still ran at the end of the drain");
+        }
         Ok(())
     })
 }
@@ -74,9 +83,20 @@ pub(super) async fn start(
         for warning in &package.config.warnings {
             tracing::warn!(folder = %path.display(), "{warning}");
         }
+        if package.config.name.user_id() != ModelName::USER_DEFAULT {
+            tracing::warn!(
+                model = %package.config.name,
+                "only the user of `user_id` can call this model, and tokens of this host are of \
+                 the user `local`"
+            );
+        }
         deployments.add(&sandboxes, package).await.map_err(usage)?;
     }
-    Ok((Arc::new(App { auth, deployments }), sandboxes))
+    let default_model = match (auth.is_none(), deployments.all().as_slice()) {
+        (true, [only]) => Some(only.name.clone()),
+        _ => None,
+    };
+    Ok((Arc::new(App { auth, deployments, default_model }), sandboxes))
 }
 
 /// Takes the address before anything that lasts is done.
@@ -100,6 +120,15 @@ fn check(args: &ServeArgs) -> anyhow::Result<()> {
         return Err(usage(anyhow::anyhow!(text)));
     }
     Ok(())
+}
+
+/// Guests open files of their package, and connections are files as well.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// What the operator needs next, on standard output.

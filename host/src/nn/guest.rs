@@ -90,6 +90,7 @@ impl tensor::HostTensor for State {
             Err(TensorError::Length { shape, .. } | TensorError::TooLarge { shape, .. }) => {
                 shape.clone()
             }
+            Err(TensorError::TooManyAxes { .. }) => Vec::new(),
         })
     }
 
@@ -99,6 +100,7 @@ impl tensor::HostTensor for State {
             Err(TensorError::Length { element, .. } | TensorError::TooLarge { element, .. }) => {
                 (*element).into()
             }
+            Err(TensorError::TooManyAxes { .. }) => tensor::TensorType::U8,
         })
     }
 
@@ -200,9 +202,7 @@ impl inference::HostGraphExecutionContext for State {
             Ok(ordered) => ordered,
             Err(text) => return self.fail(failure(ErrorCode::InvalidArgument, text)),
         };
-        let computed = graph.compute(ordered).await;
-        drop(held);
-        let outputs = match computed {
+        let outputs = match graph.compute(ordered, held).await {
             Ok(outputs) => outputs,
             Err(error) => {
                 let code = match &error {

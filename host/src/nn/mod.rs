@@ -109,13 +109,20 @@ impl NamedGraph {
         }
     }
 
-    /// Computes on the engine's threads.
+    /// Computes on the engine's threads. `held` are the inputs' charges, which
+    /// last as long as the engine has the inputs, whoever still waits.
     pub(crate) async fn compute(
         &self,
         inputs: Vec<Tensor>,
+        held: Vec<Charge>,
     ) -> Result<Vec<(String, Tensor)>, RunError> {
         let graph = self.graph.clone();
-        let outputs = self.threads.run(move |cancel| graph.run(inputs, cancel)).await?;
+        let work = move |cancel: &Cancel| {
+            let outputs = graph.run(inputs, cancel);
+            drop(held);
+            outputs
+        };
+        let outputs = self.threads.run(work).await?;
         let names = self.graph.outputs().iter().map(|port| port.name.clone());
         Ok(names.zip(outputs).collect())
     }

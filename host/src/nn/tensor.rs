@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Axes of a tensor.
+const AXES_MAX: usize = 16;
+
 /// Element types that wasi-nn knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ElementType {
@@ -72,6 +75,12 @@ pub enum TensorError {
         /// Bytes there are.
         actual: usize,
     },
+    /// More axes than any tensor has.
+    #[error("the tensor has {axes} axes; at most {AXES_MAX} are taken")]
+    TooManyAxes {
+        /// Their number.
+        axes: usize,
+    },
     /// The shape is larger than any memory.
     #[error("a {} tensor of shape {shape:?} is larger than any memory", element.as_str())]
     TooLarge {
@@ -85,6 +94,9 @@ pub enum TensorError {
 impl Tensor {
     /// Checks that shape × type equals the bytes. No axes means a scalar.
     pub fn new(element: ElementType, shape: Vec<u32>, data: Vec<u8>) -> Result<Self, TensorError> {
+        if shape.len() > AXES_MAX {
+            return Err(TensorError::TooManyAxes { axes: shape.len() });
+        }
         let expected =
             shape.iter().try_fold(element.bytes(), |bytes, axis| bytes.checked_mul(*axis as usize));
         match expected {
@@ -133,6 +145,13 @@ mod tests {
             three_bytes.to_string(),
             "a float32 tensor of shape [1] takes 4 bytes, but its data has 3"
         );
+    }
+
+    #[test]
+    fn a_shape_of_many_axes_is_not_kept() {
+        let refused = Tensor::new(ElementType::U8, vec![1; 17], vec![0]).unwrap_err();
+        assert_eq!(refused, TensorError::TooManyAxes { axes: 17 });
+        assert!(Tensor::new(ElementType::U8, vec![1; 16], vec![0]).is_ok());
     }
 
     #[test]

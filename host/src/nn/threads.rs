@@ -8,7 +8,7 @@ use super::tensor::Tensor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Jobs that may wait for a thread.
 const QUEUE_MAX: usize = 256;
@@ -20,6 +20,7 @@ struct Job {
     work: Work,
     cancel: Cancel,
     reply: oneshot::Sender<Outputs>,
+    room: OwnedSemaphorePermit,
 }
 
 /// The threads and their queue.
@@ -50,11 +51,12 @@ impl Threads {
         work: impl FnOnce(&Cancel) -> Outputs + Send + 'static,
     ) -> Outputs {
         let gone = |_| RunError::Engine("the engine's threads have ended".into());
-        // As many permits as the queue has places: sending never blocks.
-        let _room = self.room.acquire().await.map_err(|_| RunError::Cancelled)?;
+        // A permit goes with its job until a thread takes it out, so there are
+        // as many permits as places and sending never fails for want of one.
+        let room = self.room.clone().acquire_owned().await.map_err(|_| RunError::Cancelled)?;
         let (reply, outputs) = oneshot::channel();
         let cancel = CancelOnDrop(Cancel::default());
-        let job = Job { work: Box::new(work), cancel: cancel.0.clone(), reply };
+        let job = Job { work: Box::new(work), cancel: cancel.0.clone(), reply, room };
         self.jobs.try_send(job).map_err(|_| RunError::Cancelled)?;
         outputs.await.map_err(gone)?
     }
@@ -75,7 +77,8 @@ fn work(queue: &Mutex<Receiver<Job>>) {
             Ok(queue) => queue.recv(),
             Err(poisoned) => poisoned.into_inner().recv(),
         };
-        let Ok(Job { work, cancel, reply }) = next else { return };
+        let Ok(Job { work, cancel, reply, room }) = next else { return };
+        drop(room);
         if cancel.is_cancelled() {
             continue;
         }

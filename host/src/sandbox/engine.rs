@@ -45,6 +45,7 @@ pub(crate) fn config() -> Config {
         .concurrency_support(false)
         .cranelift_nan_canonicalization(true)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_max_frames(None)
         .native_unwind_info(false)
         .cranelift_opt_level(OptLevel::Speed)
         .strategy(Strategy::Cranelift)

@@ -54,7 +54,7 @@ impl Instance {
         })?;
         let mut store = Store::new(shared.runtime.engine(), state);
         store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(limits.hostcall_bytes_max);
+        store.set_hostcall_fuel(limits.hostcall_bytes());
         store.set_max_component_handles(limits.handles_max);
         store.epoch_deadline_callback(|context| {
             if Instant::now() >= context.data().deadline {
@@ -84,6 +84,13 @@ impl Instance {
             None => End::DeadlinePassed,
         };
         Err(verdict(end, Phase::Load, &mut store, limits.fuel_per_call()))
+    }
+
+    /// Leaves nothing of `load-model` in what the call is judged by.
+    pub(crate) fn reset(&mut self) {
+        let state = self.store.data_mut();
+        state.limiter.forget_denied();
+        state.log.lock().start_call(&self.shared.limits);
     }
 
     /// Runs one call and consumes the sandbox, so that nothing can run in it

@@ -49,6 +49,12 @@ impl Limiter {
         self.denied
     }
 
+    /// Forgets the last refusal. A guest that survived one while it loaded has
+    /// not failed of it.
+    pub(crate) fn forget_denied(&mut self) {
+        self.denied = None;
+    }
+
     /// Largest sum of linear memory so far, in bytes.
     pub(crate) fn memory_bytes_peak(&self) -> u64 {
         self.memory_bytes_peak

@@ -63,6 +63,13 @@ impl GuestLog {
 }
 
 impl Inner {
+    /// Starts the count of a call afresh after the lines of `load-model`.
+    pub(crate) fn start_call(&mut self, limits: &Limits) {
+        self.finish();
+        self.lines_left = limits.log_lines_per_call_max;
+        self.last_words = None;
+    }
+
     /// One line, or several in one text, of `context.log`.
     pub(crate) fn line(&mut self, level: Level, text: &str) {
         if level == Level::Error && (text.contains(PANIC_MARK) || self.last_words.is_some()) {
@@ -73,6 +80,11 @@ impl Inner {
 
     /// Bytes of standard output or standard error.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
+        if self.lines_left == 0 && self.last_words.is_none() {
+            // Nothing of it would be kept; a flood should cost no more than this.
+            self.lines_dropped = self.lines_dropped.saturating_add(1);
+            return;
+        }
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let room = self.line_bytes_max.saturating_add(1).saturating_sub(self.partial.len());
             self.partial.extend(piece.iter().take(room));

@@ -11,6 +11,8 @@ mod linker;
 
 mod program;
 
+mod calling;
+
 mod instance;
 mod state;
 mod streams;
@@ -26,7 +28,8 @@ mod stdio;
 mod stop;
 
 pub use account::{Account, Charge, OverLimit};
-pub use program::{AdmitError, Calling, Program, Requests, SendError};
+pub use calling::{Calling, Requests, SendError};
+pub use program::{AdmitError, Program};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
 pub(crate) use executor::be_nice;
@@ -37,6 +40,7 @@ use crate::nn::Nn;
 use engine::Ticker;
 use executor::Executor;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::Linker;
 
 /// What all programs of a process share: wasmtime's engine, the linker, the
@@ -47,6 +51,7 @@ pub struct Runtime {
     executor: Executor,
     ticker: Ticker,
     nn: Nn,
+    stopping: CancellationToken,
 }
 
 /// The runtime cannot be started.
@@ -70,12 +75,14 @@ impl Runtime {
         let ticker = Ticker::start(&engine)?;
         let executor = Executor::start(threads)?;
         let nn = Nn::start(threads)?;
-        Ok(Arc::new(Self { engine, linker, executor, ticker, nn }))
+        let stopping = CancellationToken::new();
+        Ok(Arc::new(Self { engine, linker, executor, ticker, nn, stopping }))
     }
 
     /// Waits until no guest runs any more. Whoever drains has stopped calls
     /// from starting.
     pub async fn drain(&self) {
+        self.stopping.cancel();
         self.executor.drain().await;
     }
 
@@ -93,6 +100,11 @@ impl Runtime {
 
     pub(crate) fn ticker(&self) -> &Ticker {
         &self.ticker
+    }
+
+    /// Cancelled when nothing new should start.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
     }
 
     pub(crate) fn nn(&self) -> &Nn {

@@ -4,12 +4,13 @@ use super::Runtime;
 use super::account::Account;
 use super::bindings::ModelRunnerPre;
 use super::bindings::ringfence::model::context;
+use super::calling::{Calling, Events, Requests, give_up_at};
 use super::engine::Running;
 use super::instance::{Instance, Job, Used};
 use super::log::LogRate;
 use super::state::State;
-use super::streams::{Received, Sent, Sink};
-use crate::call::{Deadline, End, Event, Function, Holder, Phase, Receipt, Request, Verdict};
+use super::streams::{Sent, Sink};
+use crate::call::{Deadline, End, Event, Function, Phase, Receipt, Verdict};
 use crate::limits::Limits;
 use crate::nn::Graphs;
 use crate::package::{Assets, Package, admission};
@@ -17,18 +18,18 @@ use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
 
 /// A version that can be called.
 pub struct Program {
     shared: Arc<Shared>,
     ready: Mutex<Option<Instance>>,
-    refilling: AtomicBool,
+    /// One refill at a time.
+    refilling: Semaphore,
 }
 
 /// What every sandbox of a version needs.
@@ -69,31 +70,6 @@ pub enum AdmitError {
     },
 }
 
-/// A call in progress. Dropping it stops the guest.
-#[derive(Debug)]
-pub struct Calling {
-    events: mpsc::Receiver<Sent>,
-    _stop: DropGuard,
-}
-
-/// The way of a call's messages to its guest.
-#[derive(Debug)]
-pub struct Requests {
-    sender: mpsc::Sender<Received>,
-    account: Account,
-}
-
-/// Why a message did not reach the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// The call is over.
-    #[error("the call is over")]
-    Over,
-    /// Holding the message would exceed `cpu_memory`.
-    #[error(transparent)]
-    Memory(#[from] super::account::OverLimit),
-}
-
 impl Program {
     /// Compiles a package and loads its graphs. Takes seconds; blocks.
     pub fn admit(runtime: &Arc<Runtime>, package: Package) -> Result<Self, AdmitError> {
@@ -127,11 +103,7 @@ impl Program {
             asset_files,
             log_rate: Arc::new(LogRate::new()),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            ready: Mutex::new(None),
-            refilling: AtomicBool::new(false),
-        })
+        Ok(Self { shared: Arc::new(shared), ready: Mutex::new(None), refilling: Semaphore::new(1) })
     }
 
     /// Loads a first sandbox, so that a model that cannot load is known before
@@ -170,11 +142,15 @@ impl Program {
     ) -> (Requests, Calling) {
         let buffered = self.shared.limits.messages_buffered_max;
         let (request_sender, requests) = mpsc::channel(buffered);
-        let (event_sender, events) = mpsc::channel(buffered);
+        // One place more than for outputs, so that the end never waits.
+        let (event_sender, events) = mpsc::channel(buffered + 1);
+        let end_place = event_sender.clone().try_reserve_owned();
+        let events = Events::new(events);
         let stop = CancellationToken::new();
 
         let program = self.clone();
         let stopped = stop.clone();
+        let unread = events.clone();
         let account = self.shared.account.clone();
         let sink = Sink {
             events: event_sender,
@@ -182,38 +158,50 @@ impl Program {
             output_bytes_left: self.shared.limits.output_bytes_max,
         };
         self.shared.runtime.executor().spawn(async move {
-            let events = sink.events.clone();
             let job = Job { function, requests, sink, deadline: deadline.instant() };
             let run = AssertUnwindSafe(program.run(job)).catch_unwind();
-            let (verdict, used) = tokio::select! {
+            let ended = tokio::select! {
                 biased;
-                () = stopped.cancelled() => {
-                    drop(hold);
-                    return program.refill().await;
-                }
-                ended = run => ended
-                    .unwrap_or_else(|_| (host_bug("the host panicked in a call", Phase::Call), None)),
+                () = stopped.cancelled() => None,
+                ended = run => Some(ended.unwrap_or_else(|_| {
+                    (host_bug("the host panicked in a call", Phase::Call), None)
+                })),
             };
-            let end = Sent { event: Event::End(verdict), charge: None };
+            let loaded = ended.as_ref().is_none_or(|(verdict, _)| verdict.phase == Phase::Call);
+            if let Some((verdict, used)) = ended {
+                if let Ok(place) = end_place {
+                    drop(place.send(Sent { event: Event::End(verdict), _charge: None }));
+                }
+                drop(used);
+            }
+            drop(hold);
+            // A version that cannot load says so to the next caller.
+            if loaded {
+                program.refill().await;
+            }
             tokio::select! {
                 () = stopped.cancelled() => {}
-                // Nobody is told of the end if everybody has gone.
-                _ = events.send(end) => {}
+                () = tokio::time::sleep_until(give_up_at(deadline).into()) => {}
             }
-            drop(used);
-            drop(hold);
-            program.refill().await;
+            unread.discard();
         });
         let requests = Requests { sender: request_sender, account };
-        (requests, Calling { events, _stop: stop.drop_guard() })
+        (requests, Calling::new(events, deadline, stop.drop_guard()))
     }
 
-    async fn run(&self, job: Job) -> (Verdict, Option<Used>) {
+    async fn run(self: &Arc<Self>, job: Job) -> (Verdict, Option<Used>) {
         let _running = self.running();
         let ready = self.lock_ready().take();
         let instance = match ready {
-            Some(instance) => Ok(instance),
-            None => self.fresh(job.deadline).await,
+            Some(mut instance) => {
+                instance.reset();
+                Ok(instance)
+            }
+            None => {
+                let program = self.clone();
+                self.shared.runtime.executor().spawn(async move { program.refill().await });
+                self.fresh(job.deadline).await
+            }
         };
         match instance {
             Ok(instance) => instance.call(job).await,
@@ -221,16 +209,22 @@ impl Program {
         }
     }
 
-    /// Makes the sandbox for the next call, unless there is one already.
+    /// Makes the sandbox for the next call, unless there is one already or the
+    /// host is stopping.
     async fn refill(&self) {
-        if self.lock_ready().is_some() || self.refilling.swap(true, Ordering::AcqRel) {
+        if self.lock_ready().is_some() {
             return;
         }
-        // A version that cannot load says so to the next caller.
-        if let Ok(instance) = self.fresh(self.load_deadline()).await {
+        let Ok(_only_one) = self.refilling.try_acquire() else { return };
+        let stopping = self.shared.runtime.stopping();
+        let fresh = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            fresh = self.fresh(self.load_deadline()) => fresh,
+        };
+        if let Ok(instance) = fresh {
             self.keep(instance);
         }
-        self.refilling.store(false, Ordering::Release);
     }
 
     async fn fresh(&self, deadline: Instant) -> Result<Instance, Verdict> {
@@ -238,8 +232,13 @@ impl Program {
         Instance::load(&self.shared, deadline).await
     }
 
+    /// Keeps a sandbox for the next call, unless what the version holds leaves
+    /// too little room for the calls that run.
     fn keep(&self, instance: Instance) {
-        *self.lock_ready() = Some(instance);
+        let account = &self.shared.account;
+        if account.bytes() <= account.bytes_max() / 2 {
+            *self.lock_ready() = Some(instance);
+        }
     }
 
     fn load_deadline(&self) -> Instant {
@@ -258,26 +257,6 @@ impl Program {
 impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Program").field("model", &self.shared.label).finish_non_exhaustive()
-    }
-}
-
-impl Calling {
-    /// The next event; nothing after the end.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await.map(|Sent { event, charge }| {
-            // From here on the message is the server's, which has its own limits.
-            drop(charge);
-            event
-        })
-    }
-}
-
-impl Requests {
-    /// Sends a message to the guest and waits while the guest is slow.
-    pub async fn send(&self, request: Request) -> Result<(), SendError> {
-        let bytes = super::size::of_request(&request);
-        let _charge = self.account.charge(Holder::Message, bytes)?;
-        self.sender.send(Received { request, _charge }).await.map_err(|_| SendError::Over)
     }
 }
 

@@ -4,7 +4,7 @@ use super::account::OverLimit;
 use super::state::State;
 use crate::call::End;
 use crate::limits::Limits;
-use crate::text::escape_controls;
+use crate::text::{cut, escape_controls};
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
@@ -77,15 +77,17 @@ fn memory(over: OverLimit) -> End {
     End::MemoryLimit { holder: over.holder, memory_bytes_max: over.memory_bytes_max }
 }
 
-/// Errors that wasmtime gives no type. All of them are the guest's doing: what
-/// the host does wrong arrives as `Stop::HostBug`.
+/// Errors that wasmtime gives no type; two of them can only be told by their
+/// text, which the guests `handle-leak` and `alias-lists` hold it to.
 fn without_trap(error: &wasmtime::Error, denied: Option<OverLimit>, limits: &Limits) -> End {
-    let text = format!("{error:#}");
+    let mut text = error.root_cause().to_string();
+    cut(&mut text, limits.error_text_bytes_max);
+    let text = escape_controls(&text);
     if text.contains("store handle limit exceeded") {
         return End::HandleLimit { handles_max: limits.handles_max };
     }
     if text.contains("fuel allocated for hostcalls") {
-        return End::OutputLimit { output_bytes_max: limits.hostcall_bytes_max as u64 };
+        return End::HostcallLimit { hostcall_bytes_max: limits.hostcall_bytes() };
     }
     match denied {
         Some(over) => memory(over),

@@ -24,7 +24,7 @@ pub(crate) struct Received {
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) event: Event,
-    pub(crate) charge: Option<Charge>,
+    pub(crate) _charge: Option<Charge>,
 }
 
 /// The client's messages.
@@ -34,7 +34,7 @@ pub struct Source {
 }
 
 /// The client, and how much may still be sent to it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Sink {
     pub(crate) events: mpsc::Sender<Sent>,
     pub(crate) account: Account,
@@ -57,7 +57,7 @@ impl Sink {
 
     /// Sends any event.
     pub(crate) async fn event(&self, event: Event, charge: Option<Charge>) -> Result<(), Gone> {
-        self.events.send(Sent { event, charge }).await.map_err(|_| Gone)
+        self.events.send(Sent { event, _charge: charge }).await.map_err(|_| Gone)
     }
 }
 

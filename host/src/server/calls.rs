@@ -5,18 +5,20 @@
 //! error. Dropping a response stops the guest, whenever that happens.
 
 use super::App;
+use super::names;
 use super::request::{self, Parsed};
 use super::response::{self, Selection};
 use super::status::Outcome;
+use crate::auth::Caller;
 use crate::call::{Deadline, End, Event, Function, Input, Output, Receipt, Request};
 use crate::deploy::{Lease, LeaseError};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
-use crate::worker::{Inputs, Outputs};
+use crate::worker::{Inputs, Outputs, SendError};
 use futures_util::{Stream, StreamExt};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -28,6 +30,8 @@ pub(crate) struct CallContext {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) started_at: Instant,
     pub(crate) authorization: Option<String>,
+    /// The model's name, once the request has told it.
+    pub(crate) model: OnceLock<String>,
     pub(crate) completed: AtomicBool,
 }
 
@@ -60,7 +64,7 @@ impl CallContext {
         request: api::PostModelOutputsRequest,
     ) -> Result<(api::MultiOutputResponse, Outcome, Receipt), Outcome> {
         let caller = self.app.auth.caller(self.authorization.as_deref())?;
-        let target = target(&request, caller.user_id())?;
+        let target = target(&self.app, &request, &caller)?;
         let mut parsed = request::parse(request)?;
         if parsed.method == request::GET_SIGNATURES {
             let text = "the model has no typed methods; call it with plain inputs";
@@ -78,7 +82,7 @@ impl CallContext {
         let mut receipt = Receipt::default();
         if refused.iter().any(Option::is_none) {
             let (inputs, mut outputs) = lease.call(Function::Predict);
-            inputs.send(parsed.request()).await?;
+            sent(inputs.send(parsed.request()).await)?;
             drop(inputs);
             loop {
                 match outputs.next().await {
@@ -123,13 +127,13 @@ impl CallContext {
         let start = async move {
             let started = async {
                 let caller = self.app.auth.caller(self.authorization.as_deref())?;
-                let target = target(&request, caller.user_id())?;
+                let target = target(&self.app, &request, &caller)?;
                 let mut parsed = request::parse(request)?;
                 let selection = Selection::from(parsed.output_config.take());
                 let request = single(parsed)?;
                 let lease = self.lease(&caller, &target).await?;
                 let (inputs, outputs) = lease.call(Function::Generate);
-                inputs.send(request).await?;
+                sent(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, selection))
             };
             let started = started.await;
@@ -161,13 +165,13 @@ impl CallContext {
                         ));
                     }
                 };
-                let target = target(&first, caller.user_id())?;
+                let target = target(&self.app, &first, &caller)?;
                 let mut parsed = request::parse(first)?;
                 let selection = Selection::from(parsed.output_config.take());
                 let first = single(parsed)?;
                 let lease = self.lease(&caller, &target).await.map_err(not_retried)?;
                 let (inputs, outputs) = lease.call(Function::Stream);
-                inputs.send(first).await?;
+                sent(inputs.send(first).await)?;
                 let (failed, failure) = oneshot::channel();
                 let mut answering = Answering::new(outputs, selection);
                 answering.failure = Some(failure);
@@ -185,11 +189,9 @@ impl CallContext {
         futures_util::stream::once(start).flat_map(Responses::into_stream)
     }
 
-    async fn lease(
-        &self,
-        caller: &crate::auth::Caller,
-        target: &Target,
-    ) -> Result<Lease, LeaseError> {
+    async fn lease(&self, caller: &Caller, target: &Target) -> Result<Lease, LeaseError> {
+        // Set at most once: a call has one lease.
+        let _ = self.model.set(target.name.to_string());
         let version = target.version.as_deref();
         self.app.deployments.lease(caller, &target.name, version, self.deadline).await
     }
@@ -235,6 +237,7 @@ impl CallContext {
         tracing::info!(
             target: "call",
             req_id = %self.req_id,
+            model = self.model.get().map_or("", String::as_str),
             function = ?self.function,
             code = outcome.code as i32,
             reason = outcome.reason,
@@ -270,21 +273,15 @@ impl Answering {
         Self { outputs, selection, failure: None, feeder: None, sent_any: false }
     }
 
-    /// The next event, or why the client's messages cannot be read.
-    async fn next(&mut self) -> Result<Option<Event>, Outcome> {
-        let Some(failure) = &mut self.failure else { return Ok(self.outputs.next().await) };
-        tokio::select! {
-            biased;
-            failed = failure => match failed {
-                Ok(outcome) => Err(outcome),
-                // The client has sent everything, and all of it was good.
-                Err(_) => {
-                    self.failure = None;
-                    Ok(self.outputs.next().await)
-                }
-            },
-            event = self.outputs.next() => Ok(event),
-        }
+    /// The next event. Answers to good messages come before the failure of a
+    /// bad one, which ends the guest's messages and so the guest.
+    async fn next(&mut self) -> Option<Event> {
+        self.outputs.next().await
+    }
+
+    /// Why the client's messages could not all be read, if that is so.
+    fn failure(&mut self) -> Option<Outcome> {
+        self.failure.as_mut()?.try_recv().ok()
     }
 }
 
@@ -319,19 +316,19 @@ impl Responses {
             }
         };
         match answering.next().await {
-            Ok(Some(Event::Output(output))) => {
+            Some(Event::Output(output)) => {
                 answering.sent_any = true;
                 let output = self.context.output(Ok(output), String::new(), &answering.selection);
                 let status = Some(Outcome::success().status(&self.context.req_id));
                 Some(api::MultiOutputResponse { status, outputs: vec![output] })
             }
-            Ok(Some(Event::InputFailed(error))) => {
+            Some(Event::InputFailed(error)) => {
                 let outcome = Outcome::from(&error);
                 Some(self.end(&outcome, Receipt::default()))
             }
-            Ok(Some(Event::End(verdict))) => {
+            Some(Event::End(verdict)) => {
                 self.context.note_bug(&verdict.end);
-                let outcome = Outcome::from(&verdict);
+                let outcome = answering.failure().unwrap_or_else(|| Outcome::from(&verdict));
                 if outcome.is_success() && answering.sent_any {
                     self.over = true;
                     self.context.completed(&outcome, verdict.receipt);
@@ -339,11 +336,10 @@ impl Responses {
                 }
                 Some(self.end(&outcome, verdict.receipt))
             }
-            Ok(None) => {
+            None => {
                 let outcome = self.context.lost();
                 Some(self.end(&outcome, Receipt::default()))
             }
-            Err(outcome) => Some(self.end(&outcome, Receipt::default())),
         }
     }
 
@@ -376,19 +372,30 @@ where
     while let Some(message) = requests.next().await {
         let message = message.map_err(|status| unreadable(&status))?;
         let request = single(request::parse(message)?)?;
-        match inputs.send(request).await {
-            Ok(()) => {}
-            // The guest's own end says more than this.
-            Err(crate::sandbox::SendError::Over) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
+        sent(inputs.send(request).await)?;
     }
     Ok(())
 }
 
-fn target(request: &api::PostModelOutputsRequest, user_id: &str) -> Result<Target, Outcome> {
-    let name = super::names::model_name(&request.user_app_id, &request.model_id, user_id)?;
+/// A message that comes too late is no failure: the guest's own end, which is
+/// on its way, says more.
+fn sent(sent: Result<(), SendError>) -> Result<(), Outcome> {
+    match sent {
+        Ok(()) | Err(SendError::Over) => Ok(()),
+        Err(error @ SendError::Memory(_)) => Err(error.into()),
+    }
+}
+
+fn target(
+    app: &App,
+    request: &api::PostModelOutputsRequest,
+    caller: &Caller,
+) -> Result<Target, Outcome> {
     let version = (!request.version_id.is_empty()).then(|| request.version_id.clone());
+    let name = match (&app.default_model, request.model_id.as_str()) {
+        (Some(default), "") => default.clone(),
+        (_, model) => names::model_name(&request.user_app_id, model, caller.user_id())?,
+    };
     Ok(Target { name, version })
 }
 

@@ -22,6 +22,7 @@ pub use listener::{Options, run};
 
 use crate::auth::Auth;
 use crate::deploy::Deployments;
+use crate::package::config::ModelName;
 
 /// What every request needs; built once.
 #[derive(Debug)]
@@ -30,4 +31,7 @@ pub struct App {
     pub auth: Auth,
     /// What can be called.
     pub deployments: Deployments,
+    /// The model that a request means which names none. Only a host without
+    /// authentication and with one model has one.
+    pub default_model: Option<ModelName>,
 }

@@ -15,6 +15,12 @@ const INPUTS_MAX: usize = 128;
 /// Parts of one input, after flattening.
 const PARTS_MAX: usize = 4096;
 
+/// Bytes of a part's path.
+const PATH_BYTES_MAX: usize = 1024;
+
+/// Concepts that a request may select.
+const SELECTED_MAX: usize = 1000;
+
 /// How deep parts may lie in parts.
 const DEPTH_MAX: usize = 16;
 
@@ -42,6 +48,8 @@ pub(crate) enum InputError {
     Url,
     #[error("a number in the input is not finite, which JSON cannot say")]
     Number,
+    #[error("the path of a part is longer than {PATH_BYTES_MAX} bytes; use shorter ids")]
+    PathTooLong,
     #[error("parts lie deeper than {DEPTH_MAX} levels; flatten them")]
     TooDeep,
     #[error("the input has more than {PARTS_MAX} parts; send fewer")]
@@ -82,6 +90,10 @@ pub(crate) fn parse(request: api::PostModelOutputsRequest) -> Result<Parsed, Out
             .map_err(|error| Outcome::bad_request(format!("inference_params: {error}")))?,
         None => "{}".to_owned(),
     };
+    if output_config.as_ref().is_some_and(|config| config.select_concepts.len() > SELECTED_MAX) {
+        let text = format!("output_config selects more than {SELECTED_MAX} concepts; name fewer");
+        return Err(Outcome::bad_request(text));
+    }
     let method = method_of(&request.inputs)?;
     let inputs = request.inputs.into_iter().map(input).collect();
     Ok(Parsed { method, params, inputs, output_config })
@@ -109,7 +121,8 @@ fn method_of(inputs: &[api::Input]) -> Result<String, Outcome> {
 
 fn input(input: api::Input) -> Result<Input, InputError> {
     let mut parts = Vec::new();
-    flatten("", input.data.unwrap_or_default(), 0, &mut parts)?;
+    let mut visits_left = PARTS_MAX;
+    flatten("", input.data.unwrap_or_default(), 0, &mut visits_left, &mut parts)?;
     if parts.is_empty() {
         return Err(InputError::Empty);
     }
@@ -122,11 +135,16 @@ fn flatten(
     path: &str,
     data: api::Data,
     depth: usize,
+    visits_left: &mut usize,
     parts: &mut Vec<Part>,
 ) -> Result<(), InputError> {
     if depth > DEPTH_MAX {
         return Err(InputError::TooDeep);
     }
+    if path.len() > PATH_BYTES_MAX {
+        return Err(InputError::PathTooLong);
+    }
+    *visits_left = visits_left.checked_sub(1).ok_or(InputError::TooManyParts)?;
     let mut push = |kind: &str, value: Value| {
         if parts.len() == PARTS_MAX {
             return Err(InputError::TooManyParts);
@@ -185,11 +203,14 @@ fn flatten(
         push("json", Value::Json(json_of(fields)?))?;
     }
     for part in data.parts {
+        if part.id.len() > PATH_BYTES_MAX {
+            return Err(InputError::PathTooLong);
+        }
         let name = match path {
             "" => part.id,
             path => format!("{path}/{}", part.id),
         };
-        flatten(&name, part.data.unwrap_or_default(), depth + 1, parts)?;
+        flatten(&name, part.data.unwrap_or_default(), depth + 1, visits_left, parts)?;
     }
     Ok(())
 }

@@ -1,28 +1,35 @@
 //! What a client gets: the seam's outputs as messages of the wire.
 
+use std::collections::HashSet;
+
 use crate::call::{Concept, Frame, NdArray, Output, Region, Value};
 use crate::proto::clarifai::api;
+
+/// Bytes of a JSON text that is taken apart.
+const JSON_BYTES_MAX: usize = 1 << 20;
 
 /// What a client asks of concepts, with the wire's "not asked" resolved.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selection {
     concepts_max: Option<usize>,
-    value_min: f32,
-    ids: Vec<String>,
-    names: Vec<String>,
+    value_min: Option<f32>,
+    ids: HashSet<String>,
+    names: HashSet<String>,
 }
 
 impl From<Option<api::OutputConfig>> for Selection {
     fn from(config: Option<api::OutputConfig>) -> Self {
         let config = config.unwrap_or_default();
         let concepts_max = usize::try_from(config.max_concepts).ok().filter(|max| *max > 0);
-        let mut selection = Self { concepts_max, value_min: config.min_value, ..Self::default() };
+        // The wire cannot tell 0 from nothing asked.
+        let value_min = Some(config.min_value).filter(|min| *min != 0.0);
+        let mut selection = Self { concepts_max, value_min, ..Self::default() };
         for concept in config.select_concepts {
             // A client may know a concept by its id or by its name.
             match concept.id.is_empty() {
-                true => selection.names.push(concept.name),
-                false => selection.ids.push(concept.id),
-            }
+                true => selection.names.insert(concept.name),
+                false => selection.ids.insert(concept.id),
+            };
         }
         selection
     }
@@ -32,7 +39,7 @@ impl Selection {
     fn apply(&self, mut concepts: Vec<Concept>) -> Vec<Concept> {
         let all = self.ids.is_empty() && self.names.is_empty();
         concepts.retain(|concept| {
-            concept.value >= self.value_min
+            self.value_min.is_none_or(|min| concept.value >= min)
                 && (all || self.ids.contains(&concept.id) || self.names.contains(&concept.name))
         });
         if let Some(max) = self.concepts_max
@@ -190,7 +197,12 @@ fn frame(frame: Frame, selection: &Selection) -> api::Frame {
 
 /// A JSON text as the wire's struct. The wire has no bare lists and scalars,
 /// so its clients wrap a list under `_list`.
+///
+/// A long text stays a text: taken apart it would be many times as large.
 fn struct_of(text: &str) -> Option<prost_types::Struct> {
+    if text.len() > JSON_BYTES_MAX {
+        return None;
+    }
     match serde_json::from_str(text).ok()? {
         serde_json::Value::Object(fields) => Some(object(fields)),
         list @ serde_json::Value::Array(_) => {

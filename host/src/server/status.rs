@@ -8,7 +8,7 @@ use crate::auth::AuthError;
 use crate::call::{End, GuestError, GuestErrorCode, Phase, Verdict};
 use crate::deploy::LeaseError;
 use crate::proto::clarifai::api::status::{Status, StatusCode};
-use crate::sandbox::SendError;
+use crate::worker::SendError;
 
 /// An outcome: the code, the reason and the sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +151,7 @@ impl From<&InputError> for Outcome {
             InputError::Url => (StatusCode::InputInvalidUrl, "URL_NOT_FETCHED"),
             InputError::Number => (StatusCode::InputInvalidArgument, "INVALID_NUMBER"),
             InputError::TooDeep => (StatusCode::InputOverLimit, "TOO_DEEP"),
+            InputError::PathTooLong => (StatusCode::InputOverLimit, "PATH_TOO_LONG"),
             InputError::TooManyParts => (StatusCode::InputOverLimit, "TOO_MANY_PARTS"),
         };
         Self::new(code, reason, error.to_string())
@@ -194,9 +195,11 @@ impl From<&End> for Outcome {
                 "GUEST_TRAP",
                 format!("the model's code trapped ({trap}); its author must mend it"),
             ),
-            End::Panic(message) => {
-                Self::new(failed, "GUEST_TRAP", format!("the model's code panicked: {message}"))
-            }
+            End::Panic(_) => Self::new(
+                failed,
+                "GUEST_TRAP",
+                "the model's code panicked; the host's log has its message",
+            ),
             End::Exit(code) => Self::new(
                 failed,
                 "GUEST_TRAP",
@@ -235,6 +238,14 @@ impl From<&End> for Outcome {
                 "OUTPUT_LIMIT",
                 format!(
                     "the outputs exceed {output_bytes_max} bytes; raise ringfence.max_output_bytes"
+                ),
+            ),
+            End::HostcallLimit { hostcall_bytes_max } => Self::new(
+                exhausted,
+                "MEMORY_LIMIT",
+                format!(
+                    "the model handed the host more than {hostcall_bytes_max} bytes at once; \
+                     its author must split it"
                 ),
             ),
             End::Cancelled => Self::new(failed, "CANCELLED", "the client ended the call"),

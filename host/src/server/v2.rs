@@ -12,8 +12,8 @@ use crate::proto::clarifai::api::v2_server::V2;
 use crate::telemetry::request_id;
 use futures_util::{Stream, StreamExt};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -39,6 +39,7 @@ impl Service {
             deadline: timeout::deadline_of(request.metadata()),
             started_at: Instant::now(),
             authorization: authorization(request),
+            model: OnceLock::new(),
             completed: AtomicBool::new(false),
         }
     }

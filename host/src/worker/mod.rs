@@ -7,8 +7,10 @@
 use crate::call::{Deadline, Event, Function, Request};
 use crate::limits::Limits;
 use crate::package::Package;
-use crate::sandbox::{AdmitError, Calling, Program, Requests, Runtime, SendError};
+use crate::sandbox::{Calling, Program, Requests, Runtime};
 use std::sync::Arc;
+
+pub use crate::sandbox::{AdmitError, SendError};
 
 /// One replica of a version.
 #[derive(Debug)]

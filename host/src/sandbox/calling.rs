@@ -1,0 +1,104 @@
+//! The caller's side of a call in progress: messages in, events out.
+//!
+//! Owns what happens to outputs that nobody reads: they are held, and charged
+//! to the version, no longer than a little beyond the call's deadline.
+
+use super::account::{Account, OverLimit};
+use super::size;
+use super::streams::{Received, Sent};
+use crate::call::{Deadline, End, Event, Holder, Phase, Receipt, Request, Verdict};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
+
+/// Time after the deadline in which a client may still read what there is.
+const DELIVERY_GRACE: Duration = Duration::from_secs(2);
+
+/// A call in progress. Dropping it stops the guest.
+#[derive(Debug)]
+pub struct Calling {
+    events: Events,
+    give_up_at: Instant,
+    _stop: DropGuard,
+}
+
+/// The way of a call's messages to its guest.
+#[derive(Debug)]
+pub struct Requests {
+    pub(super) sender: mpsc::Sender<Received>,
+    pub(super) account: Account,
+}
+
+/// Why a message did not reach the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The call is over; its events say how it ended.
+    #[error("the call is over")]
+    Over,
+    /// Holding the message would exceed `cpu_memory`.
+    #[error(transparent)]
+    Memory(#[from] OverLimit),
+}
+
+/// Events that wait for the client. Both sides hold it, so that the guest's side
+/// can throw them away when the client does not come for them.
+#[derive(Debug, Clone)]
+pub(super) struct Events(Arc<Mutex<mpsc::Receiver<Sent>>>);
+
+impl Events {
+    pub(super) fn new(events: mpsc::Receiver<Sent>) -> Self {
+        Self(Arc::new(Mutex::new(events)))
+    }
+
+    /// Throws away what waits, and releases its charges.
+    pub(super) fn discard(&self) {
+        let mut events = self.lock();
+        events.close();
+        while events.try_recv().is_ok() {}
+    }
+
+    async fn next(&self) -> Option<Sent> {
+        poll_fn(|context| self.lock().poll_recv(context)).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, mpsc::Receiver<Sent>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// When the outputs of a call are given up.
+pub(super) fn give_up_at(deadline: Deadline) -> Instant {
+    deadline.instant() + DELIVERY_GRACE
+}
+
+impl Calling {
+    pub(super) fn new(events: Events, deadline: Deadline, stop: DropGuard) -> Self {
+        Self { events, give_up_at: give_up_at(deadline), _stop: stop }
+    }
+
+    /// The next event; nothing after the end.
+    ///
+    /// Ends a call whose guest's executor does not answer in time: this waits
+    /// on another runtime, so guests cannot starve it.
+    pub async fn next(&mut self) -> Option<Event> {
+        let next = tokio::time::timeout_at(self.give_up_at.into(), self.events.next());
+        let late = |end| Verdict { end, phase: Phase::Call, receipt: Receipt::default() };
+        match next.await {
+            // From here on the message is the server's.
+            Ok(Some(Sent { event, .. })) => Some(event),
+            Ok(None) if Instant::now() < self.give_up_at => None,
+            Ok(None) | Err(_) => Some(Event::End(late(End::DeadlinePassed))),
+        }
+    }
+}
+
+impl Requests {
+    /// Sends a message to the guest and waits while the guest is slow.
+    pub async fn send(&self, request: Request) -> Result<(), SendError> {
+        let bytes = size::of_request(&request);
+        let _charge = self.account.charge(Holder::Message, bytes)?;
+        self.sender.send(Received { request, _charge }).await.map_err(|_| SendError::Over)
+    }
+}
