@@ -91,7 +91,7 @@ pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
-    /// Where tokens and versions are kept
+    /// Where tokens are kept
     #[arg(long, default_value = "./ringfence-data", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
     /// Ask for no PAT: whoever reaches the host is the user `local`
@@ -135,7 +135,7 @@ pub(crate) struct CallArgs {
     /// A file with an image, audio, a video or text; one of each kind
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
-    /// A URL that the host fetches; KIND is image, audio, video or text, needed where the path does not tell
+    /// A URL in place of bytes, for hosts that fetch; this one does not. KIND is image, audio, video or text, needed where the path does not tell
     #[arg(long, value_name = "[KIND=]URL")]
     pub(crate) url: Vec<String>,
     #[command(flatten)]

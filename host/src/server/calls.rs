@@ -30,6 +30,8 @@ pub(crate) struct CallContext {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) started_at: Instant,
     pub(crate) authorization: Option<String>,
+    /// The first number of the version of the Clarifai SDK that calls.
+    pub(crate) client_major: Option<u32>,
     /// The model's name, once the request has told it.
     pub(crate) model: OnceLock<String>,
     pub(crate) completed: AtomicBool,
@@ -72,7 +74,7 @@ impl CallContext {
             return Err(Outcome::new(unsupported, "NO_TYPED_METHODS", text));
         }
         let selection = Selection::from(parsed.output_config.take());
-        let lease = self.lease(&caller, &target).await?;
+        let lease = self.lease(&caller, &target).await.map_err(|e| self.busy(e))?;
 
         let refused: Vec<Option<Outcome>> =
             parsed.inputs.iter().map(|input| input.as_ref().err().map(Outcome::from)).collect();
@@ -131,7 +133,7 @@ impl CallContext {
                 let mut parsed = request::parse(request)?;
                 let selection = Selection::from(parsed.output_config.take());
                 let request = single(parsed)?;
-                let lease = self.lease(&caller, &target).await?;
+                let lease = self.lease(&caller, &target).await.map_err(|e| self.busy(e))?;
                 let (inputs, outputs) = lease.call(Function::Generate);
                 sent(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, selection))
@@ -194,6 +196,18 @@ impl CallContext {
         let _ = self.model.set(target.name.to_string());
         let version = target.version.as_deref();
         self.app.deployments.lease(caller, &target.name, version, self.deadline).await
+    }
+
+    /// Clients before version 12 do not know the code of a busy model, and
+    /// raise; they do wait and try again when they are throttled.
+    fn busy(&self, error: LeaseError) -> Outcome {
+        let outcome = Outcome::from(error);
+        match (error, self.client_major) {
+            (LeaseError::Busy, Some(..12)) => {
+                Outcome { code: StatusCode::ConnThrottled, ..outcome }
+            }
+            _ => outcome,
+        }
     }
 
     fn output(

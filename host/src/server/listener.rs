@@ -1,20 +1,23 @@
 //! Accepting connections, serving them, and letting them end.
 
 use super::App;
+use super::gate::gate;
 use super::remap::remap;
 use super::v2::Service;
 use crate::proto::clarifai::api::v2_server::V2Server;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
@@ -27,8 +30,8 @@ pub struct Options {
     pub streams_per_connection_max: u32,
     /// Bytes of one message of a client.
     pub message_bytes_max: usize,
-    /// Time that a new connection may stay silent.
-    pub first_byte_timeout: Duration,
+    /// Time in which a new connection has to say that it speaks HTTP/2.
+    pub preface_timeout: Duration,
     /// Time that calls may go on after the host was told to stop.
     pub drain_timeout: Duration,
     /// Whether clients may ask what the services look like.
@@ -41,7 +44,7 @@ impl Default for Options {
             connections_max: 1024,
             streams_per_connection_max: 256,
             message_bytes_max: 16 << 20,
-            first_byte_timeout: Duration::from_secs(10),
+            preface_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
             reflection: false,
         }
@@ -55,6 +58,9 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
+/// Bytes of the connection preface: RFC 9113, section 3.4.
+const PREFACE_BYTES: usize = 24;
+
 /// Window of one stream, and of all streams of a connection together: what a
 /// client may send before the host has looked at it.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -67,7 +73,7 @@ pub async fn run(
     options: Options,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let routes = routes(app, &options).await?;
+    let routes = routes(app.clone(), &options).await?;
     let connections = Arc::new(Semaphore::new(options.connections_max));
     let tasks = TaskTracker::new();
     let draining = CancellationToken::new();
@@ -87,6 +93,7 @@ pub async fn run(
             Ok((stream, _)) => {
                 let connection = connection(
                     stream,
+                    app.clone(),
                     routes.clone(),
                     options.clone(),
                     draining.clone(),
@@ -134,6 +141,7 @@ async fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
 
 async fn connection(
     stream: TcpStream,
+    app: Arc<App>,
     routes: Routes,
     options: Options,
     draining: CancellationToken,
@@ -143,12 +151,12 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let mut first_byte = [0];
-    let spoken = stream.peek(&mut first_byte);
-    match tokio::time::timeout(options.first_byte_timeout, spoken).await {
-        Ok(Ok(1..)) => {}
-        Ok(Ok(0) | Err(_)) | Err(_) => return,
-    }
+    let spoken = tokio::select! {
+        biased;
+        () = draining.cancelled() => return,
+        spoken = tokio::time::timeout(options.preface_timeout, preface(stream)) => spoken,
+    };
+    let Ok(Ok(spoken)) = spoken else { return };
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
@@ -159,9 +167,10 @@ async fn connection(
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_INTERVAL);
-    let routes = ServiceExt::<http::Request<Incoming>>::map_response(routes, remap);
+    let routes = ServiceExt::<http::Request<Body>>::map_response(routes, remap);
+    let routes = routes.map_request(move |request| gate(&app, request));
     let service = TowerToHyperService::new(routes);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let serving = builder.serve_connection(TokioIo::new(spoken), service);
     tokio::pin!(serving);
     let mut told = false;
     loop {
@@ -180,4 +189,14 @@ async fn connection(
             }
         }
     }
+}
+
+/// Waits for the bytes that every HTTP/2 connection begins with, and gives the
+/// connection back as it was before them. The HTTP library would wait for them
+/// without end.
+async fn preface(stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin> {
+    let mut preface = [0; PREFACE_BYTES];
+    let (mut reader, writer) = stream.into_split();
+    reader.read_exact(&mut preface).await?;
+    Ok(tokio::io::join(io::Cursor::new(preface).chain(reader), writer))
 }

@@ -5,6 +5,8 @@
 
 mod listener;
 
+mod gate;
+
 mod v2;
 
 mod calls;

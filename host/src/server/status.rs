@@ -88,6 +88,7 @@ fn description(code: StatusCode) -> &'static str {
         StatusCode::MixedStatus => "Some inputs failed",
         StatusCode::Failure => "Failure",
         StatusCode::ConnKeyInvalid => "The token is missing or not valid",
+        StatusCode::ConnThrottled => "Too many calls at a time",
         StatusCode::ConnDoesNotExist => "Does not exist",
         StatusCode::ModelDoesNotExist => "Model does not exist",
         StatusCode::ModelTrained => "Model is ready",

@@ -39,6 +39,7 @@ impl Service {
             deadline: timeout::deadline_of(request.metadata()),
             started_at: Instant::now(),
             authorization: authorization(request),
+            client_major: client_major(request),
             model: OnceLock::new(),
             completed: AtomicBool::new(false),
         }
@@ -48,6 +49,12 @@ impl Service {
 fn authorization<T>(request: &Request<T>) -> Option<String> {
     let value = request.metadata().get("authorization")?;
     value.to_str().ok().map(str::to_owned)
+}
+
+/// The SDK says its version where it gives its requests a name.
+fn client_major<T>(request: &Request<T>) -> Option<u32> {
+    let prefix = request.metadata().get("x-clarifai-request-id-prefix")?.to_str().ok()?;
+    prefix.strip_prefix("sdk-python-")?.split('.').next()?.parse().ok()
 }
 
 /// The answer's status and, if there is one, its content.
