@@ -2,7 +2,8 @@
 //!
 //! Prints medians and ratios; nothing is asserted, because the numbers belong
 //! to the machine they are taken on. `SECONDS` sets the time of each figure; a word
-//! chooses one part: `calls`, `sandboxes` or `digits`.
+//! chooses one part: `calls`, `sandboxes`, `scribe`
+//! or `digits`.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 mod bare;
 
-const TEXT: &str = "thirty-two bytes of text, no more";
+const TEXT: &str = "thirty-two bytes of text no more";
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(bare::WORD) {
@@ -42,6 +43,9 @@ fn main() {
         }
         if wanted("sandboxes") {
             sandboxes(time).await;
+        }
+        if wanted("scribe") {
+            scribe().await;
         }
         if wanted("digits") {
             digits(time).await;
@@ -170,6 +174,35 @@ async fn digits(time: Duration) {
     }
     let host = Host::serve(&[guests::ECHO, guests::DIGITS, guests::SCRIBE]);
     println!("idle host with echo, digits, scribe: {} MiB", host.resident_bytes() >> 20);
+}
+
+/// What the cache of `scribe` is worth: a late token against an early one.
+async fn scribe() {
+    /// How many calls, and how many tokens on both sides of the one asked for.
+    const CALLS: u64 = 10;
+    const AROUND: usize = 5;
+    println!("scribe, 220 tokens a call");
+    let host = Host::serve(&[guests::SCRIBE]);
+    let client = Client::connect(host.base(), &host.pat()).await;
+    let (mut early, mut late) = (Times::default(), Times::default());
+    for seed in 0..CALLS {
+        let asked = params(
+            request("scribe", vec![text_input("It was not in her power to ")]),
+            json!({ "max_tokens": 220, "seed": seed }),
+        );
+        let mut answers = client.generate(asked).await;
+        let mut times = Vec::new();
+        let mut last = Instant::now();
+        while answers.message().await.unwrap().is_some() {
+            times.push(last.elapsed());
+            last = Instant::now();
+        }
+        early.0.extend(&times[20 - AROUND..20 + AROUND]);
+        late.0.extend(&times[200 - AROUND..200 + AROUND]);
+    }
+    early.print("around token 20");
+    late.print("around token 200");
+    println!("  token 200 ÷ token 20 at the median: {:.2}", ratio(late.median(), early.median()));
 }
 
 /// Calls a server for a while from several connections.

@@ -10,6 +10,7 @@ use ringfence_tests::{
 };
 use serde_json::json;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -38,7 +39,7 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
         macro_rules! run {
             ($name:ident) => {
                 // One guest's surprise must not hide another's.
-                let asserted = AssertUnwindSafe($name(&client)).catch_unwind().await;
+                let asserted = guarded($name, &client).await;
                 if asserted.is_err() {
                     surprises.push(stringify!($name));
                 }
@@ -55,6 +56,18 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
     let log = host.log();
     assert!(!log.contains("HOST_BUG") && !log.contains("the host failed"), "{log}");
     assert!(!log.contains("thread 'server' panicked"), "{log}");
+}
+
+/// A guest's test, with a panic as its outcome. A function of its own, because
+/// all these futures together are too large for one stack frame.
+fn guarded<'a, F>(
+    test: impl FnOnce(&'a Client) -> F,
+    client: &'a Client,
+) -> Pin<Box<dyn Future<Output = std::thread::Result<()>> + 'a>>
+where
+    F: Future<Output = ()> + 'a,
+{
+    Box::pin(AssertUnwindSafe(test(client)).catch_unwind())
 }
 
 fn guest_folder(name: &str) -> &'static str {

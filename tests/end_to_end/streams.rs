@@ -23,9 +23,10 @@ fn asleep() -> PostModelOutputsRequest {
     request("sleeper", vec![text_input("z")])
 }
 
-fn one_place_for_an_hour(guest: &str) -> Variant {
+/// A call of it ends after an hour, and only one runs at a time.
+fn sleeper_with_one_place() -> Variant {
     let change = ("call_timeout: 2s", "call_timeout: 1h\n  max_concurrency: 1");
-    Variant::of(guest, &[change])
+    Variant::of(guests::SLEEPER, &[change])
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn generate_yields_pieces_that_join_to_the_text() {
 /// the second never sees the first.
 #[test]
 fn the_first_output_leaves_before_the_last_exists() {
-    let variant = one_place_for_an_hour(guests::SLEEPER);
+    let variant = sleeper_with_one_place();
     let host = Host::serve(&[variant.path()]);
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
@@ -109,7 +110,7 @@ fn a_bad_message_ends_the_stream_with_its_reason() {
 /// `sleeper` holds the only place for an hour if nobody stops it.
 #[test]
 fn a_client_that_leaves_frees_its_place() {
-    let variant = one_place_for_an_hour(guests::SLEEPER);
+    let variant = sleeper_with_one_place();
     let host = Host::serve(&[variant.path()]);
     block_on(async {
         for round in 0..8 {

@@ -46,9 +46,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         };
         let (app, sandboxes) = start(auth, &args.data_dir, &args.model).await?;
 
+        // Whoever is told that the host is ready may stop it at once.
+        let stop = told_to_stop()?;
         greet(args, address, &app)?;
         let options = Options { reflection: args.reflection, ..Options::default() };
-        server::run(listener, app, options, told_to_stop()?).await?;
+        server::run(listener, app, options, stop).await?;
         if tokio::time::timeout(SANDBOXES_DRAIN, sandboxes.drain()).await.is_err() {
             tracing::warn!("a guest still ran at the end of the drain");
         }

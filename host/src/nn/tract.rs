@@ -224,3 +224,7 @@ fn short(error: &TractError) -> String {
     crate::text::cut(&mut text, 512);
     text
 }
+
+#[cfg(test)]
+#[path = "tract_tests.rs"]
+mod tests;
