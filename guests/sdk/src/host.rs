@@ -183,6 +183,6 @@ mod stand_in {
     }
 
     fn outside() -> Error {
-        Error::unsupported("this works only inside Ringfence; try `ringfence test`")
+        Error::unsupported("this works only inside Ringfence; try `ringfence serve --model`")
     }
 }

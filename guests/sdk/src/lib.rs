@@ -39,7 +39,7 @@
 //! `cargo test` on the machine that builds a model works: the log goes to
 //! standard error, assets are read from the folder `1` of the current
 //! directory, where cargo runs a package's tests, and graphs answer
-//! `unsupported`; `ringfence test` is the place to try those.
+//! `unsupported`; `ringfence serve --model` is the place to try those.
 
 #![deny(missing_docs)]
 

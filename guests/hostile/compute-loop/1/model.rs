@@ -1,8 +1,6 @@
 //! Computes without end: hardly any fuel, all of it engine work.
 //!
-//! Expected: WALL_DEADLINE, with the CPU time of the engine charged to this
-//! replica, so that its neighbours keep theirs; FUEL_EXHAUSTED where calls of the
-//! host cost fuel.
+//! Expected: WALL_DEADLINE; FUEL_EXHAUSTED where calls of the host cost fuel.
 
 use ringfence_guest::{Error, Input, Model, Output, Params, Tensor, graph};
 

@@ -1,8 +1,8 @@
 //! Returns one result less than there are inputs, or with the parameter
 //! `more` one more, through the raw bindings, because the guest crate counts.
 //!
-//! Expected: GUEST_ERROR, code failed, for the whole call; no input gets
-//! another one's output.
+//! Expected: GUEST_TRAP for the whole call, since the world's contract is broken;
+//! no input gets another one's output.
 
 use ringfence_guest::raw::exports::ringfence::model::runner;
 use ringfence_guest::raw::ringfence::model::{streams, types};
