@@ -39,11 +39,6 @@ impl Deadline {
     pub fn instant(self) -> Instant {
         self.0
     }
-
-    /// Whether it has passed.
-    pub fn has_passed(self) -> bool {
-        Instant::now() >= self.0
-    }
 }
 
 /// A label with a score.

@@ -194,11 +194,6 @@ impl Lease {
     pub fn call(self, function: Function) -> (Inputs, Outputs) {
         self.deployment.worker.call(function, self.deadline, self.permit)
     }
-
-    /// When the call must have ended.
-    pub fn deadline(&self) -> Deadline {
-        self.deadline
-    }
 }
 
 /// A place in the queue.

@@ -134,3 +134,65 @@ impl ResourceLimiter for Limiter {
         self.memories_max
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(account: &Account, limits: &Limits) -> Limiter {
+        Limiter::new(account, limits).unwrap()
+    }
+
+    #[test]
+    fn memories_together_have_a_limit_and_a_failed_growth_is_given_back() {
+        let account = Account::new(100);
+        let mut limiter = limiter(&account, &Limits::default());
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        assert!(!limiter.memory_growing(0, 60, None).unwrap());
+        assert_eq!(limiter.denied().unwrap().holder, Holder::Memory);
+        limiter.forget_denied();
+        assert_eq!(limiter.denied(), None);
+
+        assert!(limiter.memory_growing(60, 100, None).unwrap());
+        limiter.memory_grow_failed(wasmtime::Error::msg("no address space")).unwrap();
+        assert_eq!((account.bytes(), limiter.memory_bytes_peak()), (60, 100));
+    }
+
+    #[test]
+    fn what_a_module_forbids_itself_is_no_limit_of_the_host() {
+        let mut limiter = limiter(&Account::new(100), &Limits::default());
+        assert!(!limiter.memory_growing(0, 50, Some(40)).unwrap());
+        assert!(!limiter.table_growing(0, 50, Some(40)).unwrap());
+        assert_eq!(limiter.denied(), None);
+    }
+
+    #[test]
+    fn tables_together_have_a_limit() {
+        let limits = Limits { table_elements_max: 10, ..Limits::default() };
+        let account = Account::new(1 << 20);
+        let mut limiter = limiter(&account, &limits);
+        assert!(limiter.table_growing(0, 6, None).unwrap());
+        assert!(!limiter.table_growing(0, 5, None).unwrap());
+        assert_eq!(limiter.denied().unwrap().holder, Holder::Table);
+        assert!(limiter.table_growing(6, 10, None).unwrap());
+        assert_eq!(account.bytes_of(Holder::Table), 10 * TABLE_ELEMENT_BYTES);
+        drop(limiter);
+        assert_eq!(account.bytes(), 0);
+    }
+
+    #[test]
+    fn tables_are_charged_to_the_version() {
+        let account = Account::new(3 * TABLE_ELEMENT_BYTES);
+        let mut limiter = limiter(&account, &Limits::default());
+        assert!(limiter.table_growing(0, 3, None).unwrap());
+        assert!(!limiter.table_growing(3, 4, None).unwrap());
+    }
+
+    #[test]
+    fn wasmtime_is_told_how_many_of_each_there_may_be() {
+        let limits =
+            Limits { memories_max: 1, tables_max: 2, instances_max: 3, ..Limits::default() };
+        let limiter = limiter(&Account::new(100), &limits);
+        assert_eq!((limiter.memories(), limiter.tables(), limiter.instances()), (1, 2, 3));
+    }
+}

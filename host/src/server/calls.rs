@@ -5,6 +5,7 @@
 //! error. Dropping a response stops the guest, whenever that happens.
 
 use super::App;
+use super::answering::{Answering, Responses};
 use super::names;
 use super::request::{self, Parsed};
 use super::response::{self, Selection};
@@ -15,12 +16,14 @@ use crate::deploy::{Lease, LeaseError};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
-use crate::worker::{Inputs, Outputs, SendError};
+use crate::worker::SendError;
 use futures_util::{Stream, StreamExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
-use tokio::sync::oneshot;
+use std::time::{Duration, Instant};
+
+/// Time in which a stream has to say what it calls.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One call on its way, from its first message to its answer.
 pub(crate) struct CallContext {
@@ -158,10 +161,14 @@ impl CallContext {
         let start = async move {
             let started = async {
                 let caller = self.app.auth.caller(self.authorization.as_deref())?;
-                let first = match requests.next().await {
-                    Some(Ok(first)) => first,
-                    Some(Err(status)) => return Err(unreadable(&status)),
-                    None => {
+                let deadline = Deadline::after(FIRST_MESSAGE_TIMEOUT);
+                let deadline = self.deadline.map_or(deadline, |asked| asked.min(deadline));
+                let first = tokio::time::timeout_at(deadline.instant().into(), requests.next());
+                let first = match first.await {
+                    Ok(Some(Ok(first))) => first,
+                    Ok(Some(Err(status))) => return Err(unreadable(&status)),
+                    Err(_) => return Err(LeaseError::DeadlinePassed.into()),
+                    Ok(None) => {
                         return Err(Outcome::bad_request(
                             "the stream has no message; send at least one",
                         ));
@@ -174,16 +181,7 @@ impl CallContext {
                 let lease = self.lease(&caller, &target).await.map_err(not_retried)?;
                 let (inputs, outputs) = lease.call(Function::Stream);
                 sent(inputs.send(first).await)?;
-                let (failed, failure) = oneshot::channel();
-                let mut answering = Answering::new(outputs, selection);
-                answering.failure = Some(failure);
-                answering.feeder = Some(AbortOnDrop(tokio::spawn(async move {
-                    if let Err(outcome) = feed(inputs, requests).await {
-                        // The stream of answers may be over already.
-                        let _ = failed.send(outcome);
-                    }
-                })));
-                Ok(answering)
+                Ok(Answering::new(outputs, selection).fed_by(inputs, requests))
             };
             let started = started.await;
             Responses::new(self, started)
@@ -210,7 +208,7 @@ impl CallContext {
         }
     }
 
-    fn output(
+    pub(super) fn output(
         &self,
         result: Result<Output, Outcome>,
         id: String,
@@ -229,24 +227,24 @@ impl CallContext {
     }
 
     /// A response of nothing but an outcome.
-    fn refusal(&self, outcome: &Outcome) -> api::MultiOutputResponse {
+    pub(super) fn refusal(&self, outcome: &Outcome) -> api::MultiOutputResponse {
         let status = Some(outcome.status(&self.req_id));
         api::MultiOutputResponse { status, outputs: Vec::new() }
     }
 
-    fn lost(&self) -> Outcome {
+    pub(super) fn lost(&self) -> Outcome {
         tracing::error!(req_id = %self.req_id, "a call ended without a verdict");
         Outcome::host_bug()
     }
 
-    fn note_bug(&self, end: &End) {
+    pub(super) fn note_bug(&self, end: &End) {
         if let End::HostBug(text) = end {
             tracing::error!(req_id = %self.req_id, %text, "the host failed in a call");
         }
     }
 
     /// The one log line of a call.
-    fn completed(&self, outcome: &Outcome, receipt: Receipt) {
+    pub(super) fn completed(&self, outcome: &Outcome, receipt: Receipt) {
         self.completed.store(true, Ordering::Relaxed);
         tracing::info!(
             target: "call",
@@ -272,128 +270,9 @@ impl Drop for CallContext {
     }
 }
 
-/// Answers being read from a guest.
-struct Answering {
-    outputs: Outputs,
-    selection: Selection,
-    /// Why no more messages can be fed, once that is so.
-    failure: Option<oneshot::Receiver<Outcome>>,
-    feeder: Option<AbortOnDrop>,
-    sent_any: bool,
-}
-
-impl Answering {
-    fn new(outputs: Outputs, selection: Selection) -> Self {
-        Self { outputs, selection, failure: None, feeder: None, sent_any: false }
-    }
-
-    /// The next event. Answers to good messages come before the failure of a
-    /// bad one, which ends the guest's messages and so the guest.
-    async fn next(&mut self) -> Option<Event> {
-        self.outputs.next().await
-    }
-
-    /// Why the client's messages could not all be read, if that is so.
-    fn failure(&mut self) -> Option<Outcome> {
-        self.failure.as_mut()?.try_recv().ok()
-    }
-}
-
-/// A stream of responses that knows how it must end.
-struct Responses {
-    context: CallContext,
-    state: Result<Answering, Outcome>,
-    over: bool,
-}
-
-impl Responses {
-    fn new(context: CallContext, state: Result<Answering, Outcome>) -> Self {
-        Self { context, state, over: false }
-    }
-
-    fn into_stream(self) -> impl Stream<Item = api::MultiOutputResponse> + Send {
-        futures_util::stream::unfold(self, |mut responses| async move {
-            let response = responses.next().await?;
-            Some((response, responses))
-        })
-    }
-
-    async fn next(&mut self) -> Option<api::MultiOutputResponse> {
-        if self.over {
-            return None;
-        }
-        let answering = match &mut self.state {
-            Ok(answering) => answering,
-            Err(outcome) => {
-                let outcome = outcome.clone();
-                return Some(self.end(&outcome, Receipt::default()));
-            }
-        };
-        match answering.next().await {
-            Some(Event::Output(output)) => {
-                answering.sent_any = true;
-                let output = self.context.output(Ok(output), String::new(), &answering.selection);
-                let status = Some(Outcome::success().status(&self.context.req_id));
-                Some(api::MultiOutputResponse { status, outputs: vec![output] })
-            }
-            Some(Event::InputFailed(error)) => {
-                let outcome = Outcome::from(&error);
-                Some(self.end(&outcome, Receipt::default()))
-            }
-            Some(Event::End(verdict)) => {
-                self.context.note_bug(&verdict.end);
-                let outcome = answering.failure().unwrap_or_else(|| Outcome::from(&verdict));
-                if outcome.is_success() && answering.sent_any {
-                    self.over = true;
-                    self.context.completed(&outcome, verdict.receipt);
-                    return None;
-                }
-                Some(self.end(&outcome, verdict.receipt))
-            }
-            None => {
-                let outcome = self.context.lost();
-                Some(self.end(&outcome, Receipt::default()))
-            }
-        }
-    }
-
-    fn end(&mut self, outcome: &Outcome, receipt: Receipt) -> api::MultiOutputResponse {
-        self.over = true;
-        self.context.completed(outcome, receipt);
-        let mut response = self.context.refusal(outcome);
-        if outcome.is_success() {
-            // A guest that sent nothing has answered all the same.
-            let output = api::Output { status: response.status.clone(), ..Default::default() };
-            response.outputs.push(output);
-        }
-        response
-    }
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Brings the client's further messages to the guest.
-async fn feed<S>(inputs: Inputs, mut requests: S) -> Result<(), Outcome>
-where
-    S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>> + Unpin,
-{
-    while let Some(message) = requests.next().await {
-        let message = message.map_err(|status| unreadable(&status))?;
-        let request = single(request::parse(message)?)?;
-        sent(inputs.send(request).await)?;
-    }
-    Ok(())
-}
-
 /// A message that comes too late is no failure: the guest's own end, which is
 /// on its way, says more.
-fn sent(sent: Result<(), SendError>) -> Result<(), Outcome> {
+pub(super) fn sent(sent: Result<(), SendError>) -> Result<(), Outcome> {
     match sent {
         Ok(()) | Err(SendError::Over) => Ok(()),
         Err(error @ SendError::Memory(_)) => Err(error.into()),
@@ -414,7 +293,7 @@ fn target(
 }
 
 /// The only input of a request of `generate` or `stream`.
-fn single(mut parsed: Parsed) -> Result<Request, Outcome> {
+pub(super) fn single(mut parsed: Parsed) -> Result<Request, Outcome> {
     match parsed.inputs.as_slice() {
         [Ok(_)] => Ok(parsed.request()),
         [Err(error)] => Err(Outcome::from(error)),
@@ -440,7 +319,7 @@ fn of_batch(results: &[Result<Output, Outcome>]) -> Outcome {
     }
 }
 
-fn unreadable(status: &tonic::Status) -> Outcome {
+pub(super) fn unreadable(status: &tonic::Status) -> Outcome {
     Outcome::bad_request(format!("a message cannot be read: {}", status.message()))
 }
 

@@ -200,3 +200,85 @@ async fn preface(stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + 
     reader.read_exact(&mut preface).await?;
     Ok(tokio::io::join(io::Cursor::new(preface).chain(reader), writer))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Auth;
+    use crate::deploy::Deployments;
+    use std::net::SocketAddr;
+    use tokio::io::AsyncWriteExt;
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    /// Long enough for anything that is going to happen.
+    const BOUND: Duration = Duration::from_secs(20);
+
+    /// How an HTTP/2 connection begins, and a frame of settings without any.
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    struct Running {
+        address: SocketAddr,
+        stop: oneshot::Sender<()>,
+        served: JoinHandle<anyhow::Result<()>>,
+    }
+
+    async fn start(options: Options) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let app =
+            App { auth: Auth::none(), deployments: Deployments::default(), default_model: None };
+        let served = tokio::spawn(run(listener, Arc::new(app), options, async {
+            let _ = stopped.await;
+        }));
+        Running { address, stop, served }
+    }
+
+    /// Reads until there is something, or the end, which is nothing.
+    async fn read(stream: &mut TcpStream) -> usize {
+        let mut bytes = [0; 256];
+        tokio::time::timeout(BOUND, stream.read(&mut bytes)).await.unwrap().unwrap_or(0)
+    }
+
+    async fn greeted(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(HELLO).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_is_closed() {
+        let options = Options { preface_timeout: Duration::from_millis(50), ..Options::default() };
+        let running = start(options).await;
+        for said in [&b""[..], b"P", b"PRI * HTTP/2.0"] {
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            stream.write_all(said).await.unwrap();
+            assert_eq!(read(&mut stream).await, 0, "after {said:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_their_number_wait() {
+        let running = start(Options { connections_max: 1, ..Options::default() }).await;
+        let mut first = greeted(running.address).await;
+        assert!(read(&mut first).await > 0);
+        let mut second = greeted(running.address).await;
+        let early = tokio::time::timeout(Duration::from_millis(100), second.readable()).await;
+        assert!(early.is_err(), "the second was served beside the first");
+        drop(first);
+        assert!(read(&mut second).await > 0);
+    }
+
+    #[tokio::test]
+    async fn a_drain_ends_though_a_connection_stays() {
+        let options = Options { drain_timeout: Duration::from_millis(50), ..Options::default() };
+        let running = start(options).await;
+        let mut idle = greeted(running.address).await;
+        assert!(read(&mut idle).await > 0);
+        let silent = TcpStream::connect(running.address).await.unwrap();
+        running.stop.send(()).unwrap();
+        tokio::time::timeout(BOUND, running.served).await.unwrap().unwrap().unwrap();
+        drop((idle, silent));
+    }
+}

@@ -9,6 +9,7 @@ mod gate;
 
 mod v2;
 
+mod answering;
 mod calls;
 mod catalog;
 

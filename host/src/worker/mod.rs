@@ -63,11 +63,6 @@ impl Worker {
     pub fn limits(&self) -> &Limits {
         self.program.limits()
     }
-
-    /// Bytes that the version makes the host hold now.
-    pub fn memory_bytes(&self) -> u64 {
-        self.program.account().bytes()
-    }
 }
 
 impl Outputs {

@@ -1,0 +1,153 @@
+//! The streamed answers of one call, and the client's further messages.
+//!
+//! Owns what a stream of responses says last: it always says something, and the
+//! failure of a bad message comes after the answers to the good ones.
+
+use super::calls::{CallContext, sent, single, unreadable};
+use super::request;
+use super::response::Selection;
+use super::status::Outcome;
+use crate::call::{Event, Receipt};
+use crate::proto::clarifai::api;
+use crate::worker::{Inputs, Outputs};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::oneshot;
+
+/// Answers being read from a guest.
+pub(super) struct Answering {
+    outputs: Outputs,
+    selection: Selection,
+    /// Why no more messages can be fed, once that is so.
+    failure: Option<oneshot::Receiver<Outcome>>,
+    _feeder: Option<AbortOnDrop>,
+    sent_any: bool,
+}
+
+impl Answering {
+    pub(super) fn new(outputs: Outputs, selection: Selection) -> Self {
+        Self { outputs, selection, failure: None, _feeder: None, sent_any: false }
+    }
+
+    /// Brings the client's further messages to the guest, from a task that ends
+    /// with the answers.
+    pub(super) fn fed_by<S>(mut self, inputs: Inputs, requests: S) -> Self
+    where
+        S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>>
+            + Send
+            + Unpin
+            + 'static,
+    {
+        let (failed, failure) = oneshot::channel();
+        self.failure = Some(failure);
+        self._feeder = Some(AbortOnDrop(tokio::spawn(async move {
+            if let Err(outcome) = feed(inputs, requests).await {
+                // The stream of answers may be over already.
+                let _ = failed.send(outcome);
+            }
+        })));
+        self
+    }
+
+    /// The next event. Answers to good messages come before the failure of a
+    /// bad one, which ends the guest's messages and so the guest.
+    async fn next(&mut self) -> Option<Event> {
+        self.outputs.next().await
+    }
+
+    /// Why the client's messages could not all be read, if that is so.
+    fn failure(&mut self) -> Option<Outcome> {
+        self.failure.as_mut()?.try_recv().ok()
+    }
+}
+
+/// A stream of responses that knows how it must end.
+pub(super) struct Responses {
+    context: CallContext,
+    state: Result<Answering, Outcome>,
+    over: bool,
+}
+
+impl Responses {
+    pub(super) fn new(context: CallContext, state: Result<Answering, Outcome>) -> Self {
+        Self { context, state, over: false }
+    }
+
+    pub(super) fn into_stream(self) -> impl Stream<Item = api::MultiOutputResponse> + Send {
+        futures_util::stream::unfold(self, |mut responses| async move {
+            let response = responses.next().await?;
+            Some((response, responses))
+        })
+    }
+
+    async fn next(&mut self) -> Option<api::MultiOutputResponse> {
+        if self.over {
+            return None;
+        }
+        let answering = match &mut self.state {
+            Ok(answering) => answering,
+            Err(outcome) => {
+                let outcome = outcome.clone();
+                return Some(self.end(&outcome, Receipt::default()));
+            }
+        };
+        match answering.next().await {
+            Some(Event::Output(output)) => {
+                answering.sent_any = true;
+                let output = self.context.output(Ok(output), String::new(), &answering.selection);
+                let status = Some(Outcome::success().status(&self.context.req_id));
+                Some(api::MultiOutputResponse { status, outputs: vec![output] })
+            }
+            Some(Event::InputFailed(error)) => {
+                let outcome = Outcome::from(&error);
+                Some(self.end(&outcome, Receipt::default()))
+            }
+            Some(Event::End(verdict)) => {
+                self.context.note_bug(&verdict.end);
+                let outcome = answering.failure().unwrap_or_else(|| Outcome::from(&verdict));
+                if outcome.is_success() && answering.sent_any {
+                    self.over = true;
+                    self.context.completed(&outcome, verdict.receipt);
+                    return None;
+                }
+                Some(self.end(&outcome, verdict.receipt))
+            }
+            None => {
+                let outcome = self.context.lost();
+                Some(self.end(&outcome, Receipt::default()))
+            }
+        }
+    }
+
+    fn end(&mut self, outcome: &Outcome, receipt: Receipt) -> api::MultiOutputResponse {
+        self.over = true;
+        self.context.completed(outcome, receipt);
+        let mut response = self.context.refusal(outcome);
+        if outcome.is_success() {
+            // A guest that sent nothing has answered all the same.
+            let output = api::Output { status: response.status.clone(), ..Default::default() };
+            response.outputs.push(output);
+        }
+        response
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Brings the client's further messages to the guest.
+async fn feed<S>(inputs: Inputs, mut requests: S) -> Result<(), Outcome>
+where
+    S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>> + Unpin,
+{
+    while let Some(message) = requests.next().await {
+        let message = message.map_err(|status| unreadable(&status))?;
+        let request = single(request::parse(message)?)?;
+        sent(inputs.send(request).await)?;
+    }
+    Ok(())
+}
