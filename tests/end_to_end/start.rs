@@ -1,6 +1,6 @@
 //! What the host refuses at its start, and what it tells.
 
-use ringfence_tests::{Host, HostOptions, block_on, guests, refused_start};
+use ringfence_tests::{Host, HostOptions, Variant, block_on, guests, refused_start};
 use std::path::Path;
 use tempfile::TempDir;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -112,4 +112,25 @@ fn reflection_is_off_unless_asked_for() {
         ..HostOptions::default()
     };
     assert!(ask(&Host::start(with)));
+}
+
+#[test]
+fn a_source_that_is_newer_than_what_was_built_is_told() {
+    let variant = Variant::of(guests::ECHO, &[]);
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let source = std::fs::File::options().write(true).open(variant.folder().join("1/model.rs"));
+    source.unwrap().set_modified(later).unwrap();
+    let host = Host::serve(&[variant.path()]);
+    assert!(host.log().contains("newer than 1/model.wasm"), "{}", host.log());
+    let fresh = Variant::of(guests::ECHO, &[]);
+    let built = std::fs::File::options().write(true).open(fresh.folder().join("1/model.wasm"));
+    built.unwrap().set_modified(later).unwrap();
+    assert!(!Host::serve(&[fresh.path()]).log().contains("newer than"));
+}
+
+#[test]
+fn a_faulty_configuration_is_told_with_its_folder() {
+    let variant = Variant::of(guests::ECHO, &[("cpu_memory", "cpu_memoory")]);
+    let text = complaint(&["--listen", "127.0.0.1:0", "--model", variant.path()]);
+    assert!(text.contains(variant.path()) && text.contains("cpu_memory"), "{text}");
 }

@@ -126,6 +126,13 @@ impl Client {
         if status.code == StatusCode::Success as i32 {
             return Ok(());
         }
+        if status.code == StatusCode::ConnKeyInvalid as i32 && self.authorization.is_none() {
+            return Err(anyhow!(
+                "{what} at {} was refused, since no PAT was sent; export RINGFENCE_PAT or \
+                 CLARIFAI_PAT, or give --pat-file",
+                self.base
+            ));
+        }
         Err(anyhow!("{what} at {}: {}", self.base, describe(status)))
     }
 }

@@ -13,6 +13,10 @@ pub(super) fn run(args: &CallArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         let request = client.request(message);
         let response = client.rpc.post_model_outputs(request).await;
         let response = response.map_err(|status| client.failed(&what, &status))?.into_inner();
+        if let [_] = response.outputs.as_slice() {
+            // The only output says nothing that the whole does not.
+            client.check(&what, response.status.as_ref())?;
+        }
         let mut printer = Printer::new(global, Between::Line);
         for output in &response.outputs {
             printer.print(output)?;

@@ -81,7 +81,14 @@ pub(super) async fn start(
     let sandboxes = Runtime::start()?;
     let deployments = Deployments::default();
     for path in folders {
-        let package = folder::open(path, &scratch)?;
+        let package = folder::open(path, &scratch)
+            .with_context(|| format!("cannot serve {}", path.display()))?;
+        if is_stale(path) {
+            tracing::warn!(
+                folder = %path.display(),
+                "1/model.rs is newer than 1/model.wasm; `ringfence build` brings it up to date"
+            );
+        }
         for warning in &package.config.warnings {
             tracing::warn!(folder = %path.display(), "{warning}");
         }
@@ -99,6 +106,15 @@ pub(super) async fn start(
         _ => None,
     };
     Ok((Arc::new(App { auth, deployments, default_model }), sandboxes))
+}
+
+/// Whether the source has changed since it was built. No answer is no.
+fn is_stale(folder: &Path) -> bool {
+    let changed_at = |file: &str| folder.join(file).metadata()?.modified();
+    matches!(
+        (changed_at("1/model.rs"), changed_at("1/model.wasm")),
+        (Ok(source), Ok(built)) if source > built
+    )
 }
 
 /// Takes the address before anything that lasts is done.
