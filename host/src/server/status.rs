@@ -178,7 +178,11 @@ impl From<&Verdict> for Outcome {
         let mut outcome = Self::from(&verdict.end);
         if verdict.phase == Phase::Load && outcome.code != StatusCode::InternalServerIssue {
             outcome.text = format!("in load-model: {}", outcome.text);
-            outcome.code = StatusCode::ModelDeploymentFailed;
+            // A call that has waited for its place may have no time left to load;
+            // that says nothing against the model.
+            if outcome.code != StatusCode::RpcRequestTimeout {
+                outcome.code = StatusCode::ModelDeploymentFailed;
+            }
         }
         outcome
     }
