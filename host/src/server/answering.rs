@@ -40,21 +40,20 @@ impl Answering {
         let (failed, failure) = oneshot::channel();
         self.failure = Some(failure);
         self._feeder = Some(AbortOnDrop(tokio::spawn(async move {
-            if let Err(outcome) = feed(inputs, requests).await {
+            if let Err(outcome) = feed(&inputs, requests).await {
                 // The stream of answers may be over already.
                 let _ = failed.send(outcome);
             }
+            // Only now may the guest see the end of its messages, and end: what
+            // ended them has been told.
+            drop(inputs);
         })));
         self
     }
 
-    /// The next event. Answers to good messages come before the failure of a
-    /// bad one, which ends the guest's messages and so the guest.
-    async fn next(&mut self) -> Option<Event> {
-        self.outputs.next().await
-    }
-
-    /// Why the client's messages could not all be read, if that is so.
+    /// Why the client's messages could not all be read, if that is so. Asked at
+    /// the end: the answers to good messages come before the failure of a bad
+    /// one, which ends the guest's messages and so the guest.
     fn failure(&mut self) -> Option<Outcome> {
         self.failure.as_mut()?.try_recv().ok()
     }
@@ -90,7 +89,7 @@ impl Responses {
                 return Some(self.end(&outcome, Receipt::default()));
             }
         };
-        match answering.next().await {
+        match answering.outputs.next().await {
             Some(Event::Output(output)) => {
                 answering.sent_any = true;
                 let output = self.context.output(Ok(output), String::new(), &answering.selection);
@@ -140,7 +139,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// Brings the client's further messages to the guest.
-async fn feed<S>(inputs: Inputs, mut requests: S) -> Result<(), Outcome>
+async fn feed<S>(inputs: &Inputs, mut requests: S) -> Result<(), Outcome>
 where
     S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>> + Unpin,
 {

@@ -275,7 +275,7 @@ impl Drop for CallContext {
 pub(super) fn sent(sent: Result<(), SendError>) -> Result<(), Outcome> {
     match sent {
         Ok(()) | Err(SendError::Over) => Ok(()),
-        Err(error @ SendError::Memory(_)) => Err(error.into()),
+        Err(SendError::Memory(over)) => Err(over.into()),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::auth::AuthError;
 use crate::call::{End, GuestError, GuestErrorCode, Phase, Verdict};
 use crate::deploy::LeaseError;
 use crate::proto::clarifai::api::status::{Status, StatusCode};
-use crate::worker::SendError;
+use crate::worker::OverLimit;
 
 /// An outcome: the code, the reason and the sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,20 +128,13 @@ impl From<LeaseError> for Outcome {
     }
 }
 
-impl From<SendError> for Outcome {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::Over => Self::new(
-                StatusCode::ModelPredictionFailed,
-                "CALL_OVER",
-                "the model ended the call before it had read every message",
-            ),
-            SendError::Memory(over) => Self::new(
-                StatusCode::InternalResourceExhausted,
-                "MEMORY_LIMIT",
-                format!("{over}; raise cpu_memory or send less at a time"),
-            ),
-        }
+impl From<OverLimit> for Outcome {
+    fn from(over: OverLimit) -> Self {
+        Self::new(
+            StatusCode::InternalResourceExhausted,
+            "MEMORY_LIMIT",
+            format!("{over}; raise cpu_memory or send less at a time"),
+        )
     }
 }
 

@@ -10,7 +10,7 @@ use crate::package::Package;
 use crate::sandbox::{Calling, Program, Requests, Runtime};
 use std::sync::Arc;
 
-pub use crate::sandbox::{AdmitError, SendError};
+pub use crate::sandbox::{AdmitError, OverLimit, SendError};
 
 /// One replica of a version.
 #[derive(Debug)]
