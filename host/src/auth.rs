@@ -4,6 +4,7 @@
 //! metadata. Knows no models: what a caller may do is decided elsewhere.
 
 use crate::store::{Key, KeyedHash, Store, StoreError};
+use crate::text::hex;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -39,8 +40,7 @@ impl Token {
     pub fn generate() -> Result<Self, StoreError> {
         let mut bytes = [0; TOKEN_RANDOM_BYTES];
         getrandom::fill(&mut bytes).map_err(StoreError::Random)?;
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self(format!("{TOKEN_PREFIX}{digits}")))
+        Ok(Self(format!("{TOKEN_PREFIX}{}", hex(&bytes))))
     }
 
     /// The text, for the one who is meant to have it.

@@ -28,14 +28,5 @@ pub fn request_id() -> String {
         // but harmless one.
         tracing::error!("the system has no random numbers");
     }
-    hex(&bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    crate::text::hex(&bytes)
 }

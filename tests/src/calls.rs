@@ -1,10 +1,9 @@
 //! A client of the host's gRPC, in the words of a test.
 
-use prost_types::Struct;
-use prost_types::value::Kind;
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::status::{Status, StatusCode};
 use ringfence::proto::clarifai::api::v2_client::V2Client;
+use ringfence::proto::json;
 use tokio_stream::Stream;
 use tonic::transport::Channel;
 use tonic::{Request, Streaming};
@@ -156,8 +155,8 @@ pub fn params(
     mut request: api::PostModelOutputsRequest,
     params: serde_json::Value,
 ) -> api::PostModelOutputsRequest {
-    let Kind::StructValue(fields) = kind(params) else { panic!("parameters are an object") };
-    output_info(&mut request).params = Some(fields);
+    let serde_json::Value::Object(fields) = params else { panic!("parameters are an object") };
+    output_info(&mut request).params = Some(json::to_struct(fields));
     request
 }
 
@@ -178,25 +177,4 @@ fn output_info(request: &mut api::PostModelOutputsRequest) -> &mut api::OutputIn
         .get_or_insert_default()
         .output_info
         .get_or_insert_default()
-}
-
-fn kind(value: serde_json::Value) -> Kind {
-    match value {
-        serde_json::Value::Null => Kind::NullValue(0),
-        serde_json::Value::Bool(boolean) => Kind::BoolValue(boolean),
-        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
-        serde_json::Value::String(text) => Kind::StringValue(text),
-        serde_json::Value::Array(values) => Kind::ListValue(prost_types::ListValue {
-            values: values
-                .into_iter()
-                .map(|v| prost_types::Value { kind: Some(kind(v)) })
-                .collect(),
-        }),
-        serde_json::Value::Object(fields) => Kind::StructValue(Struct {
-            fields: fields
-                .into_iter()
-                .map(|(key, v)| (key, prost_types::Value { kind: Some(kind(v)) }))
-                .collect(),
-        }),
-    }
 }

@@ -194,7 +194,7 @@ fn report(error: &anyhow::Error) {
     let mut stderr = io::stderr().lock();
     let mut word = "error";
     for cause in error.chain() {
-        let _ = writeln!(stderr, "{word}: {}", render::printable(&cause.to_string()));
+        let _ = writeln!(stderr, "{word}: {}", crate::text::printable(&cause.to_string()));
         word = "  because";
     }
 }

@@ -7,6 +7,7 @@ use super::GlobalArgs;
 use super::client::describe;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::{Concept, Data, Frame, Image, Output, Region};
+use crate::text::printable;
 use std::io::{self, IsTerminal, Stdout, Write};
 
 mod json;
@@ -96,13 +97,6 @@ impl<W: Write> Printer<W> {
     fn shown(&self, text: &str) -> String {
         if self.terminal { printable(text) } else { text.to_owned() }
     }
-}
-
-/// The text with every control character but line ends and tabs made visible.
-pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c })
-        .collect()
 }
 
 /// The text, when there is nothing else.

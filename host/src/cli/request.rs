@@ -9,9 +9,8 @@ use crate::proto::clarifai::api::{
     Audio, Data, Image, Input, Model, ModelVersion, OutputInfo, PostModelOutputsRequest, Text,
     Video,
 };
+use crate::proto::json;
 use anyhow::Context;
-use prost_types::value::Kind as ProtoKind;
-use prost_types::{ListValue, Struct, Value as ProtoValue};
 use serde_json::Value;
 use std::path::Path;
 
@@ -64,12 +63,7 @@ fn of_data(model: &ModelRef, data: Data, params: &[(String, Value)]) -> PostMode
     let params = (!params.is_empty()).then(|| Model {
         model_version: Some(ModelVersion {
             output_info: Some(OutputInfo {
-                params: Some(Struct {
-                    fields: params
-                        .iter()
-                        .map(|(key, value)| (key.clone(), proto_value(value)))
-                        .collect(),
-                }),
+                params: Some(json::to_struct(params.iter().cloned().collect())),
                 ..OutputInfo::default()
             }),
             ..ModelVersion::default()
@@ -180,22 +174,6 @@ fn kind_of_url(argument: &str) -> Result<(Kind, &str), Usage> {
             "what {argument} is cannot be told; write --url image={argument}, or audio, video, text"
         ))),
     }
-}
-
-fn proto_value(value: &Value) -> ProtoValue {
-    let kind = match value {
-        Value::Null => ProtoKind::NullValue(0),
-        Value::Bool(value) => ProtoKind::BoolValue(*value),
-        Value::Number(value) => ProtoKind::NumberValue(value.as_f64().unwrap_or_default()),
-        Value::String(value) => ProtoKind::StringValue(value.clone()),
-        Value::Array(values) => {
-            ProtoKind::ListValue(ListValue { values: values.iter().map(proto_value).collect() })
-        }
-        Value::Object(fields) => ProtoKind::StructValue(Struct {
-            fields: fields.iter().map(|(key, value)| (key.clone(), proto_value(value))).collect(),
-        }),
-    };
-    ProtoValue { kind: Some(kind) }
 }
 
 #[cfg(test)]

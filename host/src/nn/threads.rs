@@ -88,3 +88,104 @@ fn work(queue: &Mutex<Receiver<Job>>) {
         let _ = reply.send(outputs);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::ElementType;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    fn answer() -> Outputs {
+        Ok(vec![Tensor::new(ElementType::U8, vec![1], vec![7]).unwrap()])
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_takes_nothing_with_it() {
+        let threads = Threads::start(1).unwrap();
+        for _ in 0..3 {
+            #[allow(clippy::panic, reason = "that is what is tested")]
+            let outcome = threads.run(|_| panic!("in the engine")).await;
+            assert!(matches!(outcome, Err(RunError::Panicked)), "{outcome:?}");
+            assert_eq!(threads.run(|_| answer()).await.unwrap().len(), 1);
+        }
+    }
+
+    /// One thread that a job holds, a full queue, and one job more, which waits
+    /// outside until there is room.
+    #[tokio::test]
+    async fn a_job_beyond_the_queue_waits_and_is_not_lost() {
+        let threads = Arc::new(Threads::start(1).unwrap());
+        let (release, held) = sync_channel::<()>(0);
+        let (began, begun) = oneshot::channel();
+        let first = {
+            let threads = threads.clone();
+            tokio::spawn(async move {
+                let work = move |_: &Cancel| {
+                    began.send(()).unwrap();
+                    held.recv().unwrap();
+                    answer()
+                };
+                threads.run(work).await
+            })
+        };
+        begun.await.unwrap();
+        let done = Arc::new(AtomicUsize::new(0));
+        let mut jobs = tokio::task::JoinSet::new();
+        let mut add = || {
+            let (threads, done) = (threads.clone(), done.clone());
+            jobs.spawn(async move {
+                let outputs = threads.run(|_| answer()).await;
+                done.fetch_add(1, Ordering::Relaxed);
+                outputs
+            });
+        };
+        for _ in 0..QUEUE_MAX {
+            add();
+        }
+        while threads.room.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        add();
+        let beyond = tokio::time::timeout(Duration::from_millis(50), jobs.join_next()).await;
+        assert!(beyond.is_err() && done.load(Ordering::Relaxed) == 0, "{beyond:?}");
+
+        release.send(()).unwrap();
+        for outcome in jobs.join_all().await {
+            assert!(outcome.is_ok(), "{outcome:?}");
+        }
+        assert!(first.await.unwrap().is_ok());
+        assert_eq!(done.load(Ordering::Relaxed), QUEUE_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_asker_has_gone_is_skipped() {
+        let threads = Arc::new(Threads::start(1).unwrap());
+        let (release, held) = sync_channel::<()>(0);
+        let (began, begun) = oneshot::channel();
+        let holder = {
+            let threads = threads.clone();
+            tokio::spawn(async move {
+                let work = move |_: &Cancel| {
+                    began.send(()).unwrap();
+                    held.recv().unwrap();
+                    answer()
+                };
+                threads.run(work).await
+            })
+        };
+        begun.await.unwrap();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let seen = ran.clone();
+        let gone = threads.run(move |_| {
+            seen.fetch_add(1, Ordering::Relaxed);
+            answer()
+        });
+        let left = tokio::time::timeout(Duration::from_millis(20), gone).await;
+        assert!(left.is_err());
+        release.send(()).unwrap();
+        assert!(holder.await.unwrap().is_ok());
+        assert!(threads.run(|_| answer()).await.is_ok());
+        assert_eq!(ran.load(Ordering::Relaxed), 0);
+    }
+}

@@ -127,6 +127,13 @@ pub fn admit(component: &[u8], memory_bytes_max: u64) -> Result<(), AdmissionErr
     }
 }
 
+/// Every import that is admitted, in one version.
+#[cfg(test)]
+pub(crate) fn admitted() -> impl Iterator<Item = String> {
+    let wasi = WASI.iter().map(|interface| format!("{interface}@0.2.0"));
+    EXACT.iter().map(|interface| (*interface).to_owned()).chain(wasi)
+}
+
 fn is_linked(import: &str) -> bool {
     EXACT.contains(&import)
         || import.split_once('@').is_some_and(|(interface, version)| {

@@ -52,3 +52,83 @@ fn link_wasi(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::package::admission;
+    use wasmtime::component::Component;
+
+    /// An item of each interface that is admitted. Interfaces that declare
+    /// nothing but types have nothing to link.
+    const ITEMS: &[(&str, &str)] = &[
+        ("ringfence:model/context@0.1.0", "log"),
+        ("ringfence:model/streams@0.1.0", "sink"),
+        ("wasi:nn/tensor@0.2.0-rc-2024-10-28", "tensor"),
+        ("wasi:nn/graph@0.2.0-rc-2024-10-28", "load-by-name"),
+        ("wasi:nn/inference@0.2.0-rc-2024-10-28", "graph-execution-context"),
+        ("wasi:nn/errors@0.2.0-rc-2024-10-28", "error"),
+        ("wasi:cli/environment@0.2.0", "get-environment"),
+        ("wasi:cli/exit@0.2.0", "exit"),
+        ("wasi:cli/stderr@0.2.0", "get-stderr"),
+        ("wasi:cli/stdin@0.2.0", "get-stdin"),
+        ("wasi:cli/stdout@0.2.0", "get-stdout"),
+        ("wasi:cli/terminal-input@0.2.0", "terminal-input"),
+        ("wasi:cli/terminal-output@0.2.0", "terminal-output"),
+        ("wasi:cli/terminal-stderr@0.2.0", "get-terminal-stderr"),
+        ("wasi:cli/terminal-stdin@0.2.0", "get-terminal-stdin"),
+        ("wasi:cli/terminal-stdout@0.2.0", "get-terminal-stdout"),
+        ("wasi:clocks/monotonic-clock@0.2.0", "now"),
+        ("wasi:clocks/wall-clock@0.2.0", "now"),
+        ("wasi:filesystem/preopens@0.2.0", "get-directories"),
+        ("wasi:filesystem/types@0.2.0", "descriptor"),
+        ("wasi:io/error@0.2.0", "error"),
+        ("wasi:io/poll@0.2.0", "poll"),
+        ("wasi:io/streams@0.2.0", "input-stream"),
+        ("wasi:random/insecure@0.2.0", "get-insecure-random-u64"),
+        ("wasi:random/insecure-seed@0.2.0", "insecure-seed"),
+        ("wasi:random/random@0.2.0", "get-random-u64"),
+    ];
+
+    const ONLY_TYPES: &[&str] = &["ringfence:model/types@0.1.0"];
+
+    const ELSEWHERE: &[(&str, &str)] = &[
+        ("wasi:sockets/instance-network@0.2.0", "instance-network"),
+        ("wasi:sockets/network@0.2.0", "network"),
+        ("wasi:sockets/tcp@0.2.0", "tcp-socket"),
+        ("wasi:sockets/tcp-create-socket@0.2.0", "create-tcp-socket"),
+        ("wasi:sockets/udp@0.2.0", "udp-socket"),
+        ("wasi:sockets/udp-create-socket@0.2.0", "create-udp-socket"),
+        ("wasi:sockets/ip-name-lookup@0.2.0", "resolve-addresses"),
+        ("wasi:http/outgoing-handler@0.2.0", "handle"),
+        ("wasi:clocks/timezone@0.2.0", "display"),
+    ];
+
+    /// Whether the linker has an item, whatever its type: a component that
+    /// imports it as a function links, or fails of something else than that
+    /// nothing is there.
+    fn is_linked(linker: &Linker<State>, interface: &str, item: &str) -> bool {
+        let imports = format!(r#"(import "{interface}" (instance (export "{item}" (func))))"#);
+        let component = Component::new(linker.engine(), format!("(component {imports})")).unwrap();
+        match linker.instantiate_pre(&component) {
+            Ok(_) => true,
+            Err(error) => !error.root_cause().to_string().contains("implementation is missing"),
+        }
+    }
+
+    #[test]
+    fn what_is_admitted_is_linked_and_the_network_is_not() {
+        let engine = wasmtime::Engine::new(&crate::sandbox::engine::config()).unwrap();
+        let linker = linker(&engine).unwrap();
+        for interface in admission::admitted() {
+            let item = ITEMS.iter().find(|(known, _)| *known == interface);
+            match item {
+                Some((_, item)) => assert!(is_linked(&linker, &interface, item), "{interface}"),
+                None => assert!(ONLY_TYPES.contains(&interface.as_str()), "{interface}"),
+            }
+        }
+        for (interface, item) in ELSEWHERE {
+            assert!(!is_linked(&linker, interface, item), "{interface}");
+        }
+    }
+}

@@ -3,7 +3,8 @@
 //! Owns what a stream of responses says last: it always says something, and the
 //! failure of a bad message comes after the answers to the good ones.
 
-use super::calls::{CallContext, sent, single, unreadable};
+use super::calls::{sent, single, unreadable};
+use super::context::CallContext;
 use super::request;
 use super::response::Selection;
 use super::status::Outcome;

@@ -32,6 +32,11 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// Time in which a new connection has to say that it speaks HTTP/2.
     pub preface_timeout: Duration,
+    /// Time in which a stream has to say what it calls.
+    pub first_message_timeout: Duration,
+    /// A ping is sent this often on a connection, and has to be answered within
+    /// the same time.
+    pub keep_alive: Duration,
     /// Time that calls may go on after the host was told to stop.
     pub drain_timeout: Duration,
     /// Whether clients may ask what the services look like.
@@ -45,6 +50,8 @@ impl Default for Options {
             streams_per_connection_max: 256,
             message_bytes_max: 16 << 20,
             preface_timeout: Duration::from_secs(10),
+            first_message_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(30),
             reflection: false,
         }
@@ -55,7 +62,7 @@ impl Default for Options {
 /// fails at once, and again at once.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// Bytes of all headers of a request, as RFC 9113, section 6.5.2, counts them.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// Bytes of the connection preface: RFC 9113, section 3.4.
@@ -123,7 +130,7 @@ pub async fn run(
 }
 
 async fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
-    let v2 = V2Server::new(Service { app })
+    let v2 = V2Server::new(Service { app, first_message_timeout: options.first_message_timeout })
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -165,8 +172,8 @@ async fn connection(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEADER_BYTES_MAX)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_INTERVAL);
+        .keep_alive_interval(options.keep_alive)
+        .keep_alive_timeout(options.keep_alive);
     let routes = ServiceExt::<http::Request<Body>>::map_response(routes, remap);
     let routes = routes.map_request(move |request| gate(&app, request));
     let service = TowerToHyperService::new(routes);
@@ -202,83 +209,5 @@ async fn preface(stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::Auth;
-    use crate::deploy::Deployments;
-    use std::net::SocketAddr;
-    use tokio::io::AsyncWriteExt;
-    use tokio::sync::oneshot;
-    use tokio::task::JoinHandle;
-
-    /// Long enough for anything that is going to happen.
-    const BOUND: Duration = Duration::from_secs(20);
-
-    /// How an HTTP/2 connection begins, and a frame of settings without any.
-    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-    struct Running {
-        address: SocketAddr,
-        stop: oneshot::Sender<()>,
-        served: JoinHandle<anyhow::Result<()>>,
-    }
-
-    async fn start(options: Options) -> Running {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let app =
-            App { auth: Auth::none(), deployments: Deployments::default(), default_model: None };
-        let served = tokio::spawn(run(listener, Arc::new(app), options, async {
-            let _ = stopped.await;
-        }));
-        Running { address, stop, served }
-    }
-
-    /// Reads until there is something, or the end, which is nothing.
-    async fn read(stream: &mut TcpStream) -> usize {
-        let mut bytes = [0; 256];
-        tokio::time::timeout(BOUND, stream.read(&mut bytes)).await.unwrap().unwrap_or(0)
-    }
-
-    async fn greeted(address: SocketAddr) -> TcpStream {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(HELLO).await.unwrap();
-        stream
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_says_nothing_is_closed() {
-        let options = Options { preface_timeout: Duration::from_millis(50), ..Options::default() };
-        let running = start(options).await;
-        for said in [&b""[..], b"P", b"PRI * HTTP/2.0"] {
-            let mut stream = TcpStream::connect(running.address).await.unwrap();
-            stream.write_all(said).await.unwrap();
-            assert_eq!(read(&mut stream).await, 0, "after {said:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn connections_beyond_their_number_wait() {
-        let running = start(Options { connections_max: 1, ..Options::default() }).await;
-        let mut first = greeted(running.address).await;
-        assert!(read(&mut first).await > 0);
-        let mut second = greeted(running.address).await;
-        let early = tokio::time::timeout(Duration::from_millis(100), second.readable()).await;
-        assert!(early.is_err(), "the second was served beside the first");
-        drop(first);
-        assert!(read(&mut second).await > 0);
-    }
-
-    #[tokio::test]
-    async fn a_drain_ends_though_a_connection_stays() {
-        let options = Options { drain_timeout: Duration::from_millis(50), ..Options::default() };
-        let running = start(options).await;
-        let mut idle = greeted(running.address).await;
-        assert!(read(&mut idle).await > 0);
-        let silent = TcpStream::connect(running.address).await.unwrap();
-        running.stop.send(()).unwrap();
-        tokio::time::timeout(BOUND, running.served).await.unwrap().unwrap().unwrap();
-        drop((idle, silent));
-    }
-}
+#[path = "listener_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ mod v2;
 mod answering;
 mod calls;
 mod catalog;
+mod context;
 
 mod names;
 mod request;

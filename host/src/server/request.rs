@@ -6,8 +6,9 @@ use crate::call::{
     BoundingBox, Concept, Frame, Input, NdArray, Part, Point, Region, Request, Value,
 };
 use crate::proto::clarifai::api;
+use crate::proto::json::{self, NotFinite};
+use prost_types::Struct;
 use prost_types::value::Kind;
-use prost_types::{Struct, Value as StructValue};
 
 /// Inputs of one request.
 const INPUTS_MAX: usize = 128;
@@ -46,8 +47,8 @@ pub(crate) enum InputError {
     Empty,
     #[error("this host does not fetch URLs; send the bytes themselves")]
     Url,
-    #[error("a number in the input is not finite, which JSON cannot say")]
-    Number,
+    #[error(transparent)]
+    Number(#[from] NotFinite),
     #[error("the path of a part is longer than {PATH_BYTES_MAX} bytes; use shorter ids")]
     PathTooLong,
     #[error("parts lie deeper than {DEPTH_MAX} levels; flatten them")]
@@ -261,36 +262,9 @@ fn frame(frame: api::Frame) -> Frame {
     }
 }
 
-/// A JSON object. Whole numbers are written without a fraction, since the wire
-/// knows only floating point and models ask for integers.
-fn json_of(fields: Struct) -> Result<String, InputError> {
-    Ok(serde_json::Value::Object(object(fields)?).to_string())
-}
-
-fn object(fields: Struct) -> Result<serde_json::Map<String, serde_json::Value>, InputError> {
-    fields.fields.into_iter().map(|(key, value)| Ok((key, json(value)?))).collect()
-}
-
-fn json(value: StructValue) -> Result<serde_json::Value, InputError> {
-    Ok(match value.kind {
-        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
-        Some(Kind::BoolValue(boolean)) => boolean.into(),
-        Some(Kind::StringValue(text)) => text.into(),
-        Some(Kind::NumberValue(number)) => number_json(number)?,
-        Some(Kind::StructValue(fields)) => object(fields)?.into(),
-        Some(Kind::ListValue(list)) => {
-            list.values.into_iter().map(json).collect::<Result<Vec<_>, _>>()?.into()
-        }
-    })
-}
-
-fn number_json(number: f64) -> Result<serde_json::Value, InputError> {
-    /// The largest whole number up to which a double holds every one.
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() <= EXACT_MAX {
-        return Ok((number as i64).into());
-    }
-    serde_json::Number::from_f64(number).map(Into::into).ok_or(InputError::Number)
+/// The text of a JSON object.
+fn json_of(fields: Struct) -> Result<String, NotFinite> {
+    Ok(serde_json::Value::Object(json::from_struct(fields)?).to_string())
 }
 
 #[cfg(test)]
@@ -301,20 +275,6 @@ mod tests {
         let text = api::Text { raw: text.into(), url: String::new() };
         let data = api::Data { text: Some(text), ..Default::default() };
         api::Input { id: "a".into(), data: Some(data) }
-    }
-
-    fn number(value: f64) -> StructValue {
-        StructValue { kind: Some(Kind::NumberValue(value)) }
-    }
-
-    #[test]
-    fn whole_numbers_lose_their_fraction_and_others_keep_it() {
-        let fields = Struct { fields: [("n".into(), number(20.0))].into() };
-        assert_eq!(json_of(fields).unwrap(), r#"{"n":20}"#);
-        let fields = Struct { fields: [("t".into(), number(0.5))].into() };
-        assert_eq!(json_of(fields).unwrap(), r#"{"t":0.5}"#);
-        let fields = Struct { fields: [("t".into(), number(f64::NAN))].into() };
-        assert_eq!(json_of(fields), Err(InputError::Number));
     }
 
     #[test]

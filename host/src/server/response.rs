@@ -1,9 +1,9 @@
 //! What a client gets: the seam's outputs as messages of the wire.
 
-use std::collections::HashSet;
-
 use crate::call::{Concept, Frame, NdArray, Output, Region, Value};
 use crate::proto::clarifai::api;
+use crate::proto::json;
+use std::collections::HashSet;
 
 /// Bytes of a JSON text that is taken apart.
 const JSON_BYTES_MAX: usize = 1 << 20;
@@ -204,33 +204,12 @@ fn struct_of(text: &str) -> Option<prost_types::Struct> {
         return None;
     }
     match serde_json::from_str(text).ok()? {
-        serde_json::Value::Object(fields) => Some(object(fields)),
-        list @ serde_json::Value::Array(_) => {
-            Some(prost_types::Struct { fields: [("_list".to_owned(), json(list))].into() })
-        }
+        serde_json::Value::Object(fields) => Some(json::to_struct(fields)),
+        list @ serde_json::Value::Array(_) => Some(prost_types::Struct {
+            fields: [("_list".to_owned(), json::to_value(list))].into(),
+        }),
         _ => None,
     }
-}
-
-fn object(fields: serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
-    let fields = fields.into_iter().map(|(key, value)| (key, json(value))).collect();
-    prost_types::Struct { fields }
-}
-
-fn json(value: serde_json::Value) -> prost_types::Value {
-    use prost_types::value::Kind;
-    let kind = match value {
-        serde_json::Value::Null => Kind::NullValue(0),
-        serde_json::Value::Bool(boolean) => Kind::BoolValue(boolean),
-        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(0.0)),
-        serde_json::Value::String(text) => Kind::StringValue(text),
-        serde_json::Value::Array(values) => {
-            let values = values.into_iter().map(json).collect();
-            Kind::ListValue(prost_types::ListValue { values })
-        }
-        serde_json::Value::Object(fields) => Kind::StructValue(object(fields)),
-    };
-    prost_types::Value { kind: Some(kind) }
 }
 
 #[cfg(test)]
@@ -270,6 +249,22 @@ mod tests {
     #[test]
     fn nothing_asked_keeps_everything_in_the_guests_order() {
         assert_eq!(ids(&None.into()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_json_text_beyond_its_limit_stays_a_text() {
+        let json = |bytes: usize| {
+            let text = format!("[\"{}\"]", "x".repeat(bytes - 4));
+            let part = crate::call::Part { name: "json".into(), value: Value::Json(text) };
+            let parts = vec![part];
+            let sent = output(Output { parts, usage: None, info: String::new() }, &None.into());
+            sent.data.unwrap()
+        };
+        let fits = json(JSON_BYTES_MAX);
+        assert!(fits.struct_value.is_some() && fits.string_value.is_empty());
+        let long = json(JSON_BYTES_MAX + 1);
+        assert!(long.struct_value.is_none());
+        assert_eq!(long.string_value.len(), JSON_BYTES_MAX + 1);
     }
 
     #[test]

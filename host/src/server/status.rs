@@ -143,7 +143,7 @@ impl From<&InputError> for Outcome {
         let (code, reason) = match error {
             InputError::Empty => (StatusCode::InputInvalidArgument, "EMPTY_INPUT"),
             InputError::Url => (StatusCode::InputInvalidUrl, "URL_NOT_FETCHED"),
-            InputError::Number => (StatusCode::InputInvalidArgument, "INVALID_NUMBER"),
+            InputError::Number(_) => (StatusCode::InputInvalidArgument, "INVALID_NUMBER"),
             InputError::TooDeep => (StatusCode::InputOverLimit, "TOO_DEEP"),
             InputError::PathTooLong => (StatusCode::InputOverLimit, "PATH_TOO_LONG"),
             InputError::TooManyParts => (StatusCode::InputOverLimit, "TOO_MANY_PARTS"),
@@ -248,6 +248,24 @@ impl From<&End> for Outcome {
             ),
             End::Cancelled => Self::new(failed, "CANCELLED", "the client ended the call"),
             End::HostBug(_) => Self::host_bug(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Receipt;
+
+    #[test]
+    fn a_fault_of_the_host_tells_nothing_of_itself() {
+        for phase in [Phase::Load, Phase::Call] {
+            let end = End::HostBug("at /home/operator/secret.rs".to_owned());
+            let verdict = Verdict { end, phase, receipt: Receipt::default() };
+            let status = Outcome::from(&verdict).status("r");
+            assert_eq!(status.code(), StatusCode::InternalServerIssue);
+            assert!(status.details.starts_with("HOST_BUG"), "{status:?}");
+            assert!(!format!("{status:?}").contains("secret"), "{status:?}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The service `clarifai.api.V2`: one line or two for each RPC.
 
 use super::App;
-use super::calls::CallContext;
 use super::catalog;
+use super::context::CallContext;
+use super::gate::caller_of;
 use super::status::Outcome;
 use super::timeout;
 use crate::auth::Caller;
@@ -14,31 +15,29 @@ use futures_util::{Stream, StreamExt};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) app: Arc<App>,
+    /// Time in which a stream has to say what it calls.
+    pub(crate) first_message_timeout: Duration,
 }
 
 type Responses = Pin<Box<dyn Stream<Item = Result<api::MultiOutputResponse, Status>> + Send>>;
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Outcome> {
-        Ok(self.app.auth.caller(authorization(request).as_deref())?)
-    }
-
     fn call<T>(&self, function: Function, request: &Request<T>) -> CallContext {
         CallContext {
             app: self.app.clone(),
             req_id: request_id(),
             function,
+            caller: caller_of(request),
             deadline: timeout::deadline_of(request.metadata()),
             started_at: Instant::now(),
-            authorization: authorization(request),
             client_major: client_major(request),
             model: OnceLock::new(),
             completed: AtomicBool::new(false),
@@ -46,9 +45,8 @@ impl Service {
     }
 }
 
-fn authorization<T>(request: &Request<T>) -> Option<String> {
-    let value = request.metadata().get("authorization")?;
-    value.to_str().ok().map(str::to_owned)
+fn caller<T>(request: &Request<T>) -> Result<Caller, Outcome> {
+    Ok(caller_of(request)?)
 }
 
 /// The SDK says its version where it gives its requests a name.
@@ -72,7 +70,7 @@ impl V2 for Service {
         &self,
         request: Request<api::GetModelRequest>,
     ) -> Answer<api::SingleModelResponse> {
-        let caller = self.caller(&request);
+        let caller = caller(&request);
         let found = caller.and_then(|caller| catalog::model(&self.app, &caller, request.get_ref()));
         let (status, model) = answer(found);
         Ok(Response::new(api::SingleModelResponse { status, model }))
@@ -82,7 +80,7 @@ impl V2 for Service {
         &self,
         request: Request<api::GetModelTypeRequest>,
     ) -> Answer<api::SingleModelTypeResponse> {
-        let caller = self.caller(&request);
+        let caller = caller(&request);
         let found = caller.and_then(|_| catalog::model_type(&request.get_ref().model_type_id));
         let (status, model_type) = answer(found);
         Ok(Response::new(api::SingleModelTypeResponse { status, model_type }))
@@ -92,7 +90,7 @@ impl V2 for Service {
         &self,
         request: Request<api::ListModelTypesRequest>,
     ) -> Answer<api::MultiModelTypeResponse> {
-        let caller = self.caller(&request);
+        let caller = caller(&request);
         let api::ListModelTypesRequest { page, per_page, .. } = request.into_inner();
         let (status, found) = answer(caller.map(|_| catalog::model_types(page, per_page)));
         let model_types = found.unwrap_or_default();
@@ -103,7 +101,7 @@ impl V2 for Service {
         &self,
         request: Request<api::GetModelVersionRequest>,
     ) -> Answer<api::SingleModelVersionResponse> {
-        let caller = self.caller(&request);
+        let caller = caller(&request);
         let found =
             caller.and_then(|caller| catalog::version(&self.app, &caller, request.get_ref()));
         let (status, model_version) = answer(found);
@@ -114,7 +112,7 @@ impl V2 for Service {
         &self,
         request: Request<api::GetUserRequest>,
     ) -> Answer<api::SingleUserResponse> {
-        let caller = self.caller(&request);
+        let caller = caller(&request);
         let found =
             caller.and_then(|caller| catalog::user(&caller, &request.get_ref().user_app_id));
         let (status, user) = answer(found);
@@ -125,7 +123,7 @@ impl V2 for Service {
         &self,
         request: Request<api::ListModelsRequest>,
     ) -> Answer<api::MultiModelResponse> {
-        let caller = self.caller(&request);
+        let caller = caller(&request);
         let found = caller.map(|caller| catalog::models(&self.app, &caller, request.get_ref()));
         let (status, found) = answer(found);
         let models = found.unwrap_or_default();
@@ -136,7 +134,7 @@ impl V2 for Service {
         &self,
         request: Request<api::ListModelVersionsRequest>,
     ) -> Answer<api::MultiModelVersionResponse> {
-        let caller = self.caller(&request);
+        let caller = caller(&request);
         let found =
             caller.and_then(|caller| catalog::versions(&self.app, &caller, request.get_ref()));
         let (status, found) = answer(found);
@@ -172,6 +170,7 @@ impl V2 for Service {
         request: Request<Streaming<api::PostModelOutputsRequest>>,
     ) -> Answer<Self::StreamModelOutputsStream> {
         let call = self.call(Function::Stream, &request);
-        Ok(Response::new(Box::pin(call.stream(request.into_inner()).map(Ok))))
+        let answers = call.stream(request.into_inner(), self.first_message_timeout);
+        Ok(Response::new(Box::pin(answers.map(Ok))))
     }
 }

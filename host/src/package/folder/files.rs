@@ -4,6 +4,7 @@
 //! not what a file is for.
 
 use super::{CODE, DEPTH_MAX, ENTRIES_MAX, FolderError, PACKAGE_BYTES_MAX, PATH_BYTES_MAX};
+use crate::text::hex;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
@@ -35,7 +36,7 @@ impl Listing {
     /// Paths have no control characters, so a line is one file and no two
     /// packages have the same lines.
     fn add(&mut self, path: &str, length: u64, digest: &[u8]) {
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(digest);
         self.lines.push(format!("{path}\t{length}\t{digest}\n"));
     }
 
@@ -47,8 +48,7 @@ impl Listing {
         for line in &self.lines {
             hash.update(line.as_bytes());
         }
-        let mut version: String =
-            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut version = hex(&hash.finalize());
         version.truncate(VERSION_DIGITS);
         version
     }
@@ -165,4 +165,18 @@ pub(super) fn copy(
     }
     listing.add(path, length, &hash.finalize());
     Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_files_together_have_a_limit() {
+        let mut listing = Listing::default();
+        listing.charge(PACKAGE_BYTES_MAX - 1).unwrap();
+        listing.charge(1).unwrap();
+        let refused = listing.charge(1).unwrap_err().to_string();
+        assert_eq!(refused, "1 has more than 17179869184 bytes; make it smaller");
+    }
 }

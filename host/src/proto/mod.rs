@@ -8,6 +8,8 @@
     reason = "the generated code documents itself by the protocol files it comes from"
 )]
 
+pub mod json;
+
 /// `clarifai.api`, the part that a predicting client needs.
 pub mod clarifai {
     pub mod api {

@@ -1,0 +1,247 @@
+//! What a connection may do, held on real sockets of loopback.
+
+use super::*;
+use crate::auth::Auth;
+use crate::deploy::Deployments;
+use crate::proto::clarifai::api::status::StatusCode;
+use crate::proto::clarifai::api::v2_client::V2Client;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Long enough for anything that is going to happen.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// How an HTTP/2 connection begins, and a frame of settings without any.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Types of frames: RFC 9113, section 6.
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+
+/// The flag of a frame of headers that is not continued.
+const END_HEADERS: u8 = 4;
+
+/// RFC 9113, section 7: the stream was not looked at.
+const REFUSED_STREAM: u32 = 7;
+
+/// RFC 9113, section 6.9.2: the window of a connection before any update.
+const CONNECTION_WINDOW_FIRST: u32 = 65_535;
+
+struct Running {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<anyhow::Result<()>>,
+}
+
+async fn start(options: Options) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let app = App { auth: Auth::none(), deployments: Deployments::default(), default_model: None };
+    let served = tokio::spawn(run(listener, Arc::new(app), options, async {
+        let _ = stopped.await;
+    }));
+    Running { address, stop, served }
+}
+
+/// Reads until there is something, or the end, which is nothing.
+async fn read(stream: &mut TcpStream) -> usize {
+    let mut bytes = [0; 256];
+    tokio::time::timeout(BOUND, stream.read(&mut bytes)).await.unwrap().unwrap_or(0)
+}
+
+async fn greeted(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(HELLO).await.unwrap();
+    stream
+}
+
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+impl Frame {
+    /// RFC 9113, section 4.1: length, type, flags, stream, payload.
+    async fn read(stream: &mut TcpStream) -> Self {
+        let reading = async {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let [a, b, c, kind, flags, id @ ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            Self { kind, flags, stream: u32::from_be_bytes(id), payload }
+        };
+        tokio::time::timeout(BOUND, reading).await.unwrap()
+    }
+
+    async fn write(&self, stream: &mut TcpStream) {
+        let mut bytes = u32::try_from(self.payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+        bytes.extend([self.kind, self.flags]);
+        bytes.extend(self.stream.to_be_bytes());
+        bytes.extend(&self.payload);
+        stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// The next frame of one kind.
+    async fn next_of(stream: &mut TcpStream, kind: u8) -> Self {
+        loop {
+            let frame = Self::read(stream).await;
+            if frame.kind == kind {
+                return frame;
+            }
+        }
+    }
+
+    fn number(&self) -> u32 {
+        u32::from_be_bytes(self.payload.as_slice().try_into().unwrap())
+    }
+}
+
+/// The headers of a call whose messages are still to come. Each is a literal
+/// that is not indexed: RFC 7541, section 6.2.2.
+fn open_call(stream: u32) -> Frame {
+    let mut payload = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/clarifai.api.V2/StreamModelOutputs"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        payload.push(0);
+        for text in [name, value] {
+            payload.push(u8::try_from(text.len()).unwrap());
+            payload.extend(text.as_bytes());
+        }
+    }
+    Frame { kind: HEADERS, flags: END_HEADERS, stream, payload }
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let options = Options { preface_timeout: Duration::from_millis(50), ..Options::default() };
+    let running = start(options).await;
+    for said in [&b""[..], b"P", b"PRI * HTTP/2.0"] {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        assert_eq!(read(&mut stream).await, 0, "after {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_answers_no_ping_is_closed() {
+    let options = Options { keep_alive: Duration::from_millis(50), ..Options::default() };
+    let running = start(options).await;
+    let mut silent = greeted(running.address).await;
+    let closed = async { while read(&mut silent).await > 0 {} };
+    tokio::time::timeout(BOUND, closed).await.expect("the end of the connection");
+}
+
+#[tokio::test]
+async fn connections_beyond_their_number_wait() {
+    let running = start(Options { connections_max: 1, ..Options::default() }).await;
+    let mut first = greeted(running.address).await;
+    assert!(read(&mut first).await > 0);
+    let mut second = greeted(running.address).await;
+    let early = tokio::time::timeout(Duration::from_millis(100), second.readable()).await;
+    assert!(early.is_err(), "the second was served beside the first");
+    drop(first);
+    assert!(read(&mut second).await > 0);
+}
+
+/// Calls, windows and headers. The library holds a client to what it was told.
+#[tokio::test]
+async fn a_client_is_told_what_it_may_send() {
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const MAX_HEADER_LIST_SIZE: u16 = 6;
+    let running = start(Options::default()).await;
+    let mut stream = greeted(running.address).await;
+    let settings = Frame::next_of(&mut stream, SETTINGS).await;
+    let told: BTreeMap<u16, u32> = settings
+        .payload
+        .chunks(6)
+        .map(|setting| {
+            let (id, value) = setting.split_at(2);
+            (
+                u16::from_be_bytes(id.try_into().unwrap()),
+                u32::from_be_bytes(value.try_into().unwrap()),
+            )
+        })
+        .collect();
+    assert_eq!(told.get(&MAX_CONCURRENT_STREAMS), Some(&256));
+    assert_eq!(told.get(&INITIAL_WINDOW_SIZE), Some(&(1 << 20)));
+    assert_eq!(told.get(&MAX_HEADER_LIST_SIZE), Some(&(16 << 10)));
+    let update = Frame::next_of(&mut stream, WINDOW_UPDATE).await;
+    assert_eq!((update.stream, update.number() + CONNECTION_WINDOW_FIRST), (0, 4 << 20));
+}
+
+#[tokio::test]
+async fn a_call_beyond_those_of_a_connection_is_refused() {
+    let options = Options { streams_per_connection_max: 2, ..Options::default() };
+    let running = start(options).await;
+    let mut stream = greeted(running.address).await;
+    for id in [1, 3, 5] {
+        open_call(id).write(&mut stream).await;
+    }
+    let reset = Frame::next_of(&mut stream, RST_STREAM).await;
+    assert_eq!((reset.stream, reset.number()), (5, REFUSED_STREAM));
+}
+
+#[tokio::test]
+async fn headers_beyond_their_limit_are_refused() {
+    let running = start(Options::default()).await;
+    for (bytes, refused) in [(8 << 10, false), (17 << 10, true)] {
+        let stream = TcpStream::connect(running.address).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        let driving = tokio::spawn(connection);
+        let request = http::Request::post("http://localhost/grpc.health.v1.Health/Check")
+            .header("content-type", "application/grpc")
+            .header("x-long", "x".repeat(bytes))
+            .body(())
+            .unwrap();
+        let (response, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
+        let response = tokio::time::timeout(BOUND, response).await.unwrap();
+        let status = response.unwrap().status();
+        let expected = match refused {
+            true => http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            false => http::StatusCode::OK,
+        };
+        assert_eq!(status, expected, "{bytes} bytes");
+        driving.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_say_what_it_calls_is_ended() {
+    let first_message_timeout = Duration::from_millis(50);
+    let running = start(Options { first_message_timeout, ..Options::default() }).await;
+    let mut client = V2Client::connect(format!("http://{}", running.address)).await.unwrap();
+    let asked = client.stream_model_outputs(futures_util::stream::pending());
+    let answered = async { asked.await.unwrap().into_inner().message().await.unwrap().unwrap() };
+    let answer = tokio::time::timeout(BOUND, answered).await.expect("an answer");
+    let status = answer.status.unwrap();
+    assert_eq!(status.code(), StatusCode::RpcRequestTimeout, "{status:?}");
+    assert!(status.details.starts_with("WALL_DEADLINE"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_drain_ends_though_a_connection_stays() {
+    let options = Options { drain_timeout: Duration::from_millis(50), ..Options::default() };
+    let running = start(options).await;
+    let mut idle = greeted(running.address).await;
+    assert!(read(&mut idle).await > 0);
+    let silent = TcpStream::connect(running.address).await.unwrap();
+    running.stop.send(()).unwrap();
+    tokio::time::timeout(BOUND, running.served).await.unwrap().unwrap().unwrap();
+    drop((idle, silent));
+}
