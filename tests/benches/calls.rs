@@ -131,8 +131,40 @@ async fn sandboxes(time: Duration) {
         while !matches!(calling.next().await, Some(Event::End(_)) | None) {}
         times.0.push(began.elapsed());
     }
-    times.print("take a ready one, predict, make the next");
+    times.print("take a ready one, predict");
+
+    // What is held for a call is let go right after its sandbox.
+    let mut times = Times::default();
+    let started = Instant::now();
+    while started.elapsed() < time {
+        let (hold, dropped) = tokio::sync::oneshot::channel();
+        let deadline = Deadline::after(Duration::from_secs(10));
+        let (requests, mut calling) =
+            program.call(Function::Predict, deadline, Dropped(Some(hold)));
+        requests.send(seam_request()).await.unwrap();
+        let mut ended = Instant::now();
+        while let Some(event) = calling.next().await {
+            ended = Instant::now();
+            if matches!(event, Event::End(_)) {
+                break;
+            }
+        }
+        let dropped: Instant = dropped.await.unwrap();
+        times.0.push(dropped.saturating_duration_since(ended));
+    }
+    times.print("drop a used one, from the verdict to the end");
     runtime.drain().await;
+}
+
+/// Says when it was dropped.
+struct Dropped(Option<tokio::sync::oneshot::Sender<Instant>>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        if let Some(hold) = self.0.take() {
+            let _ = hold.send(Instant::now());
+        }
+    }
 }
 
 fn seam_request() -> ringfence::call::Request {

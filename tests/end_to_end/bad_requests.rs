@@ -4,6 +4,7 @@
 use super::digits::single;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
+use ringfence::proto::json;
 use ringfence_tests::{
     Client, Host, block_on, collect, guests, image_input, output_config, request, text_input,
 };
@@ -113,6 +114,38 @@ fn each_bad_request_gets_its_answer_and_the_next_call_works() {
         assert_eq!(huge.reason(), "GUEST_ERROR", "{huge:?}");
     });
     assert!(host.is_alive());
+}
+
+/// What the newest clients ask a model for before they call it.
+fn for_signatures() -> PostModelOutputsRequest {
+    let mut input = text_input("hello");
+    let method = serde_json::json!({ "_method_name": "_GET_SIGNATURES" });
+    let serde_json::Value::Object(fields) = method else { unreachable!() };
+    input.data.as_mut().unwrap().metadata = Some(json::to_struct(fields));
+    request("echo", vec![input])
+}
+
+#[test]
+fn what_there_is_not_is_said_to_be_absent() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let set = api::UserAppIdSet { user_id: "mallory".into(), app_id: String::new() };
+        let asked = api::GetUserRequest { user_app_id: Some(set), ..Default::default() };
+        let user = client.v2().get_user(client.with_token(asked)).await.unwrap().into_inner();
+        let asked = api::GetModelTypeRequest { model_type_id: "odd".into(), ..Default::default() };
+        let kind = client.v2().get_model_type(client.with_token(asked)).await.unwrap().into_inner();
+        assert!(user.user.is_none() && kind.model_type.is_none());
+        for (status, reason) in [(user.status, "NO_SUCH_USER"), (kind.status, "NO_SUCH_MODEL_TYPE")]
+        {
+            let status = status.unwrap();
+            assert_eq!(status.code(), StatusCode::ConnDoesNotExist, "{status:?}");
+            assert!(status.details.starts_with(reason), "{status:?}");
+        }
+        let answer = client.predict_request(for_signatures()).await;
+        assert_eq!(answer.code(), StatusCode::InputUnsupportedFormat, "{answer:?}");
+        assert_eq!(answer.reason(), "NO_TYPED_METHODS");
+    });
 }
 
 fn of_parts(parts: Vec<api::Part>) -> PostModelOutputsRequest {

@@ -161,6 +161,25 @@ async fn alias_lists(client: &Client) {
     ends(client, plain("alias-lists"), EXHAUSTED, &reasons, "").await;
 }
 
+/// One asset is longer than a read may be.
+async fn asset_hog(client: &Client) {
+    let text = client.predict_request(plain("asset-hog")).await.text();
+    assert_eq!(text, "small.txt [15, 1, 0]");
+}
+
+/// The same guest with an asset that is longer than one read may be.
+#[test]
+fn a_read_of_an_asset_is_cut_at_its_limit() {
+    let variant = Variant::of(guests::ASSET_HOG, &[]);
+    std::fs::write(variant.folder().join("1/long.bin"), vec![7; (1 << 20) + 5]).unwrap();
+    let host = Host::serve(&[variant.path()]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let text = client.predict_request(plain("asset-hog")).await.text();
+        assert_eq!(text, "long.bin [1048576, 1, 0]\nsmall.txt [15, 1, 0]");
+    });
+}
+
 async fn bad_output(client: &Client) {
     for case in ["info", "json", "ndarray", "dtype", "deep", "sparse", "conflict", "twice"] {
         let asked = params(plain("bad-output"), json!({ "case": case }));

@@ -3,7 +3,9 @@
 use prost::Message;
 use ringfence::proto::clarifai::api::MultiOutputResponse;
 use ringfence::proto::clarifai::api::status::StatusCode;
-use ringfence_tests::{Answer, Client, Host, Variant, block_on, guests, request, text_input};
+use ringfence_tests::{
+    Answer, Client, Host, Variant, block_on, collect, guests, request, text_input,
+};
 use std::collections::BTreeSet;
 
 /// The rounds that `counting-loop` counted until its fuel was gone, and what
@@ -99,4 +101,49 @@ fn a_clients_own_deadline_stops_the_guest() {
     let answer = MultiOutputResponse::decode(answer.as_slice()).unwrap();
     let status = answer.status.unwrap();
     assert_eq!(status.code(), StatusCode::RpcRequestTimeout, "{status:?}");
+}
+
+/// One place and 64 that wait, all taken for an hour.
+#[test]
+fn each_client_is_told_that_the_model_is_busy_by_the_code_it_waits_for() {
+    let change = ("call_timeout: 2s", "call_timeout: 1h\n  max_concurrency: 1");
+    let variant = Variant::of(guests::SLEEPER, &[change]);
+    let host = Host::serve(&[variant.path()]);
+    let asked = || request("sleeper", vec![text_input("z")]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..70 {
+            let client = client.clone();
+            calls.spawn(async move { client.predict_request(asked()).await });
+        }
+        // Five find no place, so all places are taken from here on.
+        for _ in 0..5 {
+            let answer = calls.join_next().await.unwrap().unwrap();
+            assert_eq!(answer.reason(), "QUOTA", "{answer:?}");
+        }
+        let of_sdk = |version: &str| {
+            let mut request = client.with_token(asked());
+            let prefix = format!("sdk-python-{version}").parse().unwrap();
+            request.metadata_mut().insert("x-clarifai-request-id-prefix", prefix);
+            request
+        };
+        for (version, code) in [
+            ("11.0.0", StatusCode::ConnThrottled),
+            ("12.5.0", StatusCode::ModelBusyPleaseRetry),
+            ("unheard-of", StatusCode::ModelBusyPleaseRetry),
+        ] {
+            let response = client.v2().post_model_outputs(of_sdk(version)).await.unwrap();
+            let predicted = Answer::from(response.into_inner());
+            let response = client.v2().generate_model_outputs(of_sdk(version)).await.unwrap();
+            let generated = collect(response.into_inner()).await.remove(0);
+            for answer in [predicted, generated] {
+                assert_eq!((answer.code(), answer.reason()), (code, "QUOTA"), "{version}");
+            }
+        }
+        let streamed = collect(client.stream(tokio_stream::once(asked())).await).await;
+        assert_eq!(streamed[0].code(), StatusCode::RpcRequestQueueFull, "{streamed:?}");
+        assert_eq!(streamed[0].reason(), "QUOTA");
+        calls.abort_all();
+    });
 }

@@ -18,7 +18,9 @@ mod streams;
 
 mod bad_requests;
 mod limits;
+mod seam;
 mod start;
+mod time;
 mod tokens;
 
 mod layers;

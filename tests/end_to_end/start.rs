@@ -1,7 +1,12 @@
 //! What the host refuses at its start, and what it tells.
 
-use ringfence_tests::{Host, HostOptions, Variant, block_on, guests, refused_start};
+use ringfence_tests::{
+    Client, Host, HostOptions, Variant, block_on, guests, refused_start, text_input,
+};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use std::net::TcpStream;
 use std::path::Path;
+use std::time::Instant;
 use tempfile::TempDir;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -133,4 +138,35 @@ fn a_faulty_configuration_is_told_with_its_folder() {
     let variant = Variant::of(guests::ECHO, &[("cpu_memory", "cpu_memoory")]);
     let text = complaint(&["--listen", "127.0.0.1:0", "--model", variant.path()]);
     assert!(text.contains(variant.path()) && text.contains("cpu_memory"), "{text}");
+}
+
+/// A host that runs out of descriptors pauses after each `accept` that fails,
+/// and goes on when there are some again.
+#[test]
+fn running_out_of_descriptors_is_no_busy_loop() {
+    const PAUSE_MS: usize = 50;
+    let host = Host::serve(&[guests::ECHO]);
+    let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", host.pid())).unwrap().count() as u64;
+    let before = prlimit(pid, Resource::Nofile, files(open + 10)).unwrap();
+    let began = Instant::now();
+    let address = host.base().strip_prefix("http://").unwrap();
+    let flood: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let failures = |host: &Host| host.log().matches("cannot accept a connection").count();
+    host.wait_until("three failures", |host| failures(host) >= 3);
+    let failed = failures(&host);
+    let at_most = began.elapsed().as_millis() as usize / PAUSE_MS + 1;
+    assert!(failed <= at_most, "{failed} failures where {at_most} were possible");
+
+    drop(flood);
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        assert_eq!(client.predict("echo", vec![text_input("back")]).await.text(), "back");
+    });
+}
+
+fn files(current: u64) -> Rlimit {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    Rlimit { current: Some(current), maximum }
 }

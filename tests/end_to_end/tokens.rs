@@ -123,3 +123,34 @@ fn without_authentication_every_caller_is_local() {
         assert_eq!(user.user.unwrap().id, "local");
     });
 }
+
+fn without_a_name() -> api::PostModelOutputsRequest {
+    api::PostModelOutputsRequest { inputs: vec![text_input("hello")], ..Default::default() }
+}
+
+/// Only where there is no token and no choice may a request name no model.
+#[test]
+fn a_request_without_a_name_means_the_only_model_of_a_host_without_tokens() {
+    let start = |models: &[&str], args: &[&str]| {
+        Host::start(HostOptions {
+            models: models.iter().map(Into::into).collect(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            ..HostOptions::default()
+        })
+    };
+    let only = start(&[guests::ECHO], &["--no-auth"]);
+    let one_of_two = start(&[guests::ECHO, guests::TEMPLATE], &["--no-auth"]);
+    let with_tokens = start(&[guests::ECHO], &[]);
+    block_on(async {
+        let client = Client::connect(only.base(), "").await;
+        let predicted = client.predict_request(without_a_name()).await;
+        assert_eq!(predicted.text(), "hello", "{predicted:?}");
+        let streamed = collect(client.stream(tokio_stream::once(without_a_name())).await).await;
+        assert_eq!(streamed[0].text(), "hello", "{streamed:?}");
+        for host in [&one_of_two, &with_tokens] {
+            let client = Client::connect(host.base(), &host.pat_or_none()).await;
+            let answer = client.predict_request(without_a_name()).await;
+            assert_eq!(answer.reason(), "INVALID_REQUEST", "{answer:?}");
+        }
+    });
+}

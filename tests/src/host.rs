@@ -94,6 +94,12 @@ impl Host {
         std::fs::read_to_string(path).unwrap().trim().to_owned()
     }
 
+    /// That token, or nothing where the host asks for none.
+    pub fn pat_or_none(&self) -> String {
+        let path = self.data_dir.join("admin.pat");
+        std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    }
+
     /// Everything it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self._scratch.path().join("stderr")).unwrap()

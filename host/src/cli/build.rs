@@ -113,7 +113,8 @@ fn has_cargo_component(dir: &Path) -> bool {
         .is_ok_and(|o| o.status.success());
     if !found {
         note(
-            "the manifest asks for cargo-component, which is not installed; building with plain cargo",
+            "building with plain cargo, which makes the same component: cargo-component, which the \
+             manifest also provides for, is not installed",
         );
     }
     found

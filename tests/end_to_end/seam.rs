@@ -1,0 +1,143 @@
+//! The seam between the server and a sandbox, in this process: what waits on
+//! either side, and what a panic of the host does.
+
+use ringfence::call::{
+    Deadline, End, Event, Function, Holder, Input, Part, Request, Value, Verdict,
+};
+use ringfence::package::folder;
+use ringfence::sandbox::{Calling, Program, Runtime};
+use ringfence_tests::{Variant, block_on, guests};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tracing::span;
+
+/// The bound of a channel in `Limits::default`.
+const BUFFERED: usize = 8;
+
+const BOUND: Duration = Duration::from_secs(30);
+
+fn admit(runtime: &Arc<Runtime>, path: &str, scratch: &TempDir) -> Arc<Program> {
+    let package = folder::open(path.as_ref(), scratch.path()).unwrap();
+    Arc::new(Program::admit(runtime, package).unwrap())
+}
+
+fn an_hour() -> Deadline {
+    Deadline::after(Duration::from_secs(3600))
+}
+
+fn text(text: &str) -> Request {
+    let part = Part { name: "text".into(), value: Value::Text(text.into()) };
+    let input = Input { id: String::new(), parts: vec![part] };
+    Request { method: String::new(), inputs: vec![input], params: "{}".into() }
+}
+
+async fn verdict(calling: &mut Calling) -> Verdict {
+    loop {
+        match tokio::time::timeout(BOUND, calling.next()).await.expect("an event") {
+            Some(Event::End(verdict)) => return verdict,
+            Some(_) => {}
+            None => panic!("no verdict"),
+        }
+    }
+}
+
+#[test]
+fn messages_for_a_guest_that_does_not_read_wait_outside() {
+    let scratch = TempDir::new().unwrap();
+    block_on(async {
+        let runtime = Runtime::start().unwrap();
+        let program = admit(&runtime, guests::MESSAGE_REFUSER, &scratch);
+        let (requests, calling) = program.call(Function::Stream, an_hour(), ());
+        for number in 0..BUFFERED {
+            let sent = tokio::time::timeout(BOUND, requests.send(text("x"))).await;
+            assert!(matches!(sent, Ok(Ok(()))), "message {number}: {sent:?}");
+        }
+        let beyond = tokio::time::timeout(Duration::from_millis(200), requests.send(text("x")));
+        assert!(beyond.await.is_err(), "message {BUFFERED} was taken");
+        drop(calling);
+        runtime.drain().await;
+    });
+}
+
+/// The flood's outputs are 64 KiB each. One more than fits into the channel is
+/// held by the guest's own call of `send`.
+#[test]
+fn outputs_that_nobody_reads_stop_the_guest() {
+    const OUTPUT_BYTES: u64 = 64 << 10;
+    let held = (BUFFERED as u64 + 1) * OUTPUT_BYTES;
+    let scratch = TempDir::new().unwrap();
+    block_on(async {
+        let runtime = Runtime::start().unwrap();
+        let program = admit(&runtime, guests::OUTPUT_FLOOD, &scratch);
+        let (requests, mut calling) = program.call(Function::Generate, an_hour(), ());
+        requests.send(text("x")).await.unwrap();
+        let bytes = || program.account().bytes_of(Holder::Message);
+        let filled = async {
+            while bytes() < held {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(BOUND, filled).await.expect("full channels");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(bytes() < held + OUTPUT_BYTES, "{} bytes wait", bytes());
+
+        // Whoever reads again gets all there is up to the limit.
+        let end = verdict(&mut calling).await.end;
+        assert_eq!(end, End::OutputLimit { output_bytes_max: 16 << 20 });
+        drop((requests, calling));
+        runtime.drain().await;
+        assert_eq!(bytes(), 0);
+    });
+}
+
+/// A log that panics when a guest writes to it: a fault in a function of the
+/// host, met in the middle of a call.
+struct Bursting;
+
+impl tracing::Subscriber for Bursting {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "guest"
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        panic!("the log bursts");
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn a_panic_of_the_host_ends_one_call_and_nothing_else() {
+    tracing::subscriber::set_global_default(Bursting).unwrap();
+    let scratch = TempDir::new().unwrap();
+    // A guest that logs its last words, and one that logs nothing.
+    let variant = Variant::of(guests::PANIC, &[("call_timeout: 2s", "call_timeout: 20s")]);
+    block_on(async {
+        let runtime = Runtime::start().unwrap();
+        let loud = admit(&runtime, variant.path(), &scratch);
+        let quiet = admit(&runtime, guests::ECHO, &scratch);
+        for _ in 0..3 {
+            let (requests, mut calling) = loud.call(Function::Predict, an_hour(), ());
+            requests.send(text("x")).await.unwrap();
+            let ended = verdict(&mut calling).await;
+            assert!(matches!(ended.end, End::HostBug(_)), "{ended:?}");
+
+            let (requests, mut calling) = quiet.call(Function::Predict, an_hour(), ());
+            requests.send(text("x")).await.unwrap();
+            assert_eq!(verdict(&mut calling).await.end, End::Done);
+        }
+        runtime.drain().await;
+        assert_eq!(loud.account().bytes_of(Holder::Message), 0);
+    });
+}

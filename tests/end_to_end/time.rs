@@ -1,0 +1,82 @@
+//! How guests share the processor with the host and with each other.
+
+use ringfence_tests::{Client, Host, Variant, block_on, guests, image_input, request, text_input};
+use std::time::Duration;
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// The name and the niceness of each thread of a process: proc(5), fields 2 and
+/// 19 of `stat`.
+fn threads(pid: u32) -> Vec<(String, i32)> {
+    let mut threads = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        // A thread may end between the listing and this.
+        let Ok(stat) = std::fs::read_to_string(entry.unwrap().path().join("stat")) else {
+            continue;
+        };
+        let (name, rest) = stat.split_once('(').unwrap().1.rsplit_once(')').unwrap();
+        let nice = rest.split_ascii_whitespace().nth(16).unwrap().parse().unwrap();
+        threads.push((name.to_owned(), nice));
+    }
+    threads
+}
+
+#[test]
+fn guests_and_engines_are_nicer_than_the_server() {
+    let host = Host::serve(&[guests::DIGITS]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let scan = super::digits::single("seven.png");
+        let answer = client.predict("digits", vec![image_input(scan)]).await;
+        assert_eq!(answer.concepts()[0].id, "7", "{answer:?}");
+    });
+    let threads = threads(host.pid());
+    for kind in ["guest", "engine"] {
+        let of_kind = threads.iter().filter(|(name, _)| name.starts_with(kind));
+        assert!(of_kind.clone().count() > 0, "no thread {kind} in {threads:?}");
+        assert!(of_kind.clone().all(|(_, nice)| *nice == 10), "{threads:?}");
+    }
+    let others: Vec<_> = threads
+        .iter()
+        .filter(|(name, _)| !name.starts_with("guest") && !name.starts_with("engine"))
+        .collect();
+    assert!(others.len() > 1 && others.iter().all(|(_, nice)| *nice == 0), "{threads:?}");
+}
+
+/// Processor time that a process has taken, in clock ticks: fields 14 and 15.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    rest.split_ascii_whitespace().skip(11).take(2).map(|text| text.parse::<u64>().unwrap()).sum()
+}
+
+/// Eight guests that spin for an hour, more than there are threads for them on
+/// most machines. Were none of them interrupted, nobody would answer before
+/// that.
+#[test]
+fn spinning_guests_leave_their_neighbours_room() {
+    const SPINNERS: usize = 8;
+    let changes = [("call_timeout: 2s", "call_timeout: 1h"), ("\"200m\"", "\"8\"")];
+    let variant = Variant::of(guests::LOOP_FOREVER, &changes);
+    let host = Host::serve(&[variant.path(), guests::ECHO]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let idle = ticks(host.pid());
+        let mut spinners = tokio::task::JoinSet::new();
+        for _ in 0..SPINNERS {
+            let client = client.clone();
+            let asked = request("loop-forever", vec![text_input("x")]);
+            spinners.spawn(async move { client.predict_request(asked).await });
+        }
+        host.wait_until("a second of spinning", |host| ticks(host.pid()) > idle + 100);
+        for number in 0..20 {
+            let text = format!("call {number}");
+            let call = client.predict("echo", vec![text_input(&text)]);
+            let answer = tokio::time::timeout(BOUND, call).await.expect("an answer");
+            assert_eq!(answer.text(), text);
+        }
+        assert!(spinners.try_join_next().is_none(), "a spinner ended");
+        assert_eq!(spinners.len(), SPINNERS);
+        spinners.abort_all();
+    });
+}
