@@ -59,7 +59,7 @@ fn main() -> Result<()> {
 /// Every folder with a `config.yaml`, by its name.
 fn find_models(guests: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut models = BTreeMap::new();
-    for parent in [guests.to_path_buf(), guests.join("hostile")] {
+    for parent in [guests.to_path_buf(), guests.join("template"), guests.join("hostile")] {
         for entry in fs::read_dir(parent)? {
             let folder = entry?.path();
             if folder.join("config.yaml").is_file() {

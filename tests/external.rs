@@ -11,7 +11,7 @@
     reason = "a test tells how it went, and says what is wrong by panicking"
 )]
 
-use ringfence_tests::{Client, Host, Variant, block_on, guests, text_input};
+use ringfence_tests::{Client, Host, block_on, guests, text_input};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
@@ -30,10 +30,11 @@ fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, Test); 3] = [
+    let tests: [(&str, Test); 4] = [
         ("clarifai_sdk_11_0_0", || sdk("11.0.0", Some("--older"))),
         ("clarifai_sdk_12_5_0", || sdk("12.5.0", None)),
         ("template_builds_with_cargo_component", cargo_component),
+        ("project_without_the_guest_crate_is_a_model", project_of_cargo_component),
     ];
     let required = std::env::var("CI").is_ok_and(|value| value == "true");
     let (mut passed, mut failed, mut skipped) = (0, 0, Vec::new());
@@ -142,47 +143,132 @@ fn environment(version: &str) -> Result<PathBuf, Outcome> {
 
 /// The template's manifest asks for `cargo component`, so `build` uses it.
 fn cargo_component() -> Outcome {
-    let version = Command::new("cargo").args(["component", "--version"]).output();
-    match version {
-        Ok(output) if output.status.success() => {}
-        _ => return Outcome::Skipped("cargo-component is not installed".into()),
+    if !has_cargo_component() {
+        return Outcome::Skipped("cargo-component is not installed".into());
     }
-    // A copy, because cargo-component writes a lock file of its own.
     let scratch = tempfile::TempDir::new().unwrap();
-    let root = tests_folder().join("..");
-    for folder in ["wit", "guests/sdk", "guests/template"] {
-        ringfence_tests::copy(&root.join(folder), &scratch.path().join(folder));
+    let folder = scratch.path().join("made");
+    ringfence(&["new", folder.to_str().unwrap()]);
+    if let Err(error) = ringfence::cli::build::build_model(&folder, None) {
+        return Outcome::Failed(format!("{error:#}"));
     }
-    let members = "[workspace]\nresolver = \"3\"\nmembers = [\"sdk\", \"template\"]\n";
-    let workspace = std::fs::read_to_string(root.join("guests/Cargo.toml")).unwrap();
-    let tables = workspace.split_once("[workspace.package]").unwrap().1;
-    let manifest = format!("{members}\n[workspace.package]{tables}");
-    std::fs::write(scratch.path().join("guests/Cargo.toml"), manifest).unwrap();
-    std::fs::copy(root.join("guests/Cargo.lock"), scratch.path().join("guests/Cargo.lock"))
-        .unwrap();
-
-    let folder = scratch.path().join("guests/template");
-    let built = match ringfence::cli::build::build_model(&folder, None) {
-        Ok(built) => built,
-        Err(error) => return Outcome::Failed(format!("{error:#}")),
-    };
-    let by_component = folder.join("../target/wasm32-wasip1/release/hello.wasm");
-    if !by_component.is_file() {
+    if !folder.join("target/wasm32-wasip1/release/made.wasm").is_file() {
         return Outcome::Failed("plain cargo was used".into());
     }
-    if folder.join("src/bindings.rs").exists() {
-        return Outcome::Failed("cargo component left src/bindings.rs behind".into());
+    if folder.join("src").exists() {
+        return Outcome::Failed("cargo component left src behind".into());
     }
-    let variant = Variant::of(guests::TEMPLATE, &[]);
-    std::fs::copy(built, variant.folder().join("1/model.wasm")).unwrap();
-    let host = Host::serve(&[variant.path()]);
+    answers(&folder, "made", "Hello, Grace!")
+}
+
+/// A project as `cargo component new --lib` makes it, pointed at the world that
+/// `ringfence wit` writes, with its library at a place of its own.
+fn project_of_cargo_component() -> Outcome {
+    if !has_cargo_component() {
+        return Outcome::Skipped("cargo-component is not installed".into());
+    }
+    let scratch = tempfile::TempDir::new().unwrap();
+    let folder = scratch.path().join("strange");
+    let made = Command::new("cargo")
+        .args(["component", "new", "--lib", "strange"])
+        .current_dir(scratch.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", printed(&made));
+    std::fs::remove_dir_all(folder.join("wit")).unwrap();
+    let wit = folder.join("wit");
+    let told = ringfence(&["wit", wit.to_str().unwrap()]);
+    // The lines for Cargo.toml, as they are told.
+    let (_, lines) = told.split_once("[package.metadata.component.target]").unwrap();
+    let (lines, _) = lines.split_once("\nfor wit-bindgen").unwrap();
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let (manifest, _) = manifest.split_once("[package.metadata.component.dependencies]").unwrap();
+    let manifest = manifest.replace("[lib]", "[lib]\npath = \"odd/place.rs\"");
+    let manifest = format!("{manifest}\n[package.metadata.component.target]{lines}");
+    std::fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    std::fs::create_dir(folder.join("odd")).unwrap();
+    std::fs::write(folder.join("odd/place.rs"), STRANGE).unwrap();
+    std::fs::remove_file(folder.join("src/lib.rs")).unwrap();
+    let config = "model: {id: strange, model_type_id: text-to-text}\n";
+    std::fs::write(folder.join("config.yaml"), config).unwrap();
+    if let Err(error) = ringfence::cli::build::build_model(&folder, None) {
+        return Outcome::Failed(format!("{error:#}"));
+    }
+    answers(&folder, "strange", "Grace, stranger")
+}
+
+/// A model on the bare bindings.
+const STRANGE: &str = r#"
+#[allow(warnings)]
+#[path = "../src/bindings.rs"]
+mod bindings;
+
+use bindings::exports::ringfence::model::runner::{
+    Error, Guest, Output, Request, Sink, Source,
+};
+use bindings::ringfence::model::types::{ErrorCode, Part, Value};
+
+struct Strange;
+
+fn unsupported() -> Error {
+    Error { code: ErrorCode::Unsupported, message: "predict only".into(), info: String::new() }
+}
+
+impl Guest for Strange {
+    fn methods() -> String {
+        String::new()
+    }
+
+    fn load_model() -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn predict(request: Request) -> Result<Vec<Result<Output, Error>>, Error> {
+        let answer = |parts: Vec<Part>| match parts.into_iter().next() {
+            Some(Part { name, value: Value::Text(text) }) => Ok(Output {
+                parts: vec![Part { name, value: Value::Text(format!("{text}, stranger")) }],
+                usage: None,
+                info: String::new(),
+            }),
+            _ => Err(unsupported()),
+        };
+        Ok(request.inputs.into_iter().map(|input| answer(input.parts)).collect())
+    }
+
+    fn generate(_: Request, _: &Sink) -> Result<(), Error> {
+        Err(unsupported())
+    }
+
+    fn stream(_: &Source, _: &Sink) -> Result<(), Error> {
+        Err(unsupported())
+    }
+}
+
+bindings::export!(Strange with_types_in bindings);
+"#;
+
+fn has_cargo_component() -> bool {
+    let version = Command::new("cargo").args(["component", "--version"]).output();
+    version.is_ok_and(|output| output.status.success())
+}
+
+/// Runs the program and returns what it prints.
+fn ringfence(args: &[&str]) -> String {
+    let output = Command::new(ringfence_tests::binary()).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", printed(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Serves a folder that has been built, and calls it with a name.
+fn answers(folder: &Path, model: &str, expected: &str) -> Outcome {
+    let host = Host::serve(&[folder.to_str().unwrap()]);
     let answer = block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
-        client.predict("hello", vec![text_input("Grace")]).await
+        client.predict(model, vec![text_input("Grace")]).await
     });
-    match answer.text().as_str() {
-        "Hello, Grace!" => Outcome::Passed,
-        other => Outcome::Failed(other.to_owned()),
+    match answer.text() {
+        text if text == expected => Outcome::Passed,
+        other => Outcome::Failed(other),
     }
 }
 

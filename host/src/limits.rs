@@ -30,6 +30,9 @@ pub struct Limits {
     pub tensor_bytes_max: u64,
     /// Handles that a guest may hold.
     pub handles_max: usize,
+    /// Handles of WASI that a guest may hold: files, directories, streams,
+    /// waits. Some make the host hold memory that no account sees.
+    pub wasi_handles_max: usize,
     /// Linear memories of one sandbox.
     pub memories_max: usize,
     /// Tables of one sandbox.
@@ -85,6 +88,7 @@ impl Default for Limits {
             output_bytes_max,
             tensor_bytes_max: 64 << 20,
             handles_max: 4096,
+            wasi_handles_max: 64,
             memories_max: 4,
             tables_max: 32,
             instances_max: 32,

@@ -17,7 +17,15 @@ pub fn start(filter: Option<&str>) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init()
-        .map_err(|error| anyhow::anyhow!("{error}"))
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    std::panic::set_hook(Box::new(|panic| {
+        // What an engine's panic becomes is a line of the guest that caused it,
+        // at that guest's rate.
+        if !std::thread::current().name().is_some_and(|name| name.starts_with("engine")) {
+            tracing::error!(%panic, "the host panicked");
+        }
+    }));
+    Ok(())
 }
 
 /// A fresh identifier of a request: 32 hexadecimal digits.

@@ -2,11 +2,12 @@
 //! call works.
 
 use super::digits::single;
-use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence::proto::clarifai::api::status::{Status, StatusCode};
 use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
 use ringfence::proto::json;
 use ringfence_tests::{
-    Client, Host, block_on, collect, guests, image_input, output_config, request, text_input,
+    Client, Host, Variant, block_on, collect, guests, image_input, output_config, request,
+    text_input,
 };
 use std::time::Duration;
 use tonic::Code;
@@ -199,16 +200,69 @@ fn requests_that_would_swell_are_refused_before_they_do() {
     });
 }
 
+/// The host has a model of somebody else, and no call tells so.
 #[test]
 fn someone_elses_model_and_none_get_the_same_answer() {
-    let host = Host::serve(&[guests::ECHO]);
+    let foreign = Variant::of(guests::ECHO, &[("user_id: local", "user_id: mallory")]);
+    let host = Host::serve(&[guests::ECHO, foreign.path()]);
+    let set = |user: &str| Some(api::UserAppIdSet { user_id: user.into(), app_id: "main".into() });
+    let same = |mut a: Status, mut b: Status| {
+        a.req_id.clear();
+        b.req_id.clear();
+        assert_eq!(a, b);
+        assert_eq!(a.code(), StatusCode::ModelDoesNotExist);
+    };
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
-        let mut absent = client.predict("nobody", vec![text_input("x")]).await;
-        let mut foreign = client.predict_request(of_user("mallory")).await;
-        absent.status.req_id.clear();
-        foreign.status.req_id.clear();
-        assert_eq!(absent.status, foreign.status);
+        let absent = client.predict("nobody", vec![text_input("x")]).await;
+        let foreign = client.predict_request(of_user("mallory")).await;
+        same(absent.status, foreign.status);
+
+        let model = async |user: &str, id: &str| {
+            let asked = api::GetModelRequest {
+                user_app_id: set(user),
+                model_id: id.into(),
+                ..Default::default()
+            };
+            let found = client.v2().get_model(client.with_token(asked)).await.unwrap();
+            let found = found.into_inner();
+            assert!(found.model.is_none());
+            found.status.unwrap()
+        };
+        same(model("mallory", "echo").await, model("local", "nobody").await);
+
+        let version = async |user: &str, id: &str| {
+            let asked = api::GetModelVersionRequest {
+                user_app_id: set(user),
+                model_id: id.into(),
+                ..Default::default()
+            };
+            let found = client.v2().get_model_version(client.with_token(asked)).await.unwrap();
+            let found = found.into_inner();
+            assert!(found.model_version.is_none());
+            found.status.unwrap()
+        };
+        same(version("mallory", "echo").await, version("local", "nobody").await);
+
+        let versions = async |user: &str, id: &str| {
+            let asked = api::ListModelVersionsRequest {
+                user_app_id: set(user),
+                model_id: id.into(),
+                ..Default::default()
+            };
+            let found = client.v2().list_model_versions(client.with_token(asked)).await.unwrap();
+            let found = found.into_inner();
+            assert!(found.model_versions.is_empty());
+            found.status.unwrap()
+        };
+        same(versions("mallory", "echo").await, versions("local", "nobody").await);
+
+        let listed = async |user: &str| {
+            let asked = api::ListModelsRequest { user_app_id: set(user), ..Default::default() };
+            let found = client.v2().list_models(client.with_token(asked)).await.unwrap();
+            found.into_inner().models.len()
+        };
+        assert_eq!((listed("me").await, listed("mallory").await), (1, 0));
     });
 }
 

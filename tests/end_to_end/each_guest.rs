@@ -2,14 +2,15 @@
 //! nothing. A guest without a function here does not compile.
 
 use futures_util::FutureExt;
-use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
 use ringfence_tests::{
     Answer, Client, Host, HostOptions, Variant, block_on, collect, foreach_guest, guests,
     image_input, params, request, text_input,
 };
 use serde_json::json;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -129,6 +130,16 @@ fn assert_answer(answer: &Answer, code: StatusCode, reasons: &[&str], text: &str
     assert!(!answer.status.description.is_empty(), "{answer:?}");
 }
 
+/// A file below the guests' folder.
+fn file(path: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests").join(path)).unwrap()
+}
+
+/// The picture that comes with a template.
+fn example(name: &str) -> api::Input {
+    image_input(file(&format!("template/{name}/example.png")))
+}
+
 fn plain(model: &str) -> PostModelOutputsRequest {
     request(model, vec![text_input("hello")])
 }
@@ -161,7 +172,16 @@ async fn alias_lists(client: &Client) {
     ends(client, plain("alias-lists"), EXHAUSTED, &reasons, "").await;
 }
 
-/// One asset is longer than a read may be.
+async fn any_to_any(client: &Client) {
+    let mut input = example("any-to-any");
+    let picture = input.data.as_ref().unwrap().image.clone();
+    input.data.as_mut().unwrap().text = text_input("two words").data.unwrap().text;
+    let answer = client.predict("any-to-any", vec![input]).await;
+    let data = answer.outputs[0].data.clone().unwrap();
+    assert_eq!(data.text.unwrap().raw, "text: 2 words\nimage: 369 bytes");
+    assert_eq!(data.image, picture);
+}
+
 async fn asset_hog(client: &Client) {
     let text = client.predict_request(plain("asset-hog")).await.text();
     assert_eq!(text, "small.txt [15, 1, 0]");
@@ -178,6 +198,15 @@ fn a_read_of_an_asset_is_cut_at_its_limit() {
         let text = client.predict_request(plain("asset-hog")).await.text();
         assert_eq!(text, "long.bin [1048576, 1, 0]\nsmall.txt [15, 1, 0]");
     });
+}
+
+async fn audio_to_text(client: &Client) {
+    let melody = file("template/audio-to-text/example.wav");
+    let audio = api::Audio { url: String::new(), base64: melody };
+    let data = api::Data { audio: Some(audio), ..Default::default() };
+    let input = api::Input { id: String::new(), data: Some(data) };
+    let answer = client.predict("audio-to-text", vec![input]).await;
+    assert_eq!(answer.text(), "C4 E4 G4 C5", "{answer:?}");
 }
 
 async fn bad_output(client: &Client) {
@@ -281,11 +310,19 @@ async fn forged_handle(client: &Client) {
 
 async fn fs_probe(client: &Client) {
     let text = client.predict_request(plain("fs-probe")).await.text();
-    for line in text.lines() {
-        let outside = line.starts_with("denied") || line.starts_with("empty");
-        assert!(outside || (line.starts_with("GOT") && line.contains("/model")), "{line}");
-    }
-    assert!(text.lines().any(|line| line.starts_with("denied")), "{text}");
+    let (got, rest): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("GOT"));
+    let notes = file("hostile/fs-probe/1/notes.txt").len().min(64);
+    assert_eq!(
+        got,
+        [
+            format!("GOT read /model/notes.txt: {notes}"),
+            "GOT list /model: \"notes.txt\"".to_owned()
+        ],
+        "{text}"
+    );
+    let denied = rest.iter().filter(|line| line.starts_with("denied")).count();
+    assert!(denied > 20, "{text}");
+    assert!(rest.iter().all(|l| l.starts_with("denied") || l.starts_with("empty")), "{text}");
 }
 
 async fn graph_leak(client: &Client) {
@@ -335,6 +372,12 @@ async fn large_start(_: &Client) {}
 
 async fn load_fails(client: &Client) {
     ends(client, plain("load-fails"), UNLOADABLE, &["GUEST_ERROR"], "in load-model").await;
+}
+
+async fn load_keeps(client: &Client) {
+    for _ in 0..5 {
+        assert_eq!(client.predict_request(plain("load-keeps")).await.text(), "fits");
+    }
 }
 
 async fn load_loops(client: &Client) {
@@ -436,18 +479,20 @@ async fn sleeper(client: &Client) {
     assert_answer(&answers[1], TIMEOUT, &["WALL_DEADLINE"], "deadline");
 }
 
-/// Sixteen sleepers sleep for an hour. Were each to hold a thread, nobody
-/// would answer before that.
+/// Twice as many sleepers as there are threads sleep for an hour. Were each to
+/// hold a thread, nobody would answer before that.
 #[test]
 fn sleeping_guests_hold_no_thread() {
-    let changes = [("call_timeout: 2s", "call_timeout: 1h\n  max_concurrency: 16")];
+    let count = 2 * std::thread::available_parallelism().unwrap().get();
+    let places = format!("call_timeout: 1h\n  max_concurrency: {count}");
+    let changes = [("call_timeout: 2s", places.as_str())];
     let variant = Variant::of(guests::SLEEPER, &changes);
     let host = Host::serve(&[variant.path(), guests::ECHO]);
     let bound = Duration::from_secs(20);
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         let mut sleepers = Vec::new();
-        for _ in 0..16 {
+        for _ in 0..count {
             let mut answers = client.generate(plain("sleeper")).await;
             let first = tokio::time::timeout(bound, answers.message()).await;
             let first: Answer = first.expect("a sleeper fell asleep").unwrap().unwrap().into();
@@ -470,13 +515,35 @@ async fn start_loops(client: &Client) {
     assert_burnt_in_load(&answer);
 }
 
-async fn template(client: &Client) {
-    let answer = client.predict("hello", vec![text_input("Ada")]).await;
-    assert_eq!(answer.text(), "Hello, Ada!");
+/// Each listing is a handle of WASI, and of those there are 64.
+async fn stream_leak(client: &Client) {
+    let answer = client.predict_request(plain("stream-leak")).await;
+    match answer.code() {
+        StatusCode::Success => assert!(answer.text().starts_with("denied"), "{answer:?}"),
+        _ => assert_answer(&answer, EXHAUSTED, &["HANDLE_LIMIT"], "more than 64 handles"),
+    }
 }
 
 async fn tensor_hog(client: &Client) {
     ends(client, plain("tensor-hog"), EXHAUSTED, &["MEMORY_LIMIT"], "tensors").await;
+}
+
+async fn text_embedder(client: &Client) {
+    let vector = async |text: &str| {
+        let answer = client.predict("text-embedder", vec![text_input(text)]).await;
+        answer.outputs[0].data.clone().unwrap().embeddings[0].vector.clone()
+    };
+    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let (cat, cats, dog) =
+        (vector("the cat sat").await, vector("the cat sits").await, vector("dogs bark").await);
+    assert_eq!(cat.len(), 64);
+    assert!((near(&cat, &cat) - 1.0).abs() < 1e-3, "{}", near(&cat, &cat));
+    assert!(near(&cat, &cats) > near(&cat, &dog) + 0.2, "{cat:?}\n{cats:?}\n{dog:?}");
+}
+
+async fn text_to_text(client: &Client) {
+    let answer = client.predict("text-to-text", vec![text_input("Ada")]).await;
+    assert_eq!(answer.text(), "Hello, Ada!");
 }
 
 async fn timer_hog(client: &Client) {
@@ -487,6 +554,29 @@ async fn trap(client: &Client) {
     ends(client, plain("trap"), FAILED, &["GUEST_TRAP"], "unreachable").await;
     let asked = params(plain("trap"), json!({ "how": "out-of-bounds" }));
     ends(client, asked, FAILED, &["GUEST_TRAP"], "out of bounds").await;
+}
+
+async fn visual_classifier(client: &Client) {
+    let answer = client.predict("visual-classifier", vec![example("visual-classifier")]).await;
+    let concepts = answer.concepts();
+    assert_eq!((concepts.len(), concepts[0].id.as_str()), (7, "blue"), "{answer:?}");
+    let broken = client.predict("visual-classifier", vec![image_input(*b"GIF89a")]).await;
+    assert_answer(&broken, StatusCode::InputInvalidArgument, &["GUEST_ERROR"], "PNG or JPEG");
+}
+
+async fn visual_detector(client: &Client) {
+    let answer = client.predict("visual-detector", vec![example("visual-detector")]).await;
+    let regions = answer.outputs[0].data.clone().unwrap().regions;
+    let seen: Vec<_> = regions
+        .iter()
+        .map(|region| {
+            let edges = region.region_info.clone().unwrap().bounding_box.unwrap();
+            let concept = region.data.clone().unwrap().concepts[0].id.clone();
+            (concept, edges.left_col < 0.5, region.value > 0.8)
+        })
+        .collect();
+    // The bright disc of the picture is on the left, the dark one on the right.
+    assert_eq!(seen, [("bright".into(), true, true), ("dark".into(), false, true)], "{answer:?}");
 }
 
 async fn wrong_count(client: &Client) {

@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("cli", &["wasmtime::", "tract_"]),
     ("server", &["wasmtime::", "tract_", "std::fs", "cap_std", "rusqlite"]),
-    ("auth.rs", &["wasmtime::", "crate::deploy", "crate::worker", "crate::package"]),
-    ("package", &["tonic::", "tokio::net", "std::net", "wasmtime::"]),
-    ("store", &["tonic::", "crate::proto", "wasmtime::"]),
-    ("deploy", &["tonic::", "wasmtime::", "crate::proto"]),
-    ("worker", &["tonic::", "crate::proto", "wasmtime::"]),
+    ("auth.rs", &["wasmtime::", "tract_", "crate::deploy", "crate::worker", "crate::package"]),
+    ("package", &["tract_", "tonic::", "tokio::net", "std::net", "wasmtime::"]),
+    ("store", &["tract_", "tonic::", "crate::proto", "wasmtime::"]),
+    ("deploy", &["tract_", "tonic::", "wasmtime::", "crate::proto"]),
+    ("worker", &["tract_", "tonic::", "crate::proto", "wasmtime::"]),
     ("sandbox", &["tonic::", "crate::auth", "crate::store", "crate::proto", "tract_"]),
     ("nn", &["tonic::", "crate::proto", "std::fs", "crate::store"]),
-    ("call.rs", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
+    ("call", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
+    ("limits.rs", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
+    ("text.rs", &["tonic::", "wasmtime::", "crate::", "tract_"]),
+    ("telemetry.rs", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
+    ("proto", &["wasmtime::", "crate::sandbox", "tract_"]),
 ];
 
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {

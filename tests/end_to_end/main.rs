@@ -16,6 +16,7 @@ mod digits;
 mod scribe;
 mod streams;
 
+mod author;
 mod bad_requests;
 mod limits;
 mod seam;

@@ -5,7 +5,7 @@ use ringfence::call::{
     Deadline, End, Event, Function, Holder, Input, Part, Request, Value, Verdict,
 };
 use ringfence::package::folder;
-use ringfence::sandbox::{Calling, Program, Runtime};
+use ringfence::sandbox::{Calling, Diagnostics, Program, Runtime, SendError, Surroundings};
 use ringfence_tests::{Variant, block_on, guests};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const BOUND: Duration = Duration::from_secs(30);
 
 fn admit(runtime: &Arc<Runtime>, path: &str, scratch: &TempDir) -> Arc<Program> {
     let package = folder::open(path.as_ref(), scratch.path()).unwrap();
-    Arc::new(Program::admit(runtime, package).unwrap())
+    Arc::new(Program::admit(runtime, package, Surroundings::Real).unwrap())
 }
 
 fn an_hour() -> Deadline {
@@ -42,17 +42,24 @@ async fn verdict(calling: &mut Calling) -> Verdict {
     }
 }
 
+/// Bytes of a message.
+const LONG: usize = 64 << 10;
+
+/// What waits is charged to the version.
 #[test]
 fn messages_for_a_guest_that_does_not_read_wait_outside() {
     let scratch = TempDir::new().unwrap();
     block_on(async {
-        let runtime = Runtime::start().unwrap();
+        let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let program = admit(&runtime, guests::MESSAGE_REFUSER, &scratch);
         let (requests, calling) = program.call(Function::Stream, an_hour(), ());
+        let long = "x".repeat(LONG);
         for number in 0..BUFFERED {
-            let sent = tokio::time::timeout(BOUND, requests.send(text("x"))).await;
+            let sent = tokio::time::timeout(BOUND, requests.send(text(&long))).await;
             assert!(matches!(sent, Ok(Ok(()))), "message {number}: {sent:?}");
         }
+        let held = program.account().bytes_of(Holder::Message);
+        assert!(held >= (BUFFERED * LONG) as u64, "{held} bytes are charged");
         let beyond = tokio::time::timeout(Duration::from_millis(200), requests.send(text("x")));
         assert!(beyond.await.is_err(), "message {BUFFERED} was taken");
         drop(calling);
@@ -68,7 +75,7 @@ fn outputs_that_nobody_reads_stop_the_guest() {
     let held = (BUFFERED as u64 + 1) * OUTPUT_BYTES;
     let scratch = TempDir::new().unwrap();
     block_on(async {
-        let runtime = Runtime::start().unwrap();
+        let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let program = admit(&runtime, guests::OUTPUT_FLOOD, &scratch);
         let (requests, mut calling) = program.call(Function::Generate, an_hour(), ());
         requests.send(text("x")).await.unwrap();
@@ -88,6 +95,45 @@ fn outputs_that_nobody_reads_stop_the_guest() {
         drop((requests, calling));
         runtime.drain().await;
         assert_eq!(bytes(), 0);
+    });
+}
+
+/// A message that does not fit into what is left of `cpu_memory`.
+#[test]
+fn a_message_that_would_exceed_the_memory_limit_is_refused() {
+    let scratch = TempDir::new().unwrap();
+    block_on(async {
+        let runtime = Runtime::start(Diagnostics::Off).unwrap();
+        let program = admit(&runtime, guests::MESSAGE_REFUSER, &scratch);
+        let (requests, calling) = program.call(Function::Stream, an_hour(), ());
+        let huge = usize::try_from(program.account().bytes_max()).unwrap();
+        let sent = requests.send(text(&"x".repeat(huge))).await;
+        assert!(matches!(sent, Err(SendError::Memory(_))), "{sent:?}");
+        drop(calling);
+        runtime.drain().await;
+    });
+}
+
+/// The sandbox for the next call is made beforehand only where it leaves room,
+/// and a call never loads beside it: 40 of 64 MiB are kept by each.
+#[test]
+fn a_sandbox_made_beforehand_never_takes_the_memory_of_a_call() {
+    let scratch = TempDir::new().unwrap();
+    // 64 MiB have no room for two sandboxes of 40. 90 MiB have, but not for the
+    // 10 that a call adds, if it loaded beside the one that is being made.
+    let less = Variant::of(guests::LOAD_KEEPS, &[("\"64Mi\"", "\"90Mi\"")]);
+    block_on(async {
+        let runtime = Runtime::start(Diagnostics::Off).unwrap();
+        for path in [guests::LOAD_KEEPS, less.path()] {
+            let program = admit(&runtime, path, &scratch);
+            program.warm().await.unwrap();
+            for round in 0..20 {
+                let (requests, mut calling) = program.call(Function::Predict, an_hour(), ());
+                requests.send(text("x")).await.unwrap();
+                assert_eq!(verdict(&mut calling).await.end, End::Done, "round {round}");
+            }
+        }
+        runtime.drain().await;
     });
 }
 
@@ -124,7 +170,7 @@ fn a_panic_of_the_host_ends_one_call_and_nothing_else() {
     // A guest that logs its last words, and one that logs nothing.
     let variant = Variant::of(guests::PANIC, &[("call_timeout: 2s", "call_timeout: 20s")]);
     block_on(async {
-        let runtime = Runtime::start().unwrap();
+        let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let loud = admit(&runtime, variant.path(), &scratch);
         let quiet = admit(&runtime, guests::ECHO, &scratch);
         for _ in 0..3 {

@@ -1,7 +1,7 @@
 //! What the host refuses at its start, and what it tells.
 
 use ringfence_tests::{
-    Client, Host, HostOptions, Variant, block_on, guests, refused_start, text_input,
+    Client, Host, HostOptions, Variant, block_on, guests, refused_start, request, text_input,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::net::TcpStream;
@@ -169,4 +169,23 @@ fn running_out_of_descriptors_is_no_busy_loop() {
 fn files(current: u64) -> Rlimit {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Rlimit { current: Some(current), maximum }
+}
+
+/// A stream that would be waited for, and a second signal that does not wait.
+#[test]
+fn a_second_signal_ends_the_host_at_once() {
+    let variant = Variant::of(guests::SLEEPER, &[("call_timeout: 2s", "call_timeout: 1h")]);
+    let host = Host::serve(&[variant.path()]);
+    let address = host.base().strip_prefix("http://").unwrap().to_owned();
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut answers = client.generate(request("sleeper", vec![text_input("z")])).await;
+        answers.message().await.unwrap().unwrap();
+        host.ask_to_stop();
+        host.wait_until("the end of listening", |_| TcpStream::connect(&address).is_err());
+        host.ask_to_stop();
+        let status = host.wait();
+        assert_eq!(status.code(), Some(1), "{status:?}");
+        drop(answers);
+    });
 }

@@ -30,17 +30,19 @@ fn guests_and_engines_are_nicer_than_the_server() {
         let answer = client.predict("digits", vec![image_input(scan)]).await;
         assert_eq!(answer.concepts()[0].id, "7", "{answer:?}");
     });
+    // The tests themselves may have been started with another niceness.
+    let own = threads(std::process::id()).first().map_or(0, |(_, nice)| *nice);
     let threads = threads(host.pid());
     for kind in ["guest", "engine"] {
         let of_kind = threads.iter().filter(|(name, _)| name.starts_with(kind));
         assert!(of_kind.clone().count() > 0, "no thread {kind} in {threads:?}");
-        assert!(of_kind.clone().all(|(_, nice)| *nice == 10), "{threads:?}");
+        assert!(of_kind.clone().all(|(_, nice)| *nice == (own + 10).min(19)), "{threads:?}");
     }
     let others: Vec<_> = threads
         .iter()
         .filter(|(name, _)| !name.starts_with("guest") && !name.starts_with("engine"))
         .collect();
-    assert!(others.len() > 1 && others.iter().all(|(_, nice)| *nice == 0), "{threads:?}");
+    assert!(others.len() > 1 && others.iter().all(|(_, nice)| *nice == own), "{threads:?}");
 }
 
 /// Processor time that a process has taken, in clock ticks: fields 14 and 15.
@@ -50,20 +52,20 @@ fn ticks(pid: u32) -> u64 {
     rest.split_ascii_whitespace().skip(11).take(2).map(|text| text.parse::<u64>().unwrap()).sum()
 }
 
-/// Eight guests that spin for an hour, more than there are threads for them on
-/// most machines. Were none of them interrupted, nobody would answer before
-/// that.
+/// Twice as many guests as there are threads for them spin for an hour. Were
+/// none of them interrupted, nobody would answer before that.
 #[test]
 fn spinning_guests_leave_their_neighbours_room() {
-    const SPINNERS: usize = 8;
-    let changes = [("call_timeout: 2s", "call_timeout: 1h"), ("\"200m\"", "\"8\"")];
+    let count = 2 * std::thread::available_parallelism().unwrap().get();
+    let places = format!("call_timeout: 1h\n  max_concurrency: {count}");
+    let changes = [("call_timeout: 2s", places.as_str()), ("\"200m\"", "\"8\"")];
     let variant = Variant::of(guests::LOOP_FOREVER, &changes);
     let host = Host::serve(&[variant.path(), guests::ECHO]);
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         let idle = ticks(host.pid());
         let mut spinners = tokio::task::JoinSet::new();
-        for _ in 0..SPINNERS {
+        for _ in 0..count {
             let client = client.clone();
             let asked = request("loop-forever", vec![text_input("x")]);
             spinners.spawn(async move { client.predict_request(asked).await });
@@ -76,7 +78,7 @@ fn spinning_guests_leave_their_neighbours_room() {
             assert_eq!(answer.text(), text);
         }
         assert!(spinners.try_join_next().is_none(), "a spinner ended");
-        assert_eq!(spinners.len(), SPINNERS);
+        assert_eq!(spinners.len(), count);
         spinners.abort_all();
     });
 }

@@ -8,7 +8,8 @@ use prost::Message;
 /// Bytes before each message: a flag for compression, and the length.
 const PREFIX_BYTES: usize = 5;
 
-/// Sends one message with further headers and returns the bytes of the first
+/// Sends one message with further headers, the host's token unless they bring
+/// another, and returns the bytes of the first
 /// message of the answer.
 pub async fn raw_call(
     host: &Host,
@@ -22,8 +23,10 @@ pub async fn raw_call(
     let driving = tokio::spawn(connection);
     let mut request = Request::post(format!("{}{path}", host.base()))
         .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("authorization", format!("Key {}", host.pat()));
+        .header("te", "trailers");
+    if !headers.iter().any(|(name, _)| *name == "authorization") {
+        request = request.header("authorization", format!("Key {}", host.pat()));
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -16,7 +16,7 @@
 
 wit_bindgen::generate!({
     // The only place that says where the WIT is.
-    path: "../../wit",
+    path: "wit",
     world: "ringfence:model/model-runner",
     generate_all,
     pub_export_macro: true,

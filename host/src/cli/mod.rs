@@ -8,12 +8,15 @@ pub mod build;
 
 mod client;
 mod demo;
+mod embedded;
 mod generate;
+mod new;
 mod predict;
 mod render;
 mod request;
 mod serve;
 mod stream;
+mod wit;
 
 use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
@@ -68,6 +71,12 @@ pub(crate) struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a model folder from a template, ready to build
+    New(NewArgs),
+    /// Write the world that a model implements, for projects without the guest crate
+    Wit(WitArgs),
+    /// Compile a model folder's 1/model.rs to 1/model.wasm
+    Build(BuildArgs),
     /// Serve models
     Serve(ServeArgs),
     /// Send inputs, get one answer for each
@@ -76,10 +85,27 @@ enum Command {
     Generate(CallArgs),
     /// Send each line of standard input as it is read, print the outputs as they come
     Stream(StreamArgs),
-    /// Compile a model folder's 1/model.rs to 1/model.wasm
-    Build(BuildArgs),
     /// Build the example models, serve them and call each of them
     Demo(DemoArgs),
+}
+
+/// `new`
+#[derive(Debug, Args)]
+pub(crate) struct NewArgs {
+    /// The folder to make; its name becomes the model's id
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// What goes in and what comes out
+    #[arg(long = "type", value_enum, default_value_t, value_name = "TYPE")]
+    pub(crate) kind: new::Template,
+}
+
+/// `wit`
+#[derive(Debug, Args)]
+pub(crate) struct WitArgs {
+    /// The folder to write to, such as `wit` in a project
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
 }
 
 /// `serve`
@@ -171,6 +197,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let Cli { global, command } = cli;
     let result = match command {
+        Command::New(args) => new::run(&args, &global),
+        Command::Wit(args) => wit::run(&args, &global),
         Command::Serve(args) => serve::run(&args),
         Command::Predict(args) => predict::run(&args, &global),
         Command::Generate(args) => generate::run(&args, &global),

@@ -5,13 +5,13 @@ use crate::auth::Auth;
 use crate::deploy::Deployments;
 use crate::package::config::ModelName;
 use crate::package::folder;
-use crate::sandbox::Runtime;
+use crate::sandbox::{Diagnostics, Runtime};
 use crate::server::{self, App, Options};
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub(super) async fn start(
 ) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
     let scratch = data_dir.join(RUN_FOLDER);
     empty(&scratch)?;
-    let sandboxes = Runtime::start()?;
+    let sandboxes = Runtime::start(Diagnostics::Off)?;
     let deployments = Deployments::default();
     for path in folders {
         let package = folder::open(path, &scratch)
@@ -149,23 +149,38 @@ fn raise_file_limit() {
     }
 }
 
-/// What the operator needs next, on standard output.
+/// What the operator needs next, on standard output. The `export` lines work in
+/// any folder.
 fn greet(args: &ServeArgs, address: SocketAddr, app: &App) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "ringfence listens on http://{address}")?;
     writeln!(out, "note: guests run inside the wasm sandbox only; there is no jail yet")?;
+    writeln!(out, "export CLARIFAI_API_BASE={}", base_of(address))?;
     if args.no_auth {
-        writeln!(out, "note: every caller is the user `local`, with or without a token")?;
+        writeln!(out, "note: every caller is the user `local`, whatever the token")?;
+        writeln!(out, "export CLARIFAI_PAT=none")?;
     } else {
-        let token = args.data_dir.join("admin.pat");
-        writeln!(out, "export CLARIFAI_API_BASE=http://{address}")?;
-        writeln!(out, "export CLARIFAI_PAT=\"$(cat '{}')\"", token.display())?;
+        let token = std::path::absolute(args.data_dir.join("admin.pat"))?;
+        let quoted = token.display().to_string().replace('\'', r"'\''");
+        writeln!(out, "export CLARIFAI_PAT=\"$(cat '{quoted}')\"")?;
     }
     for deployment in app.deployments.all() {
         writeln!(out, "model {} version {}", deployment.name, deployment.version)?;
     }
     writeln!(out, "ready")?;
     Ok(out.flush()?)
+}
+
+/// Where a client on this machine finds the host. The Python SDK takes no
+/// addresses of IPv6, and nobody can connect to "any address".
+fn base_of(address: SocketAddr) -> String {
+    let port = address.port();
+    match address.ip() {
+        ip if ip.is_unspecified() => format!("http://127.0.0.1:{port}"),
+        IpAddr::V4(ip) => format!("http://{ip}:{port}"),
+        IpAddr::V6(ip) if ip.is_loopback() => format!("http://localhost:{port}"),
+        IpAddr::V6(ip) => format!("http://[{ip}]:{port}"),
+    }
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second ends the process.
@@ -196,4 +211,22 @@ fn empty(folder: &Path) -> anyhow::Result<()> {
         }
     }
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_one_that_clients_can_reach() {
+        for (address, base) in [
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("0.0.0.0:2", "http://127.0.0.1:2"),
+            ("[::]:3", "http://127.0.0.1:3"),
+            ("[::1]:4", "http://localhost:4"),
+            ("192.0.2.1:5", "http://192.0.2.1:5"),
+        ] {
+            assert_eq!(base_of(address.parse().unwrap()), base);
+        }
+    }
 }

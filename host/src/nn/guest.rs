@@ -11,7 +11,7 @@ use super::{Graphs, NamedGraph};
 use crate::call::Holder;
 use crate::sandbox::nn_bindings::errors::ErrorCode;
 use crate::sandbox::nn_bindings::{errors, graph, inference, tensor};
-use crate::sandbox::{Account, Charge, State, Stop};
+use crate::sandbox::{Account, Charge, Level, State, Stop};
 use std::sync::Arc;
 use wasmtime::component::Resource;
 
@@ -32,7 +32,7 @@ impl NnState {
 #[derive(Debug)]
 pub struct GuestTensor {
     tensor: Result<Tensor, TensorError>,
-    _charge: Charge,
+    charge: Charge,
 }
 
 /// An error handle.
@@ -50,8 +50,15 @@ pub struct GuestGraph(Arc<NamedGraph>);
 #[derive(Debug, Clone)]
 pub struct GuestContext(Arc<NamedGraph>);
 
+/// Bytes of an error's text. A guest may hold many errors, and names that a
+/// package chose are part of them.
+const FAILURE_BYTES_MAX: usize = 1 << 10;
+
 fn failure(code: ErrorCode, text: impl Into<String>) -> GuestFailure {
-    GuestFailure { code, text: text.into() }
+    let mut text = text.into();
+    crate::text::cut(&mut text, FAILURE_BYTES_MAX);
+    text.shrink_to_fit();
+    GuestFailure { code, text }
 }
 
 impl State {
@@ -67,8 +74,8 @@ impl State {
         tensor: Result<Tensor, TensorError>,
     ) -> wasmtime::Result<Resource<GuestTensor>> {
         let bytes = tensor.as_ref().map_or(0, |tensor| tensor.data().len());
-        let _charge = self.nn.account.charge(Holder::Tensor, bytes as u64).map_err(Stop::from)?;
-        Ok(self.table.push(GuestTensor { tensor, _charge }).map_err(Stop::from)?)
+        let charge = self.nn.account.charge(Holder::Tensor, bytes as u64).map_err(Stop::from)?;
+        Ok(self.table.push(GuestTensor { tensor, charge }).map_err(Stop::from)?)
     }
 }
 
@@ -81,7 +88,9 @@ impl tensor::HostTensor for State {
         ty: tensor::TensorType,
         data: Vec<u8>,
     ) -> wasmtime::Result<Resource<GuestTensor>> {
-        self.push_tensor(Tensor::new(ty.into(), dimensions, data))
+        self.last_host_call = Some("wasi:nn: tensor");
+        let bytes_max = self.shared.limits.tensor_bytes_max;
+        self.push_tensor(Tensor::within(bytes_max, ty.into(), dimensions, data))
     }
 
     fn dimensions(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u32>> {
@@ -90,7 +99,7 @@ impl tensor::HostTensor for State {
             Err(TensorError::Length { shape, .. } | TensorError::TooLarge { shape, .. }) => {
                 shape.clone()
             }
-            Err(TensorError::TooManyAxes { .. }) => Vec::new(),
+            Err(TensorError::TooManyAxes { .. } | TensorError::OverLimit { .. }) => Vec::new(),
         })
     }
 
@@ -100,7 +109,9 @@ impl tensor::HostTensor for State {
             Err(TensorError::Length { element, .. } | TensorError::TooLarge { element, .. }) => {
                 (*element).into()
             }
-            Err(TensorError::TooManyAxes { .. }) => tensor::TensorType::U8,
+            Err(TensorError::TooManyAxes { .. } | TensorError::OverLimit { .. }) => {
+                tensor::TensorType::U8
+            }
         })
     }
 
@@ -150,6 +161,7 @@ impl graph::Host for State {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<GuestGraph>, Resource<GuestFailure>>> {
+        self.last_host_call = Some("wasi:nn: load-by-name");
         match self.nn.graphs.named(&name) {
             Some(graph) => Ok(Ok(self.table.push(GuestGraph(graph)).map_err(Stop::from)?)),
             None => {
@@ -189,6 +201,7 @@ impl inference::HostGraphExecutionContext for State {
         context: Resource<GuestContext>,
         inputs: Vec<inference::NamedTensor>,
     ) -> wasmtime::Result<Result<Vec<inference::NamedTensor>, Resource<GuestFailure>>> {
+        self.last_host_call = Some("wasi:nn: compute");
         let graph = self.table.get(&context).map_err(Stop::from)?.0.clone();
         let mut named = Vec::with_capacity(inputs.len());
         let mut held = Vec::with_capacity(inputs.len());
@@ -196,20 +209,23 @@ impl inference::HostGraphExecutionContext for State {
             // The handles are the call's to drop, whatever comes of them.
             let tensor = self.table.delete(handle).map_err(Stop::from)?;
             named.push((name, tensor.tensor));
-            held.push(tensor._charge);
+            held.push(tensor.charge);
         }
         let ordered = match graph.arrange(named) {
             Ok(ordered) => ordered,
             Err(text) => return self.fail(failure(ErrorCode::InvalidArgument, text)),
         };
-        let outputs = match graph.compute(ordered, held).await {
+        let outputs = match graph.compute(ordered, held, self.meters.clone()).await {
             Ok(outputs) => outputs,
             Err(error) => {
                 let code = match &error {
                     RunError::Engine(_) | RunError::Cancelled => ErrorCode::RuntimeError,
                     RunError::OutputType { .. } => ErrorCode::UnsupportedOperation,
                     RunError::Panicked => {
-                        tracing::error!(graph = %graph.name(), "the engine panicked");
+                        // In the guest's log, whose rate is limited: a guest
+                        // can do this as often as it likes.
+                        let line = format!("the engine panicked in graph {:?}", graph.name());
+                        self.log.lock().line(Level::Error, &line);
                         ErrorCode::Unknown
                     }
                 };

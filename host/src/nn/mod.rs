@@ -17,8 +17,9 @@ pub use tract::Tract;
 
 use crate::call::Holder;
 use crate::package::GraphFile;
-use crate::sandbox::{Account, Charge};
+use crate::sandbox::{Account, Charge, Meters};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use threads::Threads;
 
@@ -43,7 +44,7 @@ impl Graphs {
         let mut graphs = BTreeMap::new();
         for file in files {
             let name = file.name.clone();
-            let graph = nn.engine.load(&name, &file.bytes)?;
+            let graph = load(nn.engine.as_ref(), &name, &file.bytes)?;
             let _charge = account
                 .charge(Holder::Graph, graph.bytes())
                 .map_err(|source| LoadError::Memory { name: name.clone(), source })?;
@@ -110,15 +111,17 @@ impl NamedGraph {
     }
 
     /// Computes on the engine's threads. `held` are the inputs' charges, which
-    /// last as long as the engine has the inputs, whoever still waits.
+    /// last as long as the engine has the inputs, whoever still waits; `meters`
+    /// are those of the call.
     pub(crate) async fn compute(
         &self,
         inputs: Vec<Tensor>,
         held: Vec<Charge>,
+        meters: Arc<Meters>,
     ) -> Result<Vec<(String, Tensor)>, RunError> {
         let graph = self.graph.clone();
         let work = move |cancel: &Cancel| {
-            let outputs = graph.run(inputs, cancel);
+            let outputs = meters.time_engine(|| graph.run(inputs, cancel));
             drop(held);
             outputs
         };
@@ -132,6 +135,17 @@ impl std::fmt::Debug for NamedGraph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("NamedGraph").field(&self.name).finish()
     }
+}
+
+/// Loads a graph. What makes an engine panic is a graph that it cannot load.
+fn load(engine: &dyn Engine, name: &str, onnx: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
+    catch_unwind(AssertUnwindSafe(|| engine.load(name, onnx))).unwrap_or_else(|_| {
+        Err(LoadError::Engine {
+            engine: engine.name(),
+            name: name.to_owned(),
+            reason: "it panicked; the graph is broken, or uses what it cannot do".to_owned(),
+        })
+    })
 }
 
 fn check(port: &Port, tensor: &Tensor) -> Result<(), String> {

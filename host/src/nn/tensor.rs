@@ -81,6 +81,14 @@ pub enum TensorError {
         /// Their number.
         axes: usize,
     },
+    /// More bytes than a guest may hand over at once.
+    #[error("the tensor has {bytes} bytes; at most {bytes_max} are taken, so split it")]
+    OverLimit {
+        /// Its bytes.
+        bytes: usize,
+        /// The limit.
+        bytes_max: u64,
+    },
     /// The shape is larger than any memory.
     #[error("a {} tensor of shape {shape:?} is larger than any memory", element.as_str())]
     TooLarge {
@@ -105,6 +113,19 @@ impl Tensor {
                 Err(TensorError::Length { element, shape, expected, actual: data.len() })
             }
             None => Err(TensorError::TooLarge { element, shape }),
+        }
+    }
+
+    /// The same, for bytes that a guest hands over.
+    pub fn within(
+        bytes_max: u64,
+        element: ElementType,
+        shape: Vec<u32>,
+        data: Vec<u8>,
+    ) -> Result<Self, TensorError> {
+        match data.len() {
+            bytes if bytes as u64 > bytes_max => Err(TensorError::OverLimit { bytes, bytes_max }),
+            _ => Self::new(element, shape, data),
         }
     }
 
@@ -152,6 +173,15 @@ mod tests {
         let refused = Tensor::new(ElementType::U8, vec![1; 17], vec![0]).unwrap_err();
         assert_eq!(refused, TensorError::TooManyAxes { axes: 17 });
         assert!(Tensor::new(ElementType::U8, vec![1; 16], vec![0]).is_ok());
+    }
+
+    #[test]
+    fn a_tensor_over_its_limit_is_refused() {
+        let tensor = |bytes: usize| {
+            Tensor::within(4, ElementType::U8, vec![u32::try_from(bytes).unwrap()], vec![0; bytes])
+        };
+        assert!(tensor(4).is_ok());
+        assert_eq!(tensor(5).unwrap_err(), TensorError::OverLimit { bytes: 5, bytes_max: 4 });
     }
 
     #[test]

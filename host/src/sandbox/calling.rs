@@ -6,7 +6,7 @@
 use super::account::{Account, OverLimit};
 use super::size;
 use super::streams::{Received, Sent};
-use crate::call::{Deadline, End, Event, Holder, Phase, Receipt, Request, Verdict};
+use crate::call::{Deadline, End, Event, Holder, Phase, Request, Verdict};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -84,12 +84,11 @@ impl Calling {
     /// on another runtime, so guests cannot starve it.
     pub async fn next(&mut self) -> Option<Event> {
         let next = tokio::time::timeout_at(self.give_up_at.into(), self.events.next());
-        let late = |end| Verdict { end, phase: Phase::Call, receipt: Receipt::default() };
         match next.await {
             // From here on the message is the server's.
             Ok(Some(Sent { event, .. })) => Some(event),
             Ok(None) if Instant::now() < self.give_up_at => None,
-            Ok(None) | Err(_) => Some(Event::End(late(End::DeadlinePassed))),
+            Ok(None) | Err(_) => Some(Event::End(Verdict::early(End::DeadlinePassed, Phase::Call))),
         }
     }
 }
@@ -98,7 +97,7 @@ impl Requests {
     /// Sends a message to the guest and waits while the guest is slow.
     pub async fn send(&self, request: Request) -> Result<(), SendError> {
         let bytes = size::of_request(&request);
-        let _charge = self.account.charge(Holder::Message, bytes)?;
-        self.sender.send(Received { request, _charge }).await.map_err(|_| SendError::Over)
+        let charge = self.account.charge(Holder::Message, bytes)?;
+        self.sender.send(Received { request, charge }).await.map_err(|_| SendError::Over)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Finer clocks would let a guest time its neighbours' caches.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
@@ -34,5 +35,38 @@ impl HostWallClock for Wall {
 
     fn now(&self) -> Duration {
         coarse(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
+/// A clock that counts how often it was read, a step each time.
+#[derive(Debug, Default)]
+pub(crate) struct Counting(AtomicU64);
+
+impl Counting {
+    /// Where the wall clock begins: the first second of 2026, UTC.
+    const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+
+    fn read(&self) -> Duration {
+        Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl HostMonotonicClock for Counting {
+    fn resolution(&self) -> u64 {
+        u64::try_from(STEP.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.read().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl HostWallClock for Counting {
+    fn resolution(&self) -> Duration {
+        STEP
+    }
+
+    fn now(&self) -> Duration {
+        Self::EPOCH + self.read()
     }
 }

@@ -1,5 +1,7 @@
 //! wasmtime as this host sets it up, and the thread that interrupts guests.
 
+use super::Diagnostics;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -13,6 +15,9 @@ const TICK: Duration = Duration::from_millis(1);
 /// succession should not pay for waking it each time.
 const IDLE_TICKS: u32 = 100;
 
+/// Frames of a guest's stack that its author is shown.
+const FRAMES_MAX: usize = 32;
+
 /// Stack that wasm itself may use.
 const WASM_STACK_BYTES: usize = 512 << 10;
 
@@ -20,7 +25,7 @@ const WASM_STACK_BYTES: usize = 512 << 10;
 const FIBRE_STACK_BYTES: usize = 2 << 20;
 
 /// Every setting that an untrusted component meets.
-pub(crate) fn config() -> Config {
+pub(crate) fn config(diagnostics: Diagnostics) -> Config {
     let mut config = Config::new();
     config
         .consume_fuel(true)
@@ -44,12 +49,18 @@ pub(crate) fn config() -> Config {
         .wasm_component_model_async(false)
         .concurrency_support(false)
         .cranelift_nan_canonicalization(true)
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .wasm_backtrace_max_frames(None)
         .native_unwind_info(false)
         .cranelift_opt_level(OptLevel::Speed)
         .strategy(Strategy::Cranelift)
         .cache(None);
+    match diagnostics {
+        Diagnostics::Off => config
+            .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+            .wasm_backtrace_max_frames(None),
+        Diagnostics::On => config
+            .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+            .wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES_MAX)),
+    };
     config
 }
 

@@ -3,11 +3,13 @@
 use super::bindings::ModelRunner;
 use super::bindings::ringfence::model::types as wit;
 use super::convert::guest_error;
+use super::meters::Meters;
 use super::program::Shared;
 use super::state::State;
 use super::stop::{Stop, end_of};
 use super::streams::{Gone, Received, Sink, Source};
-use crate::call::{End, Event, Function, Phase, Receipt, Verdict};
+use super::trace;
+use crate::call::{End, Event, Function, Phase, Receipt, Trace, Verdict};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,13 +43,17 @@ pub(crate) struct Job {
     pub(crate) requests: mpsc::Receiver<Received>,
     pub(crate) sink: Sink,
     pub(crate) deadline: Instant,
+    pub(crate) meters: Arc<Meters>,
 }
 
 impl Instance {
     /// Makes a sandbox and runs `load-model` in it.
-    pub(crate) async fn load(shared: &Arc<Shared>, deadline: Instant) -> Result<Self, Verdict> {
+    pub(crate) async fn load(
+        shared: &Arc<Shared>,
+        deadline: Instant,
+    ) -> Result<Self, Box<Verdict>> {
         let limits = &shared.limits;
-        let early = |end| Verdict { end, phase: Phase::Load, receipt: Receipt::default() };
+        let early = |end| Box::new(Verdict::early(end, Phase::Load));
         let state = State::new(shared, deadline).map_err(|stop| match stop {
             Stop::HostBug(text) => early(End::HostBug(text)),
             other => early(End::HostBug(other.to_string())),
@@ -68,29 +74,50 @@ impl Instance {
         if let Err(error) = ready {
             return Err(early(End::HostBug(format!("{error:#}"))));
         }
+        let meters = store.data().meters.clone();
         let loading = async {
             let runner = shared.pre.instantiate_async(&mut store).await?;
             let loaded = runner.ringfence_model_runner().call_load_model(&mut store).await?;
             Ok::<_, wasmtime::Error>((runner, loaded))
         };
-        let end = match before(deadline, loading).await {
+        let end = match before(deadline, meters.time(loading)).await {
             Some(Ok((runner, Ok(())))) => {
                 return Ok(Self { shared: shared.clone(), store, runner });
             }
             Some(Ok((_, Err(error)))) => {
                 End::GuestError(guest_error(error, limits.error_text_bytes_max))
             }
-            Some(Err(error)) => end_of(&error, &mut store, limits),
+            Some(Err(error)) => {
+                let end = end_of(&error, &mut store, limits);
+                let fuel = limits.fuel_per_call();
+                return Err(Box::new(verdict(end, Phase::Load, &mut store, fuel, Some(&error))));
+            }
             None => End::DeadlinePassed,
         };
-        Err(verdict(end, Phase::Load, &mut store, limits.fuel_per_call()))
+        let fuel = limits.fuel_per_call();
+        Err(Box::new(verdict(end, Phase::Load, &mut store, fuel, None)))
     }
 
     /// Leaves nothing of `load-model` in what the call is judged by.
     pub(crate) fn reset(&mut self) {
         let state = self.store.data_mut();
-        state.limiter.forget_denied();
+        state.limiter.start_call();
+        state.last_host_call = None;
         state.log.lock().start_call(&self.shared.limits);
+    }
+
+    /// What instantiation and `load-model` took.
+    pub(crate) fn load_receipt(&mut self) -> Receipt {
+        let fuel_max = self.shared.limits.fuel_per_call();
+        let fuel = fuel_max.saturating_sub(self.store.get_fuel().unwrap_or(0));
+        let state = self.store.data();
+        let memory_bytes_peak = state.limiter.memory_bytes_peak();
+        Receipt { fuel, memory_bytes_peak, ..state.meters.receipt() }
+    }
+
+    /// Bytes of its linear memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.store.data().limiter.memory_bytes()
     }
 
     /// Runs one call and consumes the sandbox, so that nothing can run in it
@@ -100,21 +127,24 @@ impl Instance {
         let limits = &shared.limits;
         let fuel = limits.fuel_per_call();
         let deadline = job.deadline;
-        self.store.data_mut().deadline = deadline;
+        let meters = job.meters.clone();
+        let state = self.store.data_mut();
+        state.deadline = deadline;
+        state.meters = meters.clone();
         self.store.set_epoch_deadline(1);
         if let Err(error) = self.store.set_fuel(fuel) {
             let end = End::HostBug(format!("{error:#}"));
-            return (verdict(end, Phase::Call, &mut self.store, fuel), None);
+            return (verdict(end, Phase::Call, &mut self.store, fuel, None), None);
         }
         let Self { store, runner, .. } = &mut self;
-        let running = run(store, runner, job, limits.error_text_bytes_max);
-        let end = match before(deadline, running).await {
-            Some(Ok(end)) => end,
-            Some(Err(error)) => end_of(&error, &mut self.store, limits),
-            None => End::DeadlinePassed,
+        let running = meters.time(run(store, runner, job, limits.error_text_bytes_max));
+        let (end, error) = match before(deadline, running).await {
+            Some(Ok(end)) => (end, None),
+            Some(Err(error)) => (end_of(&error, &mut self.store, limits), Some(error)),
+            None => (End::DeadlinePassed, None),
         };
         self.store.data_mut().log.lock().finish();
-        let verdict = verdict(end, Phase::Call, &mut self.store, fuel);
+        let verdict = verdict(end, Phase::Call, &mut self.store, fuel, error.as_ref());
         let small = verdict.receipt.memory_bytes_peak <= LATE_DROP_BYTES_MAX;
         (verdict, small.then_some(Used { _store: self.store }))
     }
@@ -133,20 +163,36 @@ fn refuel(store: &mut Store<State>, fuel: u64) -> wasmtime::Result<()> {
     store.set_fuel(fuel)
 }
 
-fn verdict(end: End, phase: Phase, store: &mut Store<State>, fuel_max: u64) -> Verdict {
+fn verdict(
+    end: End,
+    phase: Phase,
+    store: &mut Store<State>,
+    fuel_max: u64,
+    error: Option<&wasmtime::Error>,
+) -> Verdict {
     let fuel = match &end {
         End::FuelExhausted { .. } => fuel_max,
         _ => fuel_max.saturating_sub(store.get_fuel().unwrap_or(0)),
     };
+    let fuel_is_lower_bound =
+        !matches!(end, End::Done | End::GuestError(_) | End::FuelExhausted { .. });
+    let state = store.data();
     let receipt = Receipt {
         fuel,
-        fuel_is_lower_bound: !matches!(
-            end,
-            End::Done | End::GuestError(_) | End::FuelExhausted { .. }
-        ),
-        memory_bytes_peak: store.data().limiter.memory_bytes_peak(),
+        fuel_is_lower_bound,
+        memory_bytes_peak: state.limiter.memory_bytes_peak(),
+        ..state.meters.receipt()
     };
-    Verdict { end, phase, receipt }
+    let stopped = !matches!(end, End::Done | End::GuestError(_));
+    let trace = (stopped && state.shared.runtime.diagnoses()).then(|| {
+        Box::new(Trace {
+            frames: error.map(trace::frames).unwrap_or_default(),
+            last_host_call: state.last_host_call,
+            memory_bytes_start: state.limiter.memory_bytes_start(),
+            memory_growths: state.limiter.memory_growths(),
+        })
+    });
+    Verdict { end, phase, receipt, trace }
 }
 
 /// Calls the function. Ends of the guest's own making are `Ok`; what stopped it
@@ -161,9 +207,10 @@ async fn run(
     let guest = runner.ringfence_model_runner();
     let ended = match function {
         Function::Predict => {
-            let Some(Received { request, _charge }) = requests.recv().await else {
+            let Some(Received { request, charge }) = requests.recv().await else {
                 return Ok(End::Cancelled);
             };
+            store.data().meters.bytes_in.add(charge.bytes());
             let asked = request.inputs.len();
             let request: wit::Request = request.into();
             match guest.call_predict(&mut *store, &request).await? {
@@ -174,9 +221,10 @@ async fn run(
             }
         }
         Function::Generate => {
-            let Some(Received { request, _charge }) = requests.recv().await else {
+            let Some(Received { request, charge }) = requests.recv().await else {
                 return Ok(End::Cancelled);
             };
+            store.data().meters.bytes_in.add(charge.bytes());
             let request: wit::Request = request.into();
             let outputs = store.data_mut().table.push(sink).map_err(Stop::from)?;
             guest.call_generate(&mut *store, &request, outputs).await?

@@ -19,7 +19,9 @@ pub(crate) struct Limiter {
     memory: Charge,
     tables: Charge,
     table_elements: usize,
+    memory_bytes_start: u64,
     memory_bytes_peak: u64,
+    memory_growths: u64,
     last_growth_bytes: u64,
     denied: Option<OverLimit>,
     table_elements_max: usize,
@@ -34,7 +36,9 @@ impl Limiter {
             memory: account.charge(Holder::Memory, 0)?,
             tables: account.charge(Holder::Table, 0)?,
             table_elements: 0,
+            memory_bytes_start: 0,
             memory_bytes_peak: 0,
+            memory_growths: 0,
             last_growth_bytes: 0,
             denied: None,
             table_elements_max: limits.table_elements_max,
@@ -49,10 +53,26 @@ impl Limiter {
         self.denied
     }
 
-    /// Forgets the last refusal. A guest that survived one while it loaded has
-    /// not failed of it.
-    pub(crate) fn forget_denied(&mut self) {
+    /// Forgets the last refusal, and takes note of what there is. A guest that
+    /// survived a refusal while it loaded has not failed of it.
+    pub(crate) fn start_call(&mut self) {
         self.denied = None;
+        self.memory_bytes_start = self.memory.bytes();
+    }
+
+    /// Bytes of linear memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
+    /// Bytes of linear memory when the call began.
+    pub(crate) fn memory_bytes_start(&self) -> u64 {
+        self.memory_bytes_start
+    }
+
+    /// Times that linear memory has grown.
+    pub(crate) fn memory_growths(&self) -> u64 {
+        self.memory_growths
     }
 
     /// Largest sum of linear memory so far, in bytes.
@@ -76,7 +96,10 @@ impl ResourceLimiter for Limiter {
         let growth = desired.saturating_sub(current) as u64;
         match self.memory.grow(growth) {
             Ok(()) => {
+                // Whoever goes on after a refusal has not failed of it.
+                self.denied = None;
                 self.last_growth_bytes = growth;
+                self.memory_growths += 1;
                 self.memory_bytes_peak = self.memory_bytes_peak.max(self.memory.bytes());
                 Ok(true)
             }
@@ -112,6 +135,7 @@ impl ResourceLimiter for Limiter {
         }
         match self.tables.grow(growth as u64 * TABLE_ELEMENT_BYTES) {
             Ok(()) => {
+                self.denied = None;
                 self.table_elements = elements;
                 Ok(true)
             }
@@ -150,7 +174,7 @@ mod tests {
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 60, None).unwrap());
         assert_eq!(limiter.denied().unwrap().holder, Holder::Memory);
-        limiter.forget_denied();
+        limiter.start_call();
         assert_eq!(limiter.denied(), None);
 
         assert!(limiter.memory_growing(60, 100, None).unwrap());

@@ -138,12 +138,7 @@ impl Inner {
             return;
         }
         self.lines_left -= 1;
-        let kept = text.floor_char_boundary(self.line_bytes_max);
-        let (kept, rest) = text.split_at(kept);
-        let mut line = escape_controls(kept);
-        if !rest.is_empty() {
-            line.push_str(" [cut]");
-        }
+        let line = shown(text, self.line_bytes_max);
         let model = &self.model;
         match level {
             Level::Debug => tracing::debug!(target: "guest", %model, "{line}"),
@@ -152,6 +147,17 @@ impl Inner {
             Level::Error => tracing::error!(target: "guest", %model, "{line}"),
         }
     }
+}
+
+/// A line as it is logged: without control characters, and marked where it had
+/// to be cut.
+fn shown(text: &str, bytes_max: usize) -> String {
+    let (kept, rest) = text.split_at(text.floor_char_boundary(bytes_max));
+    let mut line = escape_controls(kept);
+    if !rest.is_empty() {
+        line.push_str(" [cut]");
+    }
+    line
 }
 
 /// A bucket of log lines that all sandboxes of a version share.
@@ -190,6 +196,14 @@ mod tests {
             log.lock().line(Level::Info, "hello");
         }
         assert_eq!(log.lock().lines_dropped, 3);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_marked() {
+        assert_eq!(shown("a\u{1b}bc", 4), "a\\u{1b}bc");
+        assert_eq!(shown("aäbc", 2), "a [cut]");
+        let long = shown(&"x".repeat(1 << 20), Limits::default().log_line_bytes_max);
+        assert_eq!(long.len(), (4 << 10) + " [cut]".len());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod bindings;
 mod linker;
 
 mod program;
+mod ready;
 
 mod calling;
 
@@ -23,16 +24,20 @@ mod context;
 mod convert;
 mod limiter;
 mod log;
+mod meters;
 mod size;
 mod stdio;
 mod stop;
+mod trace;
 
 pub use account::{Account, Charge, OverLimit};
 pub use calling::{Calling, Requests, SendError};
-pub use program::{AdmitError, Program};
+pub use program::{AdmitError, Program, Surroundings};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
 pub(crate) use executor::be_nice;
+pub(crate) use log::Level;
+pub(crate) use meters::Meters;
 pub(crate) use state::State;
 pub(crate) use stop::Stop;
 
@@ -52,6 +57,16 @@ pub struct Runtime {
     ticker: Ticker,
     nn: Nn,
     stopping: CancellationToken,
+    diagnostics: Diagnostics,
+}
+
+/// Whether calls that are stopped tell where the guest was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Diagnostics {
+    /// They do not: who calls is not the author, and a stack takes time.
+    Off,
+    /// They do, in [`crate::call::Verdict::trace`].
+    On,
 }
 
 /// The runtime cannot be started.
@@ -67,16 +82,16 @@ pub enum StartError {
 
 impl Runtime {
     /// Starts with as many guest threads and engine threads as there are CPUs.
-    pub fn start() -> Result<Arc<Self>, StartError> {
+    pub fn start(diagnostics: Diagnostics) -> Result<Arc<Self>, StartError> {
         let wasmtime = |error: wasmtime::Error| StartError::Wasmtime(format!("{error:#}"));
         let threads = std::thread::available_parallelism()?.get();
-        let engine = wasmtime::Engine::new(&engine::config()).map_err(wasmtime)?;
+        let engine = wasmtime::Engine::new(&engine::config(diagnostics)).map_err(wasmtime)?;
         let linker = linker::linker(&engine).map_err(wasmtime)?;
         let ticker = Ticker::start(&engine)?;
         let executor = Executor::start(threads)?;
         let nn = Nn::start(threads)?;
         let stopping = CancellationToken::new();
-        Ok(Arc::new(Self { engine, linker, executor, ticker, nn, stopping }))
+        Ok(Arc::new(Self { engine, linker, executor, ticker, nn, stopping, diagnostics }))
     }
 
     /// Waits until no guest runs any more. Whoever drains has stopped calls
@@ -105,6 +120,10 @@ impl Runtime {
     /// Cancelled when nothing new should start.
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
+    }
+
+    pub(crate) fn diagnoses(&self) -> bool {
+        self.diagnostics == Diagnostics::On
     }
 
     pub(crate) fn nn(&self) -> &Nn {

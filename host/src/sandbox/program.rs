@@ -8,6 +8,8 @@ use super::calling::{Calling, Events, Requests, give_up_at};
 use super::engine::Running;
 use super::instance::{Instance, Job, Used};
 use super::log::LogRate;
+use super::meters::Meters;
+use super::ready::Ready;
 use super::state::State;
 use super::streams::{Sent, Sink};
 use crate::call::{Deadline, End, Event, Function, Phase, Receipt, Verdict};
@@ -18,18 +20,16 @@ use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
-use tokio::sync::{Semaphore, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
 
 /// A version that can be called.
 pub struct Program {
     shared: Arc<Shared>,
-    ready: Mutex<Option<Instance>>,
-    /// One refill at a time.
-    refilling: Semaphore,
+    ready: Ready,
 }
 
 /// What every sandbox of a version needs.
@@ -44,6 +44,17 @@ pub(crate) struct Shared {
     pub(crate) assets: Assets,
     pub(crate) asset_files: HashMap<String, File>,
     pub(crate) log_rate: Arc<LogRate>,
+    pub(crate) surroundings: Surroundings,
+}
+
+/// What a guest finds around it: the time, and random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surroundings {
+    /// The machine's own.
+    Real,
+    /// Made of a seed, the same in every sandbox, so that the same call burns
+    /// the same fuel. For tests by a model's author.
+    Seeded(u64),
 }
 
 /// Why a package cannot be made a program.
@@ -72,7 +83,11 @@ pub enum AdmitError {
 
 impl Program {
     /// Compiles a package and loads its graphs. Takes seconds; blocks.
-    pub fn admit(runtime: &Arc<Runtime>, package: Package) -> Result<Self, AdmitError> {
+    pub fn admit(
+        runtime: &Arc<Runtime>,
+        package: Package,
+        surroundings: Surroundings,
+    ) -> Result<Self, AdmitError> {
         admission::admit(&package.component, package.limits().memory_bytes_max)?;
         let component = |error: wasmtime::Error| AdmitError::Component(format!("{error:#}"));
         let compiled =
@@ -102,22 +117,24 @@ impl Program {
             assets: package.assets,
             asset_files,
             log_rate: Arc::new(LogRate::new()),
+            surroundings,
         };
-        Ok(Self { shared: Arc::new(shared), ready: Mutex::new(None), refilling: Semaphore::new(1) })
+        Ok(Self { shared: Arc::new(shared), ready: Ready::new() })
     }
 
     /// Loads a first sandbox, so that a model that cannot load is known before
-    /// it is called.
-    pub async fn warm(self: &Arc<Self>) -> Result<(), Verdict> {
+    /// it is called. Returns what `load-model` took.
+    pub async fn warm(self: &Arc<Self>) -> Result<Receipt, Box<Verdict>> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let program = self.clone();
         self.shared.runtime.executor().spawn(async move {
-            let loaded = program.fresh(program.load_deadline()).await;
+            let _running = program.running();
+            let warmed = program.ready.warm(&program.shared).await;
             // Whoever asked may have gone; the sandbox is kept all the same.
-            let _ = sender.send(loaded.map(|instance| program.keep(instance)));
+            let _ = sender.send(warmed);
         });
         receiver.await.unwrap_or_else(|_| {
-            Err(host_bug("the task that loads a sandbox was dropped", Phase::Load))
+            Err(Box::new(host_bug("the task that loads a sandbox was dropped", Phase::Load)))
         })
     }
 
@@ -152,14 +169,17 @@ impl Program {
         let stopped = stop.clone();
         let unread = events.clone();
         let account = self.shared.account.clone();
+        let meters = Arc::new(Meters::default());
         let sink = Sink {
             events: event_sender,
             account: account.clone(),
+            meters: meters.clone(),
             output_bytes_left: self.shared.limits.output_bytes_max,
         };
         self.shared.runtime.executor().spawn(async move {
-            let job = Job { function, requests, sink, deadline: deadline.instant() };
-            let run = AssertUnwindSafe(program.run(job)).catch_unwind();
+            let job = Job { function, requests, sink, deadline: deadline.instant(), meters };
+            let loaded = AtomicBool::new(false);
+            let run = AssertUnwindSafe(program.run(job, &loaded)).catch_unwind();
             let ended = tokio::select! {
                 biased;
                 () = stopped.cancelled() => None,
@@ -167,7 +187,6 @@ impl Program {
                     (host_bug("the host panicked in a call", Phase::Call), None)
                 })),
             };
-            let loaded = ended.as_ref().is_none_or(|(verdict, _)| verdict.phase == Phase::Call);
             if let Some((verdict, used)) = ended {
                 if let Ok(place) = end_place {
                     drop(place.send(Sent { event: Event::End(verdict), _charge: None }));
@@ -176,8 +195,9 @@ impl Program {
             }
             drop(hold);
             // A version that cannot load says so to the next caller.
-            if loaded {
-                program.refill().await;
+            if loaded.into_inner() {
+                let _running = program.running();
+                program.ready.refill(&program.shared).await;
             }
             tokio::select! {
                 () = stopped.cancelled() => {}
@@ -189,68 +209,26 @@ impl Program {
         (requests, Calling::new(events, deadline, stop.drop_guard()))
     }
 
-    async fn run(self: &Arc<Self>, job: Job) -> (Verdict, Option<Used>) {
+    async fn run(&self, job: Job, loaded: &AtomicBool) -> (Verdict, Option<Used>) {
         let _running = self.running();
-        let ready = self.lock_ready().take();
-        let instance = match ready {
+        let instance = match self.ready.take(job.deadline).await {
             Some(mut instance) => {
                 instance.reset();
                 Ok(instance)
             }
-            None => {
-                let program = self.clone();
-                self.shared.runtime.executor().spawn(async move { program.refill().await });
-                self.fresh(job.deadline).await
-            }
+            None => Instance::load(&self.shared, job.deadline).await,
         };
         match instance {
-            Ok(instance) => instance.call(job).await,
-            Err(verdict) => (verdict, None),
+            Ok(instance) => {
+                loaded.store(true, Ordering::Relaxed);
+                instance.call(job).await
+            }
+            Err(verdict) => (*verdict, None),
         }
-    }
-
-    /// Makes the sandbox for the next call, unless there is one already or the
-    /// host is stopping.
-    async fn refill(&self) {
-        if self.lock_ready().is_some() {
-            return;
-        }
-        let Ok(_only_one) = self.refilling.try_acquire() else { return };
-        let stopping = self.shared.runtime.stopping();
-        let fresh = tokio::select! {
-            biased;
-            () = stopping.cancelled() => return,
-            fresh = self.fresh(self.load_deadline()) => fresh,
-        };
-        if let Ok(instance) = fresh {
-            self.keep(instance);
-        }
-    }
-
-    async fn fresh(&self, deadline: Instant) -> Result<Instance, Verdict> {
-        let _running = self.running();
-        Instance::load(&self.shared, deadline).await
-    }
-
-    /// Keeps a sandbox for the next call, unless what the version holds leaves
-    /// too little room for the calls that run.
-    fn keep(&self, instance: Instance) {
-        let account = &self.shared.account;
-        if account.bytes() <= account.bytes_max() / 2 {
-            *self.lock_ready() = Some(instance);
-        }
-    }
-
-    fn load_deadline(&self) -> Instant {
-        Deadline::after(self.shared.limits.call_timeout).instant()
     }
 
     fn running(&self) -> Running {
         self.shared.runtime.ticker().running()
-    }
-
-    fn lock_ready(&self) -> std::sync::MutexGuard<'_, Option<Instance>> {
-        self.ready.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -261,7 +239,7 @@ impl std::fmt::Debug for Program {
 }
 
 fn host_bug(text: &str, phase: Phase) -> Verdict {
-    Verdict { end: End::HostBug(text.to_owned()), phase, receipt: Receipt::default() }
+    Verdict::early(End::HostBug(text.to_owned()), phase)
 }
 
 fn info_of(package: &Package) -> context::ModelInfo {

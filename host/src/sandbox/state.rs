@@ -1,13 +1,17 @@
 //! What a sandbox's store holds on the host's side.
 
-use super::clock::{Monotonic, Wall};
+use super::clock::{Counting, Monotonic, Wall};
 use super::limiter::Limiter;
 use super::log::GuestLog;
+use super::meters::Meters;
 use super::program::Shared;
+use super::program::Surroundings;
 use super::stdio::LogStream;
 use super::stop::Stop;
 use crate::limits::Limits;
 use crate::nn::guest::NnState;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
@@ -19,8 +23,15 @@ pub(crate) struct State {
     pub(crate) shared: Arc<Shared>,
     pub(crate) limiter: Limiter,
     pub(crate) log: GuestLog,
+    /// Handles of the world and of wasi:nn.
     pub(crate) table: ResourceTable,
+    /// Handles of WASI, of which there are fewer.
+    wasi_table: ResourceTable,
     pub(crate) nn: NnState,
+    /// What the call takes.
+    pub(crate) meters: Arc<Meters>,
+    /// The last function of the world that the guest called.
+    pub(crate) last_host_call: Option<&'static str>,
     /// When what runs now must have ended.
     pub(crate) deadline: Instant,
     wasi: WasiCtx,
@@ -33,23 +44,38 @@ impl State {
         let log = GuestLog::new(shared.label.clone(), shared.log_rate.clone(), limits);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles_max);
+        let mut wasi_table = ResourceTable::new();
+        wasi_table.set_max_capacity(limits.wasi_handles_max);
 
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(LogStream(log.clone()))
             .stderr(LogStream(log.clone()))
-            .monotonic_clock(Monotonic(Instant::now()))
-            .wall_clock(Wall)
             .max_random_size(limits.random_bytes_max)
             .allow_tcp(false)
             .allow_udp(false)
             .preopened_dir(shared.assets.path(), "/model", FsPerms::ReadOnly)
             .map_err(|error| Stop::HostBug(format!("cannot open the assets: {error:#}")))?;
+        match shared.surroundings {
+            Surroundings::Real => {
+                wasi.monotonic_clock(Monotonic(Instant::now())).wall_clock(Wall);
+            }
+            Surroundings::Seeded(seed) => {
+                wasi.monotonic_clock(Counting::default())
+                    .wall_clock(Counting::default())
+                    .secure_random(StdRng::seed_from_u64(seed))
+                    .insecure_random(StdRng::seed_from_u64(!seed))
+                    .insecure_random_seed(u128::from(seed));
+            }
+        }
 
         Ok(Self {
             limiter,
             log,
             table,
+            wasi_table,
             nn: NnState::new(&shared.graphs, &shared.account),
+            meters: Arc::default(),
+            last_host_call: None,
             deadline,
             wasi: wasi.build(),
             shared: shared.clone(),
@@ -57,8 +83,14 @@ impl State {
     }
 }
 
+impl wasmtime_wasi_io::IoView for State {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.wasi_table
+    }
+}
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.wasi_table }
     }
 }

@@ -55,7 +55,8 @@ pub(crate) fn end_of(error: &wasmtime::Error, store: &mut Store<State>, limits: 
         };
     }
     if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
-        return End::HandleLimit { handles_max: limits.handles_max };
+        // Ours come as `Stop`; this is WASI's table.
+        return End::HandleLimit { handles_max: limits.wasi_handles_max };
     }
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
         return End::Exit(*code);
@@ -63,10 +64,10 @@ pub(crate) fn end_of(error: &wasmtime::Error, store: &mut Store<State>, limits: 
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => End::FuelExhausted { fuel_max: limits.fuel_per_call() },
         Some(Trap::Interrupt) => End::DeadlinePassed,
-        Some(trap) => match (denied, last_words) {
+        Some(trap) => match (last_words, denied) {
+            (Some(panic), _) => End::Panic(escape_controls(&panic)),
             // A guest that cannot grow its memory aborts, which is a trap.
-            (Some(over), _) => memory(over),
-            (None, Some(panic)) => End::Panic(escape_controls(&panic)),
+            (None, Some(over)) => memory(over),
             (None, None) => End::Trap(trap.to_string()),
         },
         None => without_trap(error, denied, limits),
@@ -75,6 +76,15 @@ pub(crate) fn end_of(error: &wasmtime::Error, store: &mut Store<State>, limits: 
 
 fn memory(over: OverLimit) -> End {
     End::MemoryLimit { holder: over.holder, memory_bytes_max: over.memory_bytes_max }
+}
+
+/// Whether the system, and not the guest, is why a function failed.
+fn is_of_the_system(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<std::io::Error>()
+            || cause.is::<rustix::io::Errno>()
+            || cause.is::<wasmtime::error::OutOfMemory>()
+    })
 }
 
 /// Errors that wasmtime gives no type; two of them can only be told by their
@@ -91,6 +101,7 @@ fn without_trap(error: &wasmtime::Error, denied: Option<OverLimit>, limits: &Lim
     }
     match denied {
         Some(over) => memory(over),
+        None if is_of_the_system(error) => End::HostBug(format!("{error:#}")),
         None => End::Trap(text),
     }
 }

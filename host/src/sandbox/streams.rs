@@ -6,10 +6,12 @@ use super::account::{Account, Charge};
 use super::bindings::ringfence::model::streams;
 use super::bindings::ringfence::model::types as wit;
 use super::convert::refusal;
+use super::meters::Meters;
 use super::size;
 use super::state::State;
 use super::stop::Stop;
 use crate::call::{Event, Holder, Output, Request};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use wasmtime::component::Resource;
 
@@ -17,7 +19,7 @@ use wasmtime::component::Resource;
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) request: Request,
-    pub(crate) _charge: Charge,
+    pub(crate) charge: Charge,
 }
 
 /// An event on its way to the client, with what it makes the host hold.
@@ -38,6 +40,7 @@ pub struct Source {
 pub struct Sink {
     pub(crate) events: mpsc::Sender<Sent>,
     pub(crate) account: Account,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) output_bytes_left: u64,
 }
 
@@ -52,6 +55,7 @@ impl Sink {
         self.output_bytes_left =
             self.output_bytes_left.checked_sub(bytes).ok_or(Stop::OutputLimit)?;
         let charge = self.account.charge(Holder::Message, bytes)?;
+        self.meters.bytes_out.add(bytes);
         Ok(self.event(Event::Output(output), Some(charge)).await)
     }
 
@@ -65,8 +69,13 @@ impl streams::Host for State {}
 
 impl streams::HostSource for State {
     async fn next(&mut self, source: Resource<Source>) -> wasmtime::Result<Option<wit::Request>> {
+        self.last_host_call = Some("streams: source.next");
         let source = self.table.get_mut(&source).map_err(Stop::from)?;
-        Ok(source.requests.recv().await.map(|received| received.request.into()))
+        let received = source.requests.recv().await;
+        Ok(received.map(|received| {
+            self.meters.bytes_in.add(received.charge.bytes());
+            received.request.into()
+        }))
     }
 
     async fn drop(&mut self, source: Resource<Source>) -> wasmtime::Result<()> {
@@ -81,6 +90,7 @@ impl streams::HostSink for State {
         sink: Resource<Sink>,
         output: wit::Output,
     ) -> wasmtime::Result<Result<(), wit::Error>> {
+        self.last_host_call = Some("streams: sink.send");
         let sink = self.table.get_mut(&sink).map_err(Stop::from)?;
         match sink.output(output.into()).await? {
             Ok(()) => Ok(Ok(())),

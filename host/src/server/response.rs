@@ -106,7 +106,7 @@ fn is_free(data: &api::Data, value: &Value) -> bool {
         Value::Integer(_) => data.int_value == 0,
         Value::Float(_) => data.float_value == 0.0,
         Value::Boolean(_) => !data.bool_value,
-        Value::Json(_) => data.struct_value.is_none(),
+        Value::Json(_) => data.struct_value.is_none() && data.string_value.is_empty(),
         Value::Concepts(_) => data.concepts.is_empty(),
         Value::Regions(_) => data.regions.is_empty(),
         Value::Frames(_) => data.frames.is_empty(),

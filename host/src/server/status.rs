@@ -110,9 +110,8 @@ fn description(code: StatusCode) -> &'static str {
 
 impl From<AuthError> for Outcome {
     /// One answer for every bad token, so that nothing is learnt from it.
-    fn from(_: AuthError) -> Self {
-        let text = "send `authorization: Key TOKEN` with a token of this host";
-        Self::new(StatusCode::ConnKeyInvalid, "TOKEN_INVALID", text)
+    fn from(error: AuthError) -> Self {
+        Self::new(StatusCode::ConnKeyInvalid, "TOKEN_INVALID", error.to_string())
     }
 }
 
@@ -255,13 +254,12 @@ impl From<&End> for Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::Receipt;
 
     #[test]
     fn a_fault_of_the_host_tells_nothing_of_itself() {
         for phase in [Phase::Load, Phase::Call] {
             let end = End::HostBug("at /home/operator/secret.rs".to_owned());
-            let verdict = Verdict { end, phase, receipt: Receipt::default() };
+            let verdict = Verdict::early(end, phase);
             let status = Outcome::from(&verdict).status("r");
             assert_eq!(status.code(), StatusCode::InternalServerIssue);
             assert!(status.details.starts_with("HOST_BUG"), "{status:?}");

@@ -7,7 +7,7 @@
 use crate::call::{Deadline, Event, Function, Request};
 use crate::limits::Limits;
 use crate::package::Package;
-use crate::sandbox::{Calling, Program, Requests, Runtime};
+use crate::sandbox::{Calling, Program, Requests, Runtime, Surroundings};
 use std::sync::Arc;
 
 pub use crate::sandbox::{AdmitError, OverLimit, SendError};
@@ -36,7 +36,10 @@ impl Worker {
     pub async fn start(runtime: &Arc<Runtime>, package: Package) -> Result<Self, AdmitError> {
         let name = package.config.name.to_string();
         let runtime = runtime.clone();
-        let admitted = tokio::task::spawn_blocking(move || Program::admit(&runtime, package)).await;
+        let admitted = tokio::task::spawn_blocking(move || {
+            Program::admit(&runtime, package, Surroundings::Real)
+        })
+        .await;
         let program = match admitted {
             Ok(program) => Arc::new(program?),
             Err(panic) => return Err(AdmitError::Component(panic.to_string())),

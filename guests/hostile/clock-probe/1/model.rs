@@ -22,6 +22,20 @@ fn smallest_step(times: &[u128]) -> Result<u128, Error> {
     smallest.ok_or_else(|| Error::failed("a clock stood still"))
 }
 
+/// Reads a clock until it has moved three times, or has been read often enough.
+fn until_it_moves(read: impl Fn() -> Result<u128, Error>) -> Result<Vec<u128>, Error> {
+    const SAMPLES_MAX: usize = 1_000_000;
+    const STEPS: usize = 3;
+    let mut times = vec![read()?];
+    let mut steps = 0;
+    while steps < STEPS && times.len() < SAMPLES_MAX {
+        let now = read()?;
+        steps += usize::from(times.last() != Some(&now));
+        times.push(now);
+    }
+    Ok(times)
+}
+
 struct Attack;
 
 impl Model for Attack {
@@ -30,12 +44,9 @@ impl Model for Attack {
     }
 
     fn predict(&self, _input: Input, _params: &Params) -> Result<Output, Error> {
-        const SAMPLES: usize = 20_000;
         let start = Instant::now();
-        let steady: Vec<u128> = (0..SAMPLES).map(|_| start.elapsed().as_nanos()).collect();
-        let wall = (0..SAMPLES)
-            .map(|_| SystemTime::UNIX_EPOCH.elapsed().map(|since| since.as_nanos()))
-            .collect::<Result<Vec<u128>, _>>()?;
+        let steady = until_it_moves(|| Ok(start.elapsed().as_nanos()))?;
+        let wall = until_it_moves(|| Ok(SystemTime::UNIX_EPOCH.elapsed()?.as_nanos()))?;
         Ok(Output::text(format!(
             "monotonic {} ns, wall {} ns",
             smallest_step(&steady)?,

@@ -1,0 +1,163 @@
+//! How a call ends, and what it took.
+
+use super::GuestError;
+use std::time::Duration;
+
+/// Who holds memory for a version; named when a limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// Linear memories of its sandboxes.
+    Memory,
+    /// Tables of its sandboxes.
+    Table,
+    /// Tensors on their way to and from an engine.
+    Tensor,
+    /// Requests and outputs that wait for the other side.
+    Message,
+    /// Loaded graphs.
+    Graph,
+}
+
+impl Holder {
+    /// Every kind, in the order of the discriminants.
+    pub const ALL: [Self; 5] =
+        [Self::Memory, Self::Table, Self::Tensor, Self::Message, Self::Graph];
+
+    /// The word used in messages and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "linear memory",
+            Self::Table => "tables",
+            Self::Tensor => "tensors",
+            Self::Message => "messages",
+            Self::Graph => "graphs",
+        }
+    }
+}
+
+/// Where in its life the sandbox was when the call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Instantiation and `load-model`.
+    Load,
+    /// The called function.
+    Call,
+}
+
+/// Every way a call can end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The guest's function returned.
+    Done,
+    /// The guest's function returned its own error.
+    GuestError(GuestError),
+    /// The guest trapped; the text is the trap's standard name.
+    Trap(String),
+    /// The guest panicked; its message, cut to a limit, if it told one.
+    Panic(String),
+    /// The guest asked to end the process it thinks it is.
+    Exit(i32),
+    /// The guest broke the contract of its world, for instance with fewer
+    /// results than inputs.
+    Contract(String),
+    /// The call's fuel is gone.
+    FuelExhausted {
+        /// The ceiling.
+        fuel_max: u64,
+    },
+    /// The deadline passed.
+    DeadlinePassed,
+    /// What the version makes the host hold would exceed `cpu_memory`.
+    MemoryLimit {
+        /// What asked for more.
+        holder: Holder,
+        /// The limit.
+        memory_bytes_max: u64,
+    },
+    /// The guest held too many handles.
+    HandleLimit {
+        /// The limit.
+        handles_max: usize,
+    },
+    /// The outputs of the call are larger than allowed together, or one of
+    /// them is.
+    OutputLimit {
+        /// The limit.
+        output_bytes_max: u64,
+    },
+    /// One function of the host was given more than it takes at a time.
+    HostcallLimit {
+        /// The limit.
+        hostcall_bytes_max: usize,
+    },
+    /// The client went away.
+    Cancelled,
+    /// The host failed. The text is for the log, never for a caller.
+    HostBug(String),
+}
+
+/// How a call ended and what it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// How it ended.
+    pub end: End,
+    /// Where it ended.
+    pub phase: Phase,
+    /// What it took.
+    pub receipt: Receipt,
+    /// Where the guest was, if something stopped it and the runtime was started
+    /// to tell its author. Never for a caller.
+    pub trace: Option<Box<Trace>>,
+}
+
+impl Verdict {
+    /// The verdict of a call that ended before anything was counted.
+    pub fn early(end: End, phase: Phase) -> Self {
+        Self { end, phase, receipt: Receipt::default(), trace: None }
+    }
+}
+
+/// What a call took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Receipt {
+    /// Fuel burnt by the guest in the called function. After a trap this is a
+    /// lower bound, because the runtime loses what was not yet written back.
+    pub fuel: u64,
+    /// Whether `fuel` is only a lower bound.
+    pub fuel_is_lower_bound: bool,
+    /// Largest sum of linear memory of the call's sandbox, in bytes.
+    pub memory_bytes_peak: u64,
+    /// CPU time of threads while they ran the guest and the host's functions
+    /// for it, `load-model` not included.
+    pub guest_cpu: Duration,
+    /// CPU time of the engine's threads while they computed for the call.
+    pub engine_cpu: Duration,
+    /// Times that a graph was computed.
+    pub computes: u64,
+    /// Bytes of the requests that the guest was given.
+    pub bytes_in: u64,
+    /// Bytes of the outputs that the guest gave.
+    pub bytes_out: u64,
+}
+
+/// Where a guest was when it was stopped, for its author.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// The guest's stack, innermost first; empty if it waited in the host.
+    pub frames: Vec<TraceFrame>,
+    /// The last function of the world that the guest called.
+    pub last_host_call: Option<&'static str>,
+    /// Bytes of linear memory when the function was called.
+    pub memory_bytes_start: u64,
+    /// Times that linear memory has grown since the sandbox was made.
+    pub memory_growths: u64,
+}
+
+/// One function on a guest's stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceFrame {
+    /// Its name, or `?`.
+    pub function: String,
+    /// File and line, where the component says them.
+    pub place: Option<String>,
+}

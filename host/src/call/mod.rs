@@ -1,0 +1,137 @@
+//! The seam that everything respects: a call is a stream of requests in and a
+//! stream of outputs out, ended by one verdict.
+//!
+//! Owns the words of a call and nothing that acts. Knows neither the wire above
+//! nor the sandbox below, so either side can change without the other.
+
+mod end;
+mod value;
+
+pub use end::{End, Holder, Phase, Receipt, Trace, TraceFrame, Verdict};
+pub use value::{BoundingBox, Concept, Frame, NdArray, Point, Region, Value};
+
+use std::time::{Duration, Instant};
+
+/// Which of the guest's functions a call runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// One request, one result for each of its inputs.
+    Predict,
+    /// One request of one input, any number of outputs.
+    Generate,
+    /// Any number of requests of one input each, any number of outputs.
+    Stream,
+}
+
+/// When a call must have ended, wherever it is by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// A deadline that lies `timeout` from now.
+    pub fn after(timeout: Duration) -> Self {
+        let now = Instant::now();
+        // An absurd timeout must not overflow; a day is as good as for ever.
+        Self(now.checked_add(timeout).unwrap_or(now + Duration::from_secs(86_400)))
+    }
+
+    /// The earlier of the two.
+    pub fn min(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+
+    /// The moment itself.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+/// A named value; the name is a path such as `text` or `images/0`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// The path.
+    pub name: String,
+    /// What is there.
+    pub value: Value,
+}
+
+/// One of the inputs of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// The caller's identifier; may be empty.
+    pub id: String,
+    /// Its parts, in the caller's order.
+    pub parts: Vec<Part>,
+}
+
+/// What the caller asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The typed method's name, empty for a plain call.
+    pub method: String,
+    /// At least one.
+    pub inputs: Vec<Input>,
+    /// A JSON object of inference parameters.
+    pub params: String,
+}
+
+/// What a language model counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens read.
+    pub prompt_tokens: u32,
+    /// Tokens written.
+    pub completion_tokens: u32,
+    /// Tokens read from a cache.
+    pub cached_tokens: u32,
+}
+
+/// The answer to one input, or one piece of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// The values, in the guest's order.
+    pub parts: Vec<Part>,
+    /// Token counts, where the model has tokens.
+    pub usage: Option<Usage>,
+    /// A JSON object, or empty.
+    pub info: String,
+}
+
+/// The failures a guest may report. Whether the caller may call and whether
+/// the host is well are not for a guest to say, so no code says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestErrorCode {
+    /// The input makes no sense to the model.
+    InvalidArgument,
+    /// The input is outside what the model covers.
+    OutOfRange,
+    /// Something has to be done first.
+    FailedPrecondition,
+    /// The model has no such function or method.
+    Unsupported,
+    /// Anything else.
+    Failed,
+}
+
+/// A failure that the guest itself reports.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct GuestError {
+    /// Its kind.
+    pub code: GuestErrorCode,
+    /// The guest's own words, cut to a limit.
+    pub message: String,
+    /// A JSON object, or empty.
+    pub info: String,
+}
+
+/// What comes out of a call, in order; `End` is always the last.
+#[derive(Debug)]
+pub enum Event {
+    /// One output.
+    Output(Output),
+    /// Of `predict` only: the input at this place in the order failed alone.
+    InputFailed(GuestError),
+    /// The call is over.
+    End(Verdict),
+}

@@ -1,0 +1,121 @@
+//! The values that travel between a caller and a model.
+
+use std::fmt;
+
+/// A label with a score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Concept {
+    /// Stable identifier, unique in its model.
+    pub id: String,
+    /// What people read.
+    pub name: String,
+    /// Usually a probability, 0 to 1.
+    pub value: f32,
+}
+
+/// Edges as fractions of the image's height and width, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BoundingBox {
+    /// Upper edge.
+    pub top: f32,
+    /// Left edge.
+    pub left: f32,
+    /// Lower edge.
+    pub bottom: f32,
+    /// Right edge.
+    pub right: f32,
+}
+
+/// A place in an image: column `x`, row `y`, as fractions, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Column.
+    pub x: f32,
+    /// Row.
+    pub y: f32,
+}
+
+/// A part of an image and what is seen there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Region {
+    /// Identifier within its output; may be empty.
+    pub id: String,
+    /// Where it is.
+    pub bounds: Option<BoundingBox>,
+    /// Corners of a polygon, or keypoints.
+    pub points: Vec<Point>,
+    /// A PNG of one channel, as large as the image.
+    pub mask: Option<Vec<u8>>,
+    /// What it shows.
+    pub concepts: Vec<Concept>,
+    /// What is written there.
+    pub text: Option<String>,
+    /// The same for one object through all frames of a video.
+    pub track_id: String,
+    /// How sure the model is, 0 to 1.
+    pub value: f32,
+}
+
+/// One moment of a video.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// Number of the frame, from 0.
+    pub index: u32,
+    /// Milliseconds from the video's start.
+    pub time_ms: u64,
+    /// What it shows as a whole.
+    pub concepts: Vec<Concept>,
+    /// What it shows in places.
+    pub regions: Vec<Region>,
+}
+
+/// A dense array, row-major, little-endian.
+#[derive(Clone, PartialEq)]
+pub struct NdArray {
+    /// NumPy's name of the element type.
+    pub dtype: String,
+    /// Length of each axis.
+    pub shape: Vec<u32>,
+    /// The elements.
+    pub data: Vec<u8>,
+}
+
+impl fmt::Debug for NdArray {
+    /// Shape and type only: the elements are the caller's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.shape)
+    }
+}
+
+/// Everything a part can be. Images, audio and video are whole encoded files.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Plain text.
+    Text(String),
+    /// An image file.
+    Image(Vec<u8>),
+    /// An audio file.
+    Audio(Vec<u8>),
+    /// A video file.
+    Video(Vec<u8>),
+    /// Bytes of no declared kind.
+    Bytes(Vec<u8>),
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Float(f64),
+    /// True or false.
+    Boolean(bool),
+    /// A JSON text.
+    Json(String),
+    /// Scored labels.
+    Concepts(Vec<Concept>),
+    /// Parts of an image.
+    Regions(Vec<Region>),
+    /// Moments of a video.
+    Frames(Vec<Frame>),
+    /// A vector.
+    Embedding(Vec<f32>),
+    /// An array.
+    NdArray(NdArray),
+}
