@@ -1,8 +1,10 @@
 //! From nothing to a served model, with the commands that an author uses.
 
-use ringfence_tests::{Host, HostOptions, binary};
+use ringfence_tests::{Host, HostOptions, Variant, binary, guests};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// Each type of template, its example, and what is said about that.
@@ -14,6 +16,10 @@ const TEMPLATES: [(&str, &[&str], &str); 6] = [
     ("audio-to-text", &["example.wav"], "C4 E4 G4 C5"),
     ("any-to-any", &["example.txt", "example.png"], "image: 369 bytes"),
 ];
+
+fn expected(kind: &str) -> &'static str {
+    TEMPLATES.iter().find(|(known, ..)| *known == kind).unwrap().2
+}
 
 fn ringfence(args: &[&str]) -> Output {
     Command::new(binary()).args(args).output().unwrap()
@@ -60,6 +66,9 @@ fn each_template_builds_and_answers_as_it_is() {
             .output()
             .unwrap();
         assert!(built.status.success(), "{kind}: {}", text(&built));
+        let tested = ringfence(&["test", moved.join(kind).to_str().unwrap()]);
+        assert!(tested.status.success(), "{kind}: {}", text(&tested));
+        assert!(text(&tested).contains(expected(kind)), "{kind}: {}", text(&tested));
         models.push(moved.join(kind));
     }
     let host = Host::start(HostOptions { models, ..HostOptions::default() });
@@ -103,4 +112,223 @@ fn a_new_model_is_put_into_a_new_folder_only() {
     let refused = ringfence(&["new", path]);
     assert_eq!(refused.status.code(), Some(2));
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
+
+/// What `test --json` says of each function.
+fn figures(args: &[&str]) -> Vec<Value> {
+    let output = ringfence(&[&["test", "--json"], args].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// `scribe` draws random numbers for each of its letters.
+#[test]
+fn the_same_seed_burns_the_same_fuel() {
+    let of_seed = |seed: &str| {
+        let args =
+            [guests::SCRIBE, "--text", "It was ", "--seed", seed, "--param", "max_tokens=20"];
+        let said = |function: &Value| {
+            let outputs = function["outputs"].to_string();
+            // Each output has an id of its own.
+            let outputs = outputs.split("\"data\"").skip(1).collect::<String>();
+            (function["fuel"].as_u64().unwrap(), function["memory_bytes_peak"].clone(), outputs)
+        };
+        figures(&args).iter().map(said).collect::<Vec<_>>()
+    };
+    let (first, again, other) = (of_seed("1"), of_seed("1"), of_seed("2"));
+    assert_eq!(first.len(), 4);
+    assert!(first.iter().all(|(fuel, ..)| *fuel > 0), "{first:?}");
+    assert_eq!(first, again);
+    assert_ne!(first[1].2, other[1].2);
+}
+
+#[test]
+fn a_test_says_what_a_call_took() {
+    let figures = figures(&[
+        guests::DIGITS,
+        "--file",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/digits/held-out/seven.png"),
+    ]);
+    let functions: Vec<_> = figures.iter().map(|one| one["function"].as_str().unwrap()).collect();
+    assert_eq!(functions, ["load-model", "predict", "generate", "stream"]);
+    let predict = &figures[1];
+    assert_eq!(predict["computes"], 1, "{predict}");
+    for key in ["fuel", "guest_cpu_us", "engine_cpu_us", "wall_us", "bytes_in", "bytes_out"] {
+        assert!(predict[key].as_u64().unwrap() > 0, "{key}: {predict}");
+    }
+    let held = &predict["held_bytes_peak"];
+    for holder in ["linear memory", "tensors", "messages", "graphs"] {
+        assert!(held[holder].as_u64().unwrap() > 0, "{holder}: {held}");
+    }
+    let best = &predict["outputs"][0]["data"]["concepts"][0];
+    assert_eq!(best["id"], "7", "{best}");
+}
+
+#[test]
+fn what_has_grown_beyond_a_baseline_fails() {
+    let scratch = TempDir::new().unwrap();
+    let path = scratch.path().join("baseline");
+    let earlier = ringfence(&["test", "--json", guests::ECHO, "--text", "a b c"]);
+    std::fs::write(&path, &earlier.stdout).unwrap();
+    let against = |text: &str| {
+        let path = path.to_str().unwrap();
+        ringfence(&["test", guests::ECHO, "--text", text, "--baseline", path])
+    };
+    let same = against("a b c");
+    assert!(same.status.success(), "{}", text(&same));
+    let grown = against(&"a b c ".repeat(1000));
+    assert_eq!(grown.status.code(), Some(1), "{}", text(&grown));
+    assert!(text(&grown).contains("beyond the baseline: generate: fuel was"), "{}", text(&grown));
+}
+
+/// The report of a call that a limit ended: which, at which value, and the key.
+#[test]
+fn a_limit_that_ends_a_call_is_told_with_the_key_to_change() {
+    let slow = Variant::of(
+        guests::COUNTING_LOOP,
+        &[("\"200m\"", "\"1m\""), ("call_timeout: 2s", "call_timeout: 20s")],
+    );
+    let cases = [
+        (slow.path(), "FUEL_EXHAUSTED", "400000000 fuel", "inference_compute_info.cpu_limit"),
+        (guests::MEMORY_HOG, "MEMORY_LIMIT", "67108864 bytes", "inference_compute_info.cpu_memory"),
+        (guests::SLEEPER, "WALL_DEADLINE", "it waited in the host", "ringfence.call_timeout"),
+        (guests::OUTPUT_FLOOD, "OUTPUT_LIMIT", "16777216 bytes", "ringfence.max_output_bytes"),
+    ];
+    for (folder, reason, value, key) in cases {
+        let told = ringfence(&["test", folder, "--text", "x"]);
+        assert_eq!(told.status.code(), Some(1), "{folder}: {}", text(&told));
+        for part in [reason, value, key, "last call", "memory"] {
+            assert!(text(&told).contains(part), "{folder}: {part} in {}", text(&told));
+        }
+    }
+}
+
+/// A panic in a model made from a template: its message, and the line of the
+/// author's own file.
+#[test]
+fn a_panic_is_told_with_the_line_of_the_source() {
+    let scratch = TempDir::new().unwrap();
+    let folder = scratch.path().join("panics");
+    let path = folder.to_str().unwrap();
+    assert!(ringfence(&["new", path]).status.success());
+    let source = folder.join("1/model.rs");
+    let model = std::fs::read_to_string(&source).unwrap();
+    let model = model.replace(
+        "Ok(Output::text",
+        "assert!(input.text()?.len() > 99, \"too short\");\n        Ok(Output::text",
+    );
+    std::fs::write(&source, &model).unwrap();
+    let line = 1 + model.lines().position(|line| line.contains("too short")).unwrap();
+    let built = ringfence(&["build", path, "--target-dir", target_dir().to_str().unwrap()]);
+    assert!(built.status.success(), "{}", text(&built));
+    let told = ringfence(&["test", path]);
+    assert_eq!(told.status.code(), Some(1), "{}", text(&told));
+    for part in ["too short", "stack     innermost first", &format!("1/model.rs:{line}")] {
+        assert!(text(&told).contains(part), "{part} in {}", text(&told));
+    }
+}
+
+#[test]
+fn a_model_that_asks_for_an_accelerator_runs_on_the_cpu_only_when_told() {
+    let asks = Variant::of(guests::ECHO, &[("num_accelerators: 0", "num_accelerators: 1")]);
+    let refused = ringfence(&["test", asks.path(), "--text", "x"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(text(&refused).trim_end().ends_with("try --cpu"), "{}", text(&refused));
+    let told = ringfence(&["test", asks.path(), "--text", "x", "--cpu"]);
+    assert!(told.status.success(), "{}", text(&told));
+    assert_eq!(text(&told).matches("(on the CPU)").count(), 4, "{}", text(&told));
+}
+
+#[test]
+fn more_memory_than_the_machine_has_is_a_limit_and_no_reservation() {
+    let huge = Variant::of(guests::ECHO, &[("cpu_memory: ", "cpu_memory: \"999Ti\" # ")]);
+    let told = ringfence(&["test", huge.path(), "--text", "x"]);
+    assert!(told.status.success(), "{}", text(&told));
+    assert_eq!(text(&told).matches("nothing is reserved, so it runs").count(), 1);
+}
+
+#[test]
+fn a_test_without_an_input_says_how_to_give_one() {
+    let told = ringfence(&["test", guests::ECHO]);
+    assert_eq!(told.status.code(), Some(2), "{}", text(&told));
+    assert!(text(&told).contains("example.txt"), "{}", text(&told));
+}
+
+#[test]
+fn a_capability_sheet_says_what_a_model_can_do() {
+    let sheet = text(&ringfence(&["inspect", guests::DIGITS]));
+    for part in [
+        "local/main/digits of type visual-classifier",
+        "may run graphs of its package: digits",
+        "digits: image float32[?, 1, 8, 8] -> probabilities float32[?, 10]",
+        "ringfence:model/runner@0.1.0",
+        "made by",
+        "wit-component",
+    ] {
+        assert!(sheet.contains(part), "{part} in {sheet}");
+    }
+    let refused = text(&ringfence(&["inspect", guests::IMPORTS_SOCKETS]));
+    assert!(refused.contains("refused") && refused.contains("library's `net`"), "{refused}");
+
+    let component = Path::new(guests::ECHO).join("1/model.wasm");
+    let of_file = text(&ringfence(&["inspect", component.to_str().unwrap()]));
+    assert!(of_file.contains("may wait") && !of_file.contains("limits"), "{of_file}");
+}
+
+#[test]
+fn two_models_are_told_apart_and_the_same_is_the_same() {
+    let more = Variant::of(guests::ECHO, &[("cpu_memory: ", "cpu_memory: \"99Mi\" # ")]);
+    let changes = text(&ringfence(&["inspect", guests::ECHO, more.path()]));
+    let lines: Vec<_> = changes.lines().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(lines, ["- limits", "- version", "+ limits", "+ version"], "{changes}");
+    let same = text(&ringfence(&["inspect", guests::ECHO, guests::ECHO]));
+    assert_eq!(same, "the two are the same\n");
+}
+
+#[test]
+fn a_folder_that_has_not_been_built_is_inspected_by_its_configuration() {
+    let scratch = TempDir::new().unwrap();
+    let folder = scratch.path().join("fresh");
+    assert!(ringfence(&["new", folder.to_str().unwrap()]).status.success());
+    let sheet = ringfence(&["inspect", folder.to_str().unwrap()]);
+    assert!(sheet.status.success(), "{}", text(&sheet));
+    assert!(text(&sheet).contains("not built yet; run `ringfence build`"), "{}", text(&sheet));
+}
+
+/// Ends with this value.
+struct Watching(Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_watched_folder_is_built_and_tested_again_when_it_changes() {
+    let scratch = TempDir::new().unwrap();
+    let folder = scratch.path().join("watched");
+    assert!(ringfence(&["new", folder.to_str().unwrap()]).status.success());
+    let mut watching = Watching(
+        Command::new(binary())
+            .args(["build", "--watch", folder.to_str().unwrap(), "--target-dir"])
+            .arg(target_dir())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut lines = BufReader::new(watching.0.stdout.take().unwrap()).lines();
+    let mut until = |wanted: &str| {
+        let found = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains(wanted)));
+        assert!(found.is_some(), "{wanted} was not printed");
+    };
+    // `stream` is the last function that is called.
+    until("stream: ok");
+    let source = folder.join("1/model.rs");
+    let model = std::fs::read_to_string(&source).unwrap();
+    std::fs::write(&source, model.replace("Hello, {}!", "Welcome, {}!")).unwrap();
+    until("Welcome, Ada!");
 }

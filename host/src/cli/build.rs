@@ -3,7 +3,8 @@
 //! Owns how cargo is called. The code that is compiled is the author's own, on
 //! the author's machine; a host never builds.
 
-use super::{BuildArgs, GlobalArgs, Usage};
+use super::{BuildArgs, GlobalArgs, TestArgs, Usage, test, usage, watch};
+use crate::package::admission;
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -18,6 +19,18 @@ const TARGET_OF_COMPONENT: &str = "wasm32-wasip1";
 const COMPONENT_HEADER: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
 pub(super) fn run(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    match args.watch {
+        true => watch::run(&args.dir, || build_and_test(args, global)),
+        false => build(args, global),
+    }
+}
+
+fn build_and_test(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    build(args, global)?;
+    test::run(&TestArgs::of_example(&args.dir), global)
+}
+
+fn build(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let path = build_model(&args.dir, args.target_dir.as_deref())?;
     let bytes = std::fs::metadata(&path)?.len();
     let mut stdout = std::io::stdout().lock();
@@ -179,6 +192,8 @@ fn install(built: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     if !component.starts_with(&COMPONENT_HEADER) {
         bail!("{} is not a WebAssembly component; build it for {TARGET}", built.display());
     }
+    // Whether its memory fits is for whoever knows the limits.
+    admission::admit(&component, u64::MAX).map_err(usage)?;
     let folder = dir.join("1");
     let path = folder.join("model.wasm");
     let write = || -> std::io::Result<()> {
@@ -252,10 +267,11 @@ mod tests {
             assert!(install(&built, dir.path()).is_err());
             assert!(!dir.path().join("1/model.wasm").exists());
         }
+        // A component, but not of our world.
         std::fs::write(&built, COMPONENT_HEADER).unwrap();
-        let path = install(&built, dir.path()).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), COMPONENT_HEADER);
-        assert_eq!(std::fs::read_dir(dir.path().join("1")).unwrap().count(), 1);
+        let error = install(&built, dir.path()).unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("model-runner"), "{error}");
+        assert!(!dir.path().join("1/model.wasm").exists());
     }
 
     #[test]

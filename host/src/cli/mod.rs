@@ -10,12 +10,15 @@ mod client;
 mod demo;
 mod embedded;
 mod generate;
+mod inspect;
 mod new;
 mod predict;
 mod render;
 mod request;
 mod serve;
 mod stream;
+mod test;
+mod watch;
 mod wit;
 
 use crate::package::config::ConfigError;
@@ -25,7 +28,7 @@ use client::ModelRef;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
@@ -77,6 +80,10 @@ enum Command {
     Wit(WitArgs),
     /// Compile a model folder's 1/model.rs to 1/model.wasm
     Build(BuildArgs),
+    /// Show what a model can do, its limits, graphs and assets; or how two models differ
+    Inspect(InspectArgs),
+    /// Call a model in this process, under its folder's own limits
+    Test(TestArgs),
     /// Serve models
     Serve(ServeArgs),
     /// Send inputs, get one answer for each
@@ -106,6 +113,61 @@ pub(crate) struct WitArgs {
     /// The folder to write to, such as `wit` in a project
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A model folder, or a component
+    #[arg(default_value = ".", value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Another one: print only how it differs
+    #[arg(value_name = "NEWER")]
+    pub(crate) newer: Option<PathBuf>,
+}
+
+/// `test`
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// The model folder
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A text [default, without --file: the files `example.*` of the folder]
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+    /// A file with an image, audio, a video or text; one of each kind
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) params: ParamArgs,
+    /// What random numbers are made of; the same seed burns the same fuel
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Run a model that asks for an accelerator on the CPU
+    #[arg(long)]
+    pub(crate) cpu: bool,
+    /// Fail where fuel or memory has grown against this earlier output of `test --json`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// How much may have grown: 0.1 is a tenth
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE", requires = "baseline")]
+    pub(crate) tolerance: f64,
+}
+
+impl TestArgs {
+    /// The arguments that test a folder with its own example.
+    pub(crate) fn of_example(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            text: None,
+            file: Vec::new(),
+            params: ParamArgs { param: Vec::new() },
+            seed: 0,
+            cpu: false,
+            baseline: None,
+            tolerance: 0.0,
+        }
+    }
 }
 
 /// `serve`
@@ -148,6 +210,9 @@ pub(crate) struct BuildArgs {
     /// Where cargo keeps what it compiles [default: cargo's own choice]
     #[arg(long, value_name = "DIR")]
     pub(crate) target_dir: Option<PathBuf>,
+    /// Build and test again whenever a file of the folder changes
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 /// `predict` and `generate`
@@ -199,6 +264,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match command {
         Command::New(args) => new::run(&args, &global),
         Command::Wit(args) => wit::run(&args, &global),
+        Command::Inspect(args) => inspect::run(&args, &global),
+        Command::Test(args) => test::run(&args, &global),
         Command::Serve(args) => serve::run(&args),
         Command::Predict(args) => predict::run(&args, &global),
         Command::Generate(args) => generate::run(&args, &global),

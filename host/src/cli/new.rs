@@ -80,6 +80,7 @@ pub(super) fn run(args: &NewArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let shown = args.dir.display();
     writeln!(out, "{shown}: model `{id}` of type {}", args.kind.name())?;
     writeln!(out, "next: ringfence build {shown}")?;
+    writeln!(out, "      ringfence test {shown}")?;
     writeln!(out, "      ringfence serve --model {shown}")?;
     Ok(())
 }

@@ -99,6 +99,23 @@ impl<W: Write> Printer<W> {
     }
 }
 
+/// An output as lines for a person.
+pub(super) fn lines(output: &Output) -> Vec<String> {
+    let mut lines = Vec::new();
+    data_lines(output.data.as_ref().unwrap_or(&Data::default()), "", &mut lines);
+    lines
+}
+
+/// The text of an output that is nothing else.
+pub(super) fn only_text_of(output: &Output) -> Option<&str> {
+    only_text(output.data.as_ref()?)
+}
+
+/// An output as the protocol's JSON.
+pub(super) fn json(output: &Output) -> serde_json::Value {
+    json::output(output)
+}
+
 /// The text, when there is nothing else.
 fn only_text(data: &Data) -> Option<&str> {
     let text = text_of(data)?;

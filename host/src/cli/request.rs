@@ -12,7 +12,7 @@ use crate::proto::clarifai::api::{
 use crate::proto::json;
 use anyhow::Context;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Kinds of plain input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,17 +28,7 @@ const KINDS: [(&str, Kind); 4] =
 
 /// The request of `predict` and `generate`: one input with all that was given.
 pub(super) fn of_call(args: &CallArgs) -> anyhow::Result<PostModelOutputsRequest> {
-    let mut data = Data::default();
-    if let Some(text) = &args.text {
-        put(&mut data, Kind::Text, Content::Bytes(text.clone().into_bytes()))?;
-    }
-    for path in &args.file {
-        let bytes = std::fs::read(path)
-            .map_err(|error| Usage(format!("cannot read {}: {error}", path.display())))?;
-        let kind = kind_of(path, &bytes);
-        put(&mut data, kind, Content::Bytes(bytes))
-            .with_context(|| format!("cannot send {}", path.display()))?;
-    }
+    let mut data = of_files(args.text.as_deref(), &args.file)?;
     for url in &args.url {
         let (kind, url) = kind_of_url(url)?;
         put(&mut data, kind, Content::Url(url.to_owned()))?;
@@ -47,6 +37,22 @@ pub(super) fn of_call(args: &CallArgs) -> anyhow::Result<PostModelOutputsRequest
         return Err(Usage("there is no input; give --text, --file or --url".to_owned()).into());
     }
     Ok(of_data(&args.model, data, &args.params.param))
+}
+
+/// The content of a text and of files, each of the kind that it is.
+pub(super) fn of_files(text: Option<&str>, files: &[PathBuf]) -> anyhow::Result<Data> {
+    let mut data = Data::default();
+    if let Some(text) = text {
+        put(&mut data, Kind::Text, Content::Bytes(text.as_bytes().to_vec()))?;
+    }
+    for path in files {
+        let bytes = std::fs::read(path)
+            .map_err(|error| Usage(format!("cannot read {}: {error}", path.display())))?;
+        let kind = kind_of(path, &bytes);
+        put(&mut data, kind, Content::Bytes(bytes))
+            .with_context(|| format!("cannot send {}", path.display()))?;
+    }
+    Ok(data)
 }
 
 /// The request of one line of `stream`.
@@ -59,7 +65,11 @@ pub(super) fn of_text(
     of_data(model, data, params)
 }
 
-fn of_data(model: &ModelRef, data: Data, params: &[(String, Value)]) -> PostModelOutputsRequest {
+pub(super) fn of_data(
+    model: &ModelRef,
+    data: Data,
+    params: &[(String, Value)],
+) -> PostModelOutputsRequest {
     let params = (!params.is_empty()).then(|| Model {
         model_version: Some(ModelVersion {
             output_info: Some(OutputInfo {

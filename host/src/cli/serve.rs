@@ -89,6 +89,9 @@ pub(super) async fn start(
                 "1/model.rs is newer than 1/model.wasm; `ringfence build` brings it up to date"
             );
         }
+        for note in &package.config.notes {
+            tracing::info!(folder = %path.display(), "{note}");
+        }
         for warning in &package.config.warnings {
             tracing::warn!(folder = %path.display(), "{warning}");
         }

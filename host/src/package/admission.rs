@@ -60,7 +60,7 @@ pub enum AdmissionError {
     /// It imports what this host does not give.
     #[error(
         "1/model.wasm imports {}, which this host does not give to models; remove what needs it",
-        .0.join(", ")
+        named(.0)
     )]
     Imports(Vec<String>),
     /// It does not export the world's functions.
@@ -134,6 +134,39 @@ pub(crate) fn admitted() -> impl Iterator<Item = String> {
     EXACT.iter().map(|interface| (*interface).to_owned()).chain(wasi)
 }
 
+/// Imports that are refused, each with what usually causes it.
+fn named(imports: &[String]) -> String {
+    let one = |import: &String| match culprit(import) {
+        Some(culprit) => format!("{import} ({culprit})"),
+        None => import.clone(),
+    };
+    imports.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// What in a guest's code usually asks for an interface.
+fn culprit(import: &str) -> Option<&'static str> {
+    const CULPRITS: &[(&str, &str)] = &[
+        (
+            "wasi:sockets/",
+            "the standard library's `net`, or a crate that connects, such as tokio with `net`, ureq, reqwest",
+        ),
+        ("wasi:http/", "a crate that speaks HTTP, such as wstd, waki, reqwest"),
+        ("wasi:threads", "std::thread, or a crate that starts threads, such as rayon"),
+        ("wasi:clocks/timezone", "a crate that asks for the time zone"),
+        ("wasi:keyvalue/", "bindings to a key-value store"),
+        ("wasi:config/", "bindings to wasi:config; parameters come with each call"),
+        ("wasi:nn/", "bindings to another version of wasi:nn than 0.2.0-rc-2024-10-28"),
+        ("wasi:", "bindings to WASI that are not of 0.2, or the wasi crate itself"),
+        ("ringfence:model/", "a guest crate of another version of the world"),
+        ("env", "C code or wasm-bindgen, which expect a browser or a linker of their own"),
+        (
+            "__wbindgen",
+            "wasm-bindgen, by a feature such as `js` of getrandom or `wasmbind` of chrono",
+        ),
+    ];
+    CULPRITS.iter().find(|(prefix, _)| import.starts_with(prefix)).map(|(_, culprit)| *culprit)
+}
+
 fn is_linked(import: &str) -> bool {
     EXACT.contains(&import)
         || import.split_once('@').is_some_and(|(interface, version)| {
@@ -153,6 +186,17 @@ mod tests {
         assert!(!is_linked("wasi:http/types@0.2.9"));
         assert!(!is_linked("wasi:io/streams@0.3.0"));
         assert!(!is_linked("wasi:io/streams"));
+    }
+
+    #[test]
+    fn a_refused_import_is_told_with_what_causes_it() {
+        let refused = AdmissionError::Imports(vec![
+            "wasi:sockets/tcp@0.2.9".to_owned(),
+            "acme:odd/thing".to_owned(),
+        ]);
+        let text = refused.to_string();
+        assert!(text.contains("wasi:sockets/tcp@0.2.9 (the standard library's"), "{text}");
+        assert!(text.contains(", acme:odd/thing, which"), "{text}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod compute;
 mod elsewhere;
 mod extension;
 mod name;
+mod problem;
 mod section;
 mod tree;
 
@@ -17,19 +18,47 @@ pub use compute::{Accelerators, Compute};
 pub use elsewhere::{BuildInfo, CheckpointStage, Checkpoints, Secret, SecretDeclaration};
 pub use extension::{GraphAction, GraphRule};
 pub use name::{ModelName, NAME_BYTES_MAX, NameError};
+pub use problem::{Place, Problem};
 
 use crate::limits::Limits;
 use name::Part;
+use problem::Found;
 use section::{Entry, Section, Unknown};
 use std::collections::HashSet;
 
 /// Longest `config.yaml`.
-pub const CONFIG_BYTES_MAX: usize = 1 << 20;
-/// Most concepts of one model.
-pub const CONCEPTS_MAX: usize = 10_000;
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 
 const CONCEPT_BYTES_MAX: usize = 1024;
 const MODEL_TYPE_DEFAULT: &str = "any-to-any";
+
+/// Types whose outputs are concepts, so that they have to say which.
+const TYPES_WITH_CONCEPTS: [&str; 4] =
+    ["visual-classifier", "visual-detector", "visual-segmenter", "text-classifier"];
+
+/// Every section of the file.
+const SECTIONS: [&str; 12] = [
+    "model",
+    "build_info",
+    "inference_compute_info",
+    "compute",
+    "checkpoints",
+    "concepts",
+    "num_threads",
+    "secrets",
+    "mcp_server",
+    "streaming_video_consumer",
+    "toolkit",
+    "ringfence",
+];
+
+/// Sections of the other platform that say nothing to this host, and why.
+const WITHOUT_EFFECT: [(&str, &str); 4] = [
+    ("mcp_server", "this host starts no MCP server"),
+    ("streaming_video_consumer", "a component brings its own decoder"),
+    ("toolkit", "a component brings its own libraries"),
+    ("num_threads", "calls at a time are `ringfence.max_concurrency` here"),
+];
 
 /// A checked `config.yaml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +85,9 @@ pub struct Config {
     pub num_threads: Option<u32>,
     /// What was understood but should be written otherwise, one line each.
     pub warnings: Vec<String>,
+    /// What the file leaves to defaults, and what of it has no effect here, one
+    /// line each.
+    pub notes: Vec<String>,
 }
 
 /// A label of a model.
@@ -77,23 +109,25 @@ pub enum ConfigError {
         bytes: usize,
     },
     /// The text is no YAML, or more of it than is read.
-    #[error("config.yaml line {line}: {problem}; correct the YAML there")]
+    #[error("config.yaml:{}:{}: {problem}; correct the YAML there", place.line, place.column)]
     Yaml {
-        /// Where, from 1; 0 is the whole file.
-        line: u64,
+        /// Where; line 0 is the whole file.
+        place: Place,
         /// What the YAML reader says.
         problem: String,
     },
-    /// A key is missing, unknown or has a value that it cannot have.
-    #[error("config.yaml line {line}: `{key}`: {problem}")]
-    Key {
-        /// Path of the key, with dots.
-        key: String,
-        /// Where, from 1.
-        line: u64,
-        /// What is wrong and what to write.
-        problem: String,
-    },
+    /// Keys are missing, unknown or have values that they cannot have: all that
+    /// there are, in the order of the file.
+    #[error("{}", listed(.0))]
+    Problems(Vec<Problem>),
+}
+
+fn listed(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    match lines.as_slice() {
+        [one] => one.clone(),
+        _ => format!("config.yaml has {} problems\n{}", lines.len(), lines.join("\n")),
+    }
 }
 
 impl Config {
@@ -102,29 +136,12 @@ impl Config {
         if text.len() > CONFIG_BYTES_MAX {
             return Err(ConfigError::TooLong { bytes: text.len() });
         }
-        let mut root = Section::new("", tree::parse(text)?)?;
-        let mut warnings = Vec::new();
-
-        // A misspelt section is told before what is missing because of it.
-        let taken = take(&mut root, &mut warnings);
-        root.finish(
-            &[
-                "model",
-                "build_info",
-                "inference_compute_info",
-                "compute",
-                "checkpoints",
-                "concepts",
-                "num_threads",
-                "secrets",
-                "mcp_server",
-                "streaming_video_consumer",
-                "toolkit",
-                "ringfence",
-            ],
-            Unknown::RefuseMisspelt,
-        )?;
-        Ok(Self { warnings, ..taken? })
+        let found = Found::default();
+        let config = Section::new("", tree::parse(text)?, &found).and_then(take);
+        match config {
+            Some(config) if found.is_empty() => Ok(config),
+            _ => Err(ConfigError::Problems(found.in_order(text))),
+        }
     }
 
     /// The accelerators asked for, if any. A host that cannot give them must
@@ -134,90 +151,117 @@ impl Config {
     }
 }
 
-fn take(root: &mut Section, warnings: &mut Vec<String>) -> Result<Config, ConfigError> {
-    let (name, model_type_id) = model(root)?;
+/// Reads every section, whatever is wrong with the others.
+fn take(mut root: Section) -> Option<Config> {
+    let (mut warnings, mut notes) = (Vec::new(), Vec::new());
+    for (key, reason) in WITHOUT_EFFECT {
+        if root.has(key) {
+            notes.push(format!("`{key}` has no effect: {reason}"));
+        }
+    }
+    let model = model(&mut root, &mut notes);
     let mut limits = Limits::default();
-    let asked = compute::read(root, warnings)?;
+    let asked = compute::read(&mut root, &mut warnings);
+    if asked.cpu_millis.is_none() {
+        notes.push("no `cpu_limit`: 1 CPU".to_owned());
+    }
+    if asked.memory_bytes.is_none() {
+        notes.push("no `cpu_memory`: 1Gi".to_owned());
+    }
     limits.cpu_millis = asked.cpu_millis.unwrap_or(limits.cpu_millis);
     limits.memory_bytes_max = asked.memory_bytes.unwrap_or(limits.memory_bytes_max);
-    let graphs = extension::read(root.section("ringfence")?, &mut limits)?;
-    Ok(Config {
+    let graphs = extension::read(root.section("ringfence"), &mut limits);
+    let has_checkpoints = root.has("checkpoints");
+    let concepts = concepts(&mut root);
+    let build_info = elsewhere::build_info(&mut root);
+    if build_info.image.is_some() {
+        notes.push("`build_info.image` has no effect: a component needs no image".to_owned());
+    }
+    let checkpoints = elsewhere::checkpoints(&mut root);
+    let secrets = elsewhere::secrets(&mut root);
+    if !secrets.is_empty() {
+        notes.push("`secrets` has no effect: a guest has no variables".to_owned());
+    }
+    let num_threads = root.number("num_threads", 1, 65_536);
+    let num_threads = num_threads.and_then(|threads| u32::try_from(threads).ok());
+    if let Some((_, model_type_id)) = &model
+        && TYPES_WITH_CONCEPTS.contains(&model_type_id.as_str())
+        && concepts.is_empty()
+        && !has_checkpoints
+    {
+        let fix = format!(
+            "a {model_type_id} answers with concepts; list them as `- {{id: cat, name: cat}}`"
+        );
+        root.missing("concepts", &fix);
+    }
+    root.finish(&SECTIONS, Unknown::RefuseMisspelt);
+    let (name, model_type_id) = model?;
+    Some(Config {
         name,
         model_type_id,
-        concepts: concepts(root)?,
+        concepts,
         limits,
         compute: asked.compute,
         graphs,
-        build_info: elsewhere::build_info(root)?,
-        checkpoints: elsewhere::checkpoints(root)?,
-        secrets: elsewhere::secrets(root)?,
-        num_threads: root
-            .number("num_threads", 1, 65_536)?
-            .and_then(|threads| u32::try_from(threads).ok()),
-        warnings: Vec::new(),
+        build_info,
+        checkpoints,
+        secrets,
+        num_threads,
+        warnings,
+        notes,
     })
 }
 
-fn model(root: &mut Section) -> Result<(ModelName, String), ConfigError> {
-    let Some(mut section) = root.section("model")? else {
-        return Err(root.missing("model", "write `model:` and below it `id: my-model`"));
-    };
-    let user_id = part_or(&mut section, "user_id", ModelName::USER_DEFAULT)?;
-    let app_id = part_or(&mut section, "app_id", ModelName::APP_DEFAULT)?;
-    let model_type_id = part_or(&mut section, "model_type_id", MODEL_TYPE_DEFAULT)?;
-    let id = match section.text("id")? {
-        Some(entry) => part(&entry)?,
-        None => return Err(section.missing("id", "write a name such as `id: my-model`")),
-    };
-    section.finish(&["id", "user_id", "app_id", "model_type_id"], Unknown::RefuseMisspelt)?;
-    Ok((ModelName::from_parts(user_id, app_id, id), model_type_id.into_string()))
-}
-
-fn part_or(section: &mut Section, key: &str, default: &str) -> Result<Part, ConfigError> {
-    match section.text(key)? {
+fn model(root: &mut Section, notes: &mut Vec<String>) -> Option<(ModelName, String)> {
+    if !root.has("model") {
+        root.missing("model", "write `model:` and below it `id: my-model`");
+        return None;
+    }
+    // A section without any keys misses its id.
+    let mut section = root.section_or_empty("model")?;
+    let mut part_or = |key: &str, default: &str| match section.text(key) {
         Some(entry) => part(&entry),
-        None => part(&Entry { key: key.to_owned(), line: 0, text: default.to_owned() }),
+        None => {
+            notes.push(format!("no `model.{key}`: {default}"));
+            default.parse().ok()
+        }
+    };
+    let user_id = part_or("user_id", ModelName::USER_DEFAULT);
+    let app_id = part_or("app_id", ModelName::APP_DEFAULT);
+    let model_type_id = part_or("model_type_id", MODEL_TYPE_DEFAULT);
+    let id = section.required("id", "write a name such as `id: my-model`");
+    let id = id.and_then(|entry| part(&entry));
+    section.finish(&["id", "user_id", "app_id", "model_type_id"], Unknown::RefuseMisspelt);
+    Some((ModelName::from_parts(user_id?, app_id?, id?), model_type_id?.into_string()))
+}
+
+fn part(entry: &Entry) -> Option<Part> {
+    match entry.text.parse::<Part>() {
+        Ok(part) => Some(part),
+        Err(problem) => entry.refuse(problem),
     }
 }
 
-fn part(entry: &Entry) -> Result<Part, ConfigError> {
-    entry.text.parse().map_err(|problem: NameError| entry.refused(problem))
+fn concepts(root: &mut Section) -> Vec<ConfigConcept> {
+    let mut ids = HashSet::new();
+    root.sections("concepts").into_iter().filter_map(|section| concept(section, &mut ids)).collect()
 }
 
-fn concepts(root: &mut Section) -> Result<Vec<ConfigConcept>, ConfigError> {
-    let items = root.list("concepts")?;
-    if let Some((path, node)) = items.get(CONCEPTS_MAX) {
-        return Err(ConfigError::Key {
-            key: path.clone(),
-            line: node.line,
-            problem: format!("is one concept too many; {CONCEPTS_MAX} are allowed"),
-        });
-    }
-    let mut ids = HashSet::with_capacity(items.len());
-    let mut concepts = Vec::with_capacity(items.len());
-    for (path, node) in items {
-        let mut section = Section::new(&path, node)?;
-        let Some(id) = section.text("id")? else {
-            return Err(section.missing("id", "give each concept an id of its own"));
-        };
-        let Some(name) = section.text("name")? else {
-            return Err(section.missing("name", "write what people read"));
-        };
-        for entry in [&id, &name] {
-            if entry.text.trim().is_empty()
-                || entry.text.len() > CONCEPT_BYTES_MAX
-                || entry.text.chars().any(char::is_control)
-            {
-                return Err(entry
-                    .refused("is empty, too long or has control characters; write a short text"));
-            }
+fn concept(mut section: Section, ids: &mut HashSet<String>) -> Option<ConfigConcept> {
+    let id = section.required("id", "give each concept an id of its own");
+    let name = section.required("name", "write what people read");
+    let (id, name) = (id?, name?);
+    for entry in [&id, &name] {
+        if entry.text.trim().is_empty()
+            || entry.text.len() > CONCEPT_BYTES_MAX
+            || entry.text.chars().any(char::is_control)
+        {
+            return entry
+                .refuse("is empty, too long or has control characters; write a short text");
         }
-        if !ids.insert(id.text.clone()) {
-            return Err(
-                id.refused("is the id of an earlier concept too; give each an id of its own")
-            );
-        }
-        concepts.push(ConfigConcept { id: id.text, name: name.text });
     }
-    Ok(concepts)
+    if !ids.insert(id.text.clone()) {
+        return id.refuse("is the id of an earlier concept too; give each an id of its own");
+    }
+    Some(ConfigConcept { id: id.text, name: name.text })
 }

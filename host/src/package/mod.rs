@@ -4,6 +4,7 @@
 //! Never touches sockets or wasmtime's runtime.
 
 pub mod admission;
+pub mod capability;
 pub mod config;
 pub mod folder;
 pub mod quantity;

@@ -16,6 +16,7 @@ struct Inner {
     memory_bytes_max: u64,
     total: AtomicU64,
     by_holder: [AtomicU64; Holder::ALL.len()],
+    peaks: [AtomicU64; Holder::ALL.len()],
 }
 
 /// The account's ceiling would be exceeded.
@@ -35,6 +36,7 @@ impl Account {
             memory_bytes_max,
             total: AtomicU64::new(0),
             by_holder: Default::default(),
+            peaks: Default::default(),
         }))
     }
 
@@ -55,20 +57,37 @@ impl Account {
         self.of(holder).load(Ordering::Relaxed)
     }
 
+    /// Most bytes held at once by one kind of holder since the last restart of
+    /// the peaks, or ever.
+    pub fn peak_of(&self, holder: Holder) -> u64 {
+        of(&self.0.peaks, holder).load(Ordering::Relaxed)
+    }
+
+    /// Begins the peaks anew, from what is held now.
+    pub fn restart_peaks(&self) {
+        for holder in Holder::ALL {
+            of(&self.0.peaks, holder).store(self.bytes_of(holder), Ordering::Relaxed);
+        }
+    }
+
     /// The ceiling in bytes.
     pub fn bytes_max(&self) -> u64 {
         self.0.memory_bytes_max
     }
 
     fn of(&self, holder: Holder) -> &AtomicU64 {
-        let [memory, table, tensor, message, graph] = &self.0.by_holder;
-        match holder {
-            Holder::Memory => memory,
-            Holder::Table => table,
-            Holder::Tensor => tensor,
-            Holder::Message => message,
-            Holder::Graph => graph,
-        }
+        of(&self.0.by_holder, holder)
+    }
+}
+
+fn of(sums: &[AtomicU64; Holder::ALL.len()], holder: Holder) -> &AtomicU64 {
+    let [memory, table, tensor, message, graph] = sums;
+    match holder {
+        Holder::Memory => memory,
+        Holder::Table => table,
+        Holder::Tensor => tensor,
+        Holder::Message => message,
+        Holder::Graph => graph,
     }
 }
 
@@ -91,7 +110,8 @@ impl Charge {
                 total.checked_add(bytes).filter(|sum| *sum <= max)
             })
             .map_err(|_| OverLimit { holder: self.holder, memory_bytes_max: max })?;
-        self.account.of(self.holder).fetch_add(bytes, Ordering::Relaxed);
+        let held = self.account.of(self.holder).fetch_add(bytes, Ordering::Relaxed) + bytes;
+        of(&self.account.0.peaks, self.holder).fetch_max(held, Ordering::Relaxed);
         self.bytes += bytes;
         Ok(())
     }
@@ -128,6 +148,18 @@ mod tests {
         assert_eq!(refused, OverLimit { holder: Holder::Tensor, memory_bytes_max: 100 });
         drop(memory);
         assert!(account.charge(Holder::Tensor, 41).is_ok());
+    }
+
+    #[test]
+    fn the_most_that_was_held_is_remembered_by_its_holder() {
+        let account = Account::new(100);
+        let graph = account.charge(Holder::Graph, 10).unwrap();
+        drop(account.charge(Holder::Tensor, 60).unwrap());
+        drop(account.charge(Holder::Tensor, 30).unwrap());
+        assert_eq!((account.peak_of(Holder::Tensor), account.peak_of(Holder::Graph)), (60, 10));
+        account.restart_peaks();
+        assert_eq!((account.peak_of(Holder::Tensor), account.peak_of(Holder::Graph)), (0, 10));
+        drop(graph);
     }
 
     #[test]

@@ -15,9 +15,9 @@ mod catalog;
 mod context;
 
 mod names;
-mod request;
-mod response;
-mod status;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod status;
 mod timeout;
 
 mod remap;

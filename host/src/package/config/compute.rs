@@ -2,12 +2,11 @@
 //!
 //! Owns their keys. Nothing here knows which devices exist.
 
-use super::ConfigError;
 use super::section::{Entry, Section, Unknown};
-use crate::package::quantity::{Quantity, QuantityError};
+use crate::package::quantity::Quantity;
 
-/// One page of a guest's memory: nothing starts in less.
-const MEMORY_BYTES_MIN: u64 = 64 << 10;
+/// A guest needs some pages of 64 KiB to begin with; less is a slip of the pen.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// More than any machine has.
 const ACCELERATORS_MAX: u64 = 1024;
 /// Longest name or pattern of a device, and most of them.
@@ -59,39 +58,28 @@ pub(super) struct Asked {
 }
 
 /// Reads both; `inference_compute_info` is the more exact and wins.
-pub(super) fn read(root: &mut Section, warnings: &mut Vec<String>) -> Result<Asked, ConfigError> {
-    let exact = root.section("inference_compute_info")?;
-    let preset = root.section("compute")?;
-    let mut asked = match exact {
-        Some(section) => read_exact(section, warnings)?,
-        None => Asked::default(),
-    };
+pub(super) fn read(root: &mut Section, warnings: &mut Vec<String>) -> Asked {
+    let exact = root.section("inference_compute_info");
+    let preset = root.section("compute");
+    let mut asked = exact.map(read_exact).unwrap_or_default();
     if let Some(section) = preset {
-        read_preset(section, &mut asked, warnings)?;
+        read_preset(section, &mut asked, warnings);
     }
-    Ok(asked)
+    asked
 }
 
-fn read_exact(mut section: Section, warnings: &mut Vec<String>) -> Result<Asked, ConfigError> {
+fn read_exact(mut section: Section) -> Asked {
     let asked = Asked {
-        cpu_millis: cpu(&mut section, "cpu_limit")?,
-        memory_bytes: memory(&mut section, "cpu_memory", warnings)?,
+        cpu_millis: cpu(&mut section, "cpu_limit"),
+        memory_bytes: memory(&mut section, "cpu_memory"),
         compute: Compute {
-            cpu_requests_millis: cpu(&mut section, "cpu_requests")?,
-            memory_requests_bytes: memory(&mut section, "cpu_memory_requests", warnings)?,
+            cpu_requests_millis: cpu(&mut section, "cpu_requests"),
+            memory_requests_bytes: memory(&mut section, "cpu_memory_requests"),
             accelerators: Accelerators {
-                count: number_u32(&mut section, "num_accelerators")?.unwrap_or(0),
-                types: section
-                    .texts("accelerator_type")?
-                    .into_iter()
-                    .take(ACCELERATOR_TYPES_MAX)
-                    .collect(),
-                memory_bytes: memory(&mut section, "accelerator_memory", warnings)?,
-                topology: section
-                    .texts("accelerator_topology")?
-                    .into_iter()
-                    .take(ACCELERATOR_TYPES_MAX)
-                    .collect(),
+                count: number_u32(&mut section, "num_accelerators").unwrap_or(0),
+                types: names(&mut section, "accelerator_type"),
+                memory_bytes: memory(&mut section, "accelerator_memory"),
+                topology: names(&mut section, "accelerator_topology"),
             },
             instance: None,
         },
@@ -106,21 +94,21 @@ fn read_exact(mut section: Section, warnings: &mut Vec<String>) -> Result<Asked,
         "accelerator_memory",
         "accelerator_topology",
     ];
-    section.finish(&known, Unknown::RefuseMisspelt)?;
-    Ok(asked)
+    section.finish(&known, Unknown::RefuseMisspelt);
+    asked
+}
+
+fn names(section: &mut Section, key: &str) -> Vec<String> {
+    section.texts(key).into_iter().take(ACCELERATOR_TYPES_MAX).collect()
 }
 
 /// The other platform looks an instance's size up in a catalogue. What matters
 /// of it here is whether the model wants an accelerator.
-fn read_preset(
-    mut section: Section,
-    asked: &mut Asked,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    let instance = section.text("instance")?;
-    let gpu = section.text("gpu")?;
-    let count = number_u32(&mut section, "num_gpus")?;
-    section.finish(&["instance", "gpu", "cloud", "region", "num_gpus"], Unknown::RefuseMisspelt)?;
+fn read_preset(mut section: Section, asked: &mut Asked, warnings: &mut Vec<String>) {
+    let instance = section.text("instance");
+    let gpu = section.text("gpu");
+    let count = number_u32(&mut section, "num_gpus");
+    section.finish(&["instance", "gpu", "cloud", "region", "num_gpus"], Unknown::RefuseMisspelt);
 
     let accelerators = &mut asked.compute.accelerators;
     let exact =
@@ -144,7 +132,6 @@ fn read_preset(
         }
     }
     asked.compute.instance = instance.or(gpu).map(|entry| entry.text);
-    Ok(())
 }
 
 enum InstanceKind {
@@ -182,46 +169,34 @@ fn unknown_instance(entry: &Entry) -> String {
     format!(
         "config.yaml line {}: `{}` {:?} is not a known kind of machine, so the model gets 1 CPU, 1Gi and no \
          accelerator; say what it needs in `inference_compute_info`",
-        entry.line,
+        entry.place.line,
         entry.key,
         entry.text.chars().take(64).collect::<String>()
     )
 }
 
-fn number_u32(section: &mut Section, key: &str) -> Result<Option<u32>, ConfigError> {
-    Ok(section.number(key, 0, ACCELERATORS_MAX)?.and_then(|number| u32::try_from(number).ok()))
+fn number_u32(section: &mut Section, key: &str) -> Option<u32> {
+    u32::try_from(section.number(key, 0, ACCELERATORS_MAX)?).ok()
 }
 
-fn cpu(section: &mut Section, key: &str) -> Result<Option<u64>, ConfigError> {
-    let Some(entry) = section.text(key)? else { return Ok(None) };
-    let millis = entry.text.parse().and_then(Quantity::cpu_millis);
-    millis.map(Some).map_err(|problem| entry.refused(problem))
+fn cpu(section: &mut Section, key: &str) -> Option<u64> {
+    let entry = section.text(key)?;
+    match entry.text.parse().and_then(Quantity::cpu_millis) {
+        Ok(millis) => Some(millis),
+        Err(problem) => entry.refuse(problem),
+    }
 }
 
-/// Bytes. A memory in thousandths of a byte, as `500m`, makes no sense, yet
-/// stands in public files that work elsewhere because nothing there reads it;
-/// it is taken for the `500Mi` that was meant, and said.
-fn memory(
-    section: &mut Section,
-    key: &str,
-    warnings: &mut Vec<String>,
-) -> Result<Option<u64>, ConfigError> {
-    let Some(entry) = section.text(key)? else { return Ok(None) };
-    let bytes = match entry.text.parse().and_then(Quantity::bytes) {
-        Err(QuantityError::NotWholeBytes(meant)) if entry.text.ends_with('m') => {
-            warnings.push(format!(
-                "config.yaml line {}: `{}` {:?} is less than a byte; it is taken for \"{meant}\", so write that",
-                entry.line, entry.key, entry.text
-            ));
-            meant.parse().and_then(Quantity::bytes)
-        }
-        bytes => bytes,
-    };
-    match bytes {
+/// Bytes. What is less than a mebibyte was meant to be more: `500m`, which is
+/// half a byte, stands in public files that work where nothing reads it.
+fn memory(section: &mut Section, key: &str) -> Option<u64> {
+    let entry = section.text(key)?;
+    match entry.text.parse().and_then(Quantity::bytes) {
         Ok(bytes) if bytes < MEMORY_BYTES_MIN => {
-            Err(entry.refused("is too little; the least is \"64Ki\""))
+            let meant = entry.text.trim_end_matches(char::is_alphabetic);
+            entry.refuse(format!("is less than \"1Mi\"; did you mean \"{meant}Mi\"?"))
         }
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(problem) => Err(entry.refused(problem)),
+        Ok(bytes) => Some(bytes),
+        Err(problem) => entry.refuse(problem),
     }
 }

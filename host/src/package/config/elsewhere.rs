@@ -4,8 +4,8 @@
 //! Owns their keys, and keeps what they say; nothing here acts on it. The text
 //! of a token or a secret is in no error and no debug text.
 
+use super::NAME_BYTES_MAX;
 use super::section::{Entry, Section, Unknown};
-use super::{ConfigError, NAME_BYTES_MAX};
 use std::fmt;
 
 const SECRETS_MAX: usize = 100;
@@ -77,57 +77,54 @@ impl fmt::Debug for Secret {
     }
 }
 
-pub(super) fn build_info(root: &mut Section) -> Result<BuildInfo, ConfigError> {
-    let Some(mut section) = root.section("build_info")? else { return Ok(BuildInfo::default()) };
-    section.boolean("dereference_symlinks")?;
-    Ok(BuildInfo {
-        python_version: section.plain("python_version")?,
-        image: section.plain("image")?,
-        node_version: section.plain("node_version")?,
-        platform: section.plain("platform")?,
-    })
+pub(super) fn build_info(root: &mut Section) -> BuildInfo {
+    let Some(mut section) = root.section("build_info") else { return BuildInfo::default() };
+    section.boolean("dereference_symlinks");
+    BuildInfo {
+        python_version: section.plain("python_version"),
+        image: section.plain("image"),
+        node_version: section.plain("node_version"),
+        platform: section.plain("platform"),
+    }
 }
 
-pub(super) fn checkpoints(root: &mut Section) -> Result<Option<Checkpoints>, ConfigError> {
-    let Some(mut section) = root.section("checkpoints")? else { return Ok(None) };
-    let kind = section.text("type")?;
+pub(super) fn checkpoints(root: &mut Section) -> Option<Checkpoints> {
+    let mut section = root.section("checkpoints")?;
+    let kind = section.text("type");
     if let Some(entry) = &kind
         && !matches!(entry.text.as_str(), "huggingface" | "")
     {
-        return Err(entry.refused("is not a type of checkpoints; write \"huggingface\""));
+        let _: Option<()> = entry.refuse("is not a type of checkpoints; write \"huggingface\"");
     }
-    let repo_id = section.text("repo_id")?;
-    let hf_token = match section.text("hf_token")? {
-        Some(entry) => secret(entry)?,
-        None => None,
+    let repo_id = match kind.is_some_and(|entry| entry.text == "huggingface") {
+        true => section.required("repo_id", "write the repository as `repo_id: OWNER/NAME`"),
+        false => section.text("repo_id"),
     };
-    let when = match section.text("when")? {
+    let repo_id = repo_id.and_then(|entry| match is_repo_id(&entry.text) {
+        true => Some(entry.text),
+        false => entry.refuse("is not a repository; write \"OWNER/NAME\""),
+    });
+    let hf_token = section.text("hf_token").and_then(secret);
+    let when = match section.text("when") {
         None => CheckpointStage::Runtime,
-        Some(entry) => match entry.text.as_str() {
-            "upload" => CheckpointStage::Upload,
-            "build" => CheckpointStage::Build,
-            "runtime" => CheckpointStage::Runtime,
-            _ => {
-                return Err(
-                    entry.refused("is not a stage; write \"upload\", \"build\" or \"runtime\"")
-                );
-            }
-        },
+        Some(entry) => stage(&entry).unwrap_or(CheckpointStage::Runtime),
     };
-    let allowed_file_patterns = section.texts_or_text("allowed_file_patterns")?;
-    let ignore_file_patterns = section.texts_or_text("ignore_file_patterns")?;
-    let repo_id = match repo_id {
-        Some(entry) if is_repo_id(&entry.text) => entry.text,
-        Some(entry) => return Err(entry.refused("is not a repository; write \"OWNER/NAME\"")),
-        None if kind.is_some_and(|entry| entry.text == "huggingface") => {
-            return Err(section.missing("repo_id", "write the repository as `repo_id: OWNER/NAME`"));
-        }
-        None => return Ok(None),
-    };
+    let allowed_file_patterns = section.texts_or_text("allowed_file_patterns");
+    let ignore_file_patterns = section.texts_or_text("ignore_file_patterns");
     let known =
         ["type", "repo_id", "hf_token", "when", "allowed_file_patterns", "ignore_file_patterns"];
-    section.finish(&known, Unknown::RefuseMisspelt)?;
-    Ok(Some(Checkpoints { repo_id, hf_token, when, allowed_file_patterns, ignore_file_patterns }))
+    section.finish(&known, Unknown::RefuseMisspelt);
+    let repo_id = repo_id?;
+    Some(Checkpoints { repo_id, hf_token, when, allowed_file_patterns, ignore_file_patterns })
+}
+
+fn stage(entry: &Entry) -> Option<CheckpointStage> {
+    match entry.text.as_str() {
+        "upload" => Some(CheckpointStage::Upload),
+        "build" => Some(CheckpointStage::Build),
+        "runtime" => Some(CheckpointStage::Runtime),
+        _ => entry.refuse("is not a stage; write \"upload\", \"build\" or \"runtime\""),
+    }
 }
 
 fn is_repo_id(text: &str) -> bool {
@@ -145,37 +142,31 @@ fn is_repo_part(part: &str) -> bool {
 
 /// A token travels in headers, so one with other characters could say more
 /// than a token should.
-fn secret(entry: Entry) -> Result<Option<Secret>, ConfigError> {
+fn secret(entry: Entry) -> Option<Secret> {
     if !entry.text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        return Err(entry.refused_secret("has characters that no token has; copy it again"));
+        return entry.refuse_secret("has characters that no token has; copy it again");
     }
-    Ok((!entry.text.is_empty()).then_some(Secret(entry.text)))
+    (!entry.text.is_empty()).then_some(Secret(entry.text))
 }
 
-pub(super) fn secrets(root: &mut Section) -> Result<Vec<SecretDeclaration>, ConfigError> {
-    let mut secrets = Vec::new();
-    for (path, node) in root.list("secrets")? {
-        let line = node.line;
-        if secrets.len() >= SECRETS_MAX {
-            let problem = format!("is one secret too many; {SECRETS_MAX} are allowed");
-            return Err(ConfigError::Key { key: path, line, problem });
-        }
-        let mut section = Section::new(&path, node)?;
-        if let Some(entry) = section.text("type")?
-            && entry.text != "env"
-        {
-            return Err(entry.refused("is not a type of secret; write \"env\""));
-        }
-        let Some(id) = section.plain("id")? else {
-            return Err(section.missing("id", "give each secret an id"));
-        };
-        let Some(env_var) = section.plain("env_var")? else {
-            return Err(section.missing("env_var", "write the environment variable's name"));
-        };
-        let value = section.plain("value")?.filter(|value| !value.is_empty()).map(Secret);
-        section
-            .finish(&["id", "env_var", "type", "value", "description"], Unknown::RefuseMisspelt)?;
-        secrets.push(SecretDeclaration { id, env_var, value });
+pub(super) fn secrets(root: &mut Section) -> Vec<SecretDeclaration> {
+    let mut sections = root.sections("secrets");
+    if sections.len() > SECRETS_MAX {
+        root.missing("secrets", &format!("more than {SECRETS_MAX} are too many"));
+        sections.truncate(SECRETS_MAX);
     }
-    Ok(secrets)
+    sections.into_iter().filter_map(declaration).collect()
+}
+
+fn declaration(mut section: Section) -> Option<SecretDeclaration> {
+    if let Some(entry) = section.text("type")
+        && entry.text != "env"
+    {
+        let _: Option<()> = entry.refuse("is not a type of secret; write \"env\"");
+    }
+    let id = section.required("id", "give each secret an id");
+    let env_var = section.required("env_var", "write the environment variable's name");
+    let value = section.plain("value").filter(|value| !value.is_empty()).map(Secret);
+    section.finish(&["id", "env_var", "type", "value", "description"], Unknown::RefuseMisspelt);
+    Some(SecretDeclaration { id: id?.text, env_var: env_var?.text, value })
 }

@@ -2,7 +2,6 @@
 //!
 //! Owns its keys; all of it is ours, so a key that is not known is an error.
 
-use super::ConfigError;
 use super::section::{Entry, Section, Unknown};
 use crate::limits::Limits;
 use crate::package::quantity::Quantity;
@@ -35,47 +34,40 @@ pub enum GraphAction {
 }
 
 /// Writes what the section says into the limits, and returns its graph rules.
-pub(super) fn read(
-    section: Option<Section>,
-    limits: &mut Limits,
-) -> Result<Vec<GraphRule>, ConfigError> {
-    let Some(mut section) = section else { return Ok(Vec::new()) };
-    if let Some(entry) = section.text("isolation")? {
+pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRule> {
+    let Some(mut section) = section else { return Vec::new() };
+    if let Some(entry) = section.text("isolation") {
         match entry.text.as_str() {
             "call" => {}
-            "caller" => {
-                return Err(
-                    entry.refused("is not supported yet; write \"call\" or leave the key out")
-                );
-            }
-            _ => return Err(entry.refused("is not an isolation; write \"call\"")),
+            "caller" => drop(
+                entry.refuse::<()>("is not supported yet; write \"call\" or leave the key out"),
+            ),
+            _ => drop(entry.refuse::<()>("is not an isolation; write \"call\"")),
         }
     }
-    if let Some(entry) = section.text("engine")?
+    if let Some(entry) = section.text("engine")
         && entry.text != "tract"
     {
-        return Err(entry.refused("is not an engine of this host; write \"tract\""));
+        let _: Option<()> = entry.refuse("is not an engine of this host; write \"tract\"");
     }
-    if let Some(entry) = section.text("call_timeout")? {
-        limits.call_timeout = duration(&entry)?;
+    if let Some(timeout) = section.text("call_timeout").and_then(|entry| duration(&entry)) {
+        limits.call_timeout = timeout;
     }
-    if let Some(fuel) = section.number("max_fuel_per_call", 1, i64::MAX.unsigned_abs())? {
+    if let Some(fuel) = section.number("max_fuel_per_call", 1, i64::MAX.unsigned_abs()) {
         limits.fuel_per_call_max = Some(fuel);
     }
-    if let Some(calls) = section.number("max_concurrency", 1, CONCURRENCY_MAX)? {
+    if let Some(calls) = section.number("max_concurrency", 1, CONCURRENCY_MAX) {
         limits.concurrency_max = usize::try_from(calls).unwrap_or(usize::MAX);
     }
-    if let Some(entry) = section.text("max_output_bytes")? {
-        limits.output_bytes_max = output_bytes(&entry)?;
+    if let Some(bytes) = section.text("max_output_bytes").and_then(|entry| output_bytes(&entry)) {
+        limits.output_bytes_max = bytes;
     }
-    let rules = match section.section("graphs")? {
-        Some(graphs) => graphs.rest()?.into_iter().map(rule).collect::<Result<_, _>>()?,
+    let rules = match section.section("graphs") {
+        Some(graphs) => graphs.rest().into_iter().filter_map(rule).collect(),
         None => Vec::new(),
     };
     if let Some(node) = section.node("batching") {
-        let entry =
-            Entry { key: "ringfence.batching".to_owned(), line: node.line, text: String::new() };
-        return Err(entry.refused_secret("is not supported yet; leave the key out"));
+        section.refuse("batching", node.place, "is not supported yet; leave the key out");
     }
     let known = [
         "isolation",
@@ -86,22 +78,20 @@ pub(super) fn read(
         "engine",
         "graphs",
     ];
-    section.finish(&known, Unknown::Refuse)?;
-    Ok(rules)
+    section.finish(&known, Unknown::Refuse);
+    rules
 }
 
-fn output_bytes(entry: &Entry) -> Result<u64, ConfigError> {
-    let bytes =
-        entry.text.parse().and_then(Quantity::bytes).map_err(|problem| entry.refused(problem))?;
-    if (OUTPUT_BYTES_MIN..=OUTPUT_BYTES_MAX).contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err(entry.refused("is outside what is allowed; write from \"1Ki\" to \"1Gi\""))
+fn output_bytes(entry: &Entry) -> Option<u64> {
+    match entry.text.parse().and_then(Quantity::bytes) {
+        Ok(bytes) if (OUTPUT_BYTES_MIN..=OUTPUT_BYTES_MAX).contains(&bytes) => Some(bytes),
+        Ok(_) => entry.refuse("is outside what is allowed; write from \"1Ki\" to \"1Gi\""),
+        Err(problem) => entry.refuse(problem),
     }
 }
 
 /// A whole number and its unit.
-fn duration(entry: &Entry) -> Result<Duration, ConfigError> {
+fn duration(entry: &Entry) -> Option<Duration> {
     let digits = entry.text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = entry.text.split_at(digits);
     let millis_per_unit = match unit {
@@ -114,24 +104,25 @@ fn duration(entry: &Entry) -> Result<Duration, ConfigError> {
     let millis =
         number.parse::<u64>().ok().zip(millis_per_unit).and_then(|(n, unit)| n.checked_mul(unit));
     match millis.map(Duration::from_millis) {
-        Some(duration) if (CALL_TIMEOUT_MIN..=CALL_TIMEOUT_MAX).contains(&duration) => Ok(duration),
-        Some(_) => Err(entry.refused("is outside what is allowed; write from \"1ms\" to \"1h\"")),
-        None => {
-            Err(entry.refused("is not a time; write a number and ms, s, m or h, such as \"30s\""))
+        Some(duration) if (CALL_TIMEOUT_MIN..=CALL_TIMEOUT_MAX).contains(&duration) => {
+            Some(duration)
         }
+        Some(_) => entry.refuse("is outside what is allowed; write from \"1ms\" to \"1h\""),
+        None => entry.refuse("is not a time; write a number and ms, s, m or h, such as \"30s\""),
     }
 }
 
-fn rule((path, entry): (String, Entry)) -> Result<GraphRule, ConfigError> {
-    let action =
-        match entry.text.as_str() {
-            "false" => GraphAction::LeaveOut,
-            name if is_graph_name(name) => GraphAction::Rename(name.to_owned()),
-            _ => return Err(entry.refused(
+fn rule((path, entry): (String, Entry)) -> Option<GraphRule> {
+    let action = match entry.text.as_str() {
+        "false" => GraphAction::LeaveOut,
+        name if is_graph_name(name) => GraphAction::Rename(name.to_owned()),
+        _ => {
+            return entry.refuse(
                 "is not a graph's name; write a name such as \"digits\", or false to leave it out",
-            )),
-        };
-    Ok(GraphRule { path, action })
+            );
+        }
+    };
+    Some(GraphRule { path, action })
 }
 
 fn is_graph_name(text: &str) -> bool {

@@ -3,27 +3,30 @@
 //! Owns how an error about a key is worded: the key's path, its line and the
 //! fix. Knows no key itself.
 
-use super::ConfigError;
-use super::tree::{Node, Value};
+use super::problem::{Found, Place};
+use super::tree::{Key, Node, Value};
 use std::fmt::Display;
 
 /// Longest piece of a file that an error repeats.
 const QUOTED_CHARS_MAX: usize = 60;
 
-/// A mapping, or what is left of it.
+/// A mapping, or what is left of it. What is wrong with it is added to what has
+/// been found, and reads as absent.
 #[derive(Debug)]
 pub(super) struct Section {
     path: String,
-    line: u64,
-    entries: Vec<(String, Node)>,
+    place: Place,
+    entries: Vec<(Key, Node)>,
+    found: Found,
 }
 
-/// A text with its key and line.
+/// A text with its key and place.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) line: u64,
+    pub(super) place: Place,
     pub(super) text: String,
+    found: Found,
 }
 
 /// What becomes of keys that nobody took.
@@ -38,147 +41,172 @@ pub(super) enum Unknown {
 
 impl Section {
     /// A mapping; nothing at all counts as an empty one.
-    pub(super) fn new(path: &str, node: Node) -> Result<Self, ConfigError> {
-        let line = node.line;
+    pub(super) fn new(path: &str, node: Node, found: &Found) -> Option<Self> {
+        let place = node.place;
         let entries = match node.value {
             Value::Null => Vec::new(),
             Value::Map(entries) => entries,
             Value::Text(_) | Value::List(_) => {
-                let (key, fix) = (path, "write `key: value` lines below it");
-                return Err(error(
-                    if key.is_empty() { "config.yaml" } else { key },
-                    line,
-                    "is not a mapping",
-                    fix,
-                ));
+                let key = if path.is_empty() { "config.yaml" } else { path };
+                found.add(key, place, "is not a mapping; write `key: value` lines below it".into());
+                return None;
             }
         };
-        Ok(Self { path: path.to_owned(), line, entries })
+        Some(Self { path: path.to_owned(), place, entries, found: found.clone() })
+    }
+
+    /// Whether a key is there, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(there, _)| there.name == key)
     }
 
     /// Takes a key's value; nothing at all counts as an absent key.
     pub(super) fn node(&mut self, key: &str) -> Option<Node> {
-        let index = self.entries.iter().position(|(name, _)| name == key)?;
+        let index = self.entries.iter().position(|(there, _)| there.name == key)?;
         let (_, node) = self.entries.swap_remove(index);
         (!matches!(node.value, Value::Null)).then_some(node)
     }
 
     /// Takes a text.
-    pub(super) fn text(&mut self, key: &str) -> Result<Option<Entry>, ConfigError> {
+    pub(super) fn text(&mut self, key: &str) -> Option<Entry> {
         let path = self.path_of(key);
-        self.node(key).map(|node| Entry::new(path, node)).transpose()
+        let node = self.node(key)?;
+        Entry::new(path, node, &self.found)
+    }
+
+    /// Takes a text that has to be there.
+    pub(super) fn required(&mut self, key: &str, fix: &str) -> Option<Entry> {
+        let path = self.path_of(key);
+        match self.node(key) {
+            Some(node) => Entry::new(path, node, &self.found),
+            None => {
+                self.missing(key, fix);
+                None
+            }
+        }
     }
 
     /// Takes a text that needs no check.
-    pub(super) fn plain(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
-        Ok(self.text(key)?.map(|entry| entry.text))
+    pub(super) fn plain(&mut self, key: &str) -> Option<String> {
+        Some(self.text(key)?.text)
     }
 
     /// Takes a whole number within a range.
-    pub(super) fn number(
-        &mut self,
-        key: &str,
-        min: u64,
-        max: u64,
-    ) -> Result<Option<u64>, ConfigError> {
-        let Some(entry) = self.text(key)? else { return Ok(None) };
+    pub(super) fn number(&mut self, key: &str, min: u64, max: u64) -> Option<u64> {
+        let entry = self.text(key)?;
         match entry.text.parse::<u64>() {
-            Ok(number) if (min..=max).contains(&number) => Ok(Some(number)),
-            _ => Err(entry.refused(format!("is not a whole number from {min} to {max}"))),
+            Ok(number) if (min..=max).contains(&number) => Some(number),
+            _ => entry.refuse(format!("is not a whole number from {min} to {max}")),
         }
     }
 
     /// Takes `true` or `false`.
-    pub(super) fn boolean(&mut self, key: &str) -> Result<Option<bool>, ConfigError> {
-        let Some(entry) = self.text(key)? else { return Ok(None) };
+    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+        let entry = self.text(key)?;
         match entry.text.as_str() {
-            "true" | "True" | "TRUE" => Ok(Some(true)),
-            "false" | "False" | "FALSE" => Ok(Some(false)),
-            _ => Err(entry.refused("is neither true nor false")),
+            "true" | "True" | "TRUE" => Some(true),
+            "false" | "False" | "FALSE" => Some(false),
+            _ => entry.refuse("is neither true nor false"),
         }
     }
 
     /// Takes a mapping.
-    pub(super) fn section(&mut self, key: &str) -> Result<Option<Section>, ConfigError> {
+    pub(super) fn section(&mut self, key: &str) -> Option<Section> {
         let path = self.path_of(key);
-        self.node(key).map(|node| Section::new(&path, node)).transpose()
+        let node = self.node(key)?;
+        Section::new(&path, node, &self.found)
+    }
+
+    /// Takes a mapping; one without a value counts as empty.
+    pub(super) fn section_or_empty(&mut self, key: &str) -> Option<Section> {
+        let path = self.path_of(key);
+        let index = self.entries.iter().position(|(there, _)| there.name == key)?;
+        let (_, node) = self.entries.swap_remove(index);
+        Section::new(&path, node, &self.found)
     }
 
     /// Takes a list, with the path of each item.
-    pub(super) fn list(&mut self, key: &str) -> Result<Vec<(String, Node)>, ConfigError> {
+    pub(super) fn list(&mut self, key: &str) -> Vec<(String, Node)> {
         let path = self.path_of(key);
-        let Some(node) = self.node(key) else { return Ok(Vec::new()) };
+        let Some(node) = self.node(key) else { return Vec::new() };
         match node.value {
-            Value::List(items) => Ok(items
+            Value::List(items) => items
                 .into_iter()
                 .enumerate()
                 .map(|(index, item)| (format!("{path}[{index}]"), item))
-                .collect()),
-            Value::Null | Value::Text(_) | Value::Map(_) => Err(error(
-                &path,
-                node.line,
-                "is not a list",
-                "write it as `[...]` or as lines that begin with `- `",
-            )),
+                .collect(),
+            Value::Null | Value::Text(_) | Value::Map(_) => {
+                let text = "is not a list; write it as `[...]` or as lines that begin with `- `";
+                self.found.add(&path, node.place, text.to_owned());
+                Vec::new()
+            }
         }
     }
 
+    /// Takes a list of mappings.
+    pub(super) fn sections(&mut self, key: &str) -> Vec<Section> {
+        let items = self.list(key);
+        items
+            .into_iter()
+            .filter_map(|(path, node)| Section::new(&path, node, &self.found))
+            .collect()
+    }
+
     /// Takes a list of texts.
-    pub(super) fn texts(&mut self, key: &str) -> Result<Vec<String>, ConfigError> {
-        self.list(key)?.into_iter().map(|(path, node)| Ok(Entry::new(path, node)?.text)).collect()
+    pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
+        let items = self.list(key);
+        let text = |(path, node)| Some(Entry::new(path, node, &self.found)?.text);
+        items.into_iter().filter_map(text).collect()
     }
 
     /// Takes a list of texts that may also be written as one text.
-    pub(super) fn texts_or_text(&mut self, key: &str) -> Result<Vec<String>, ConfigError> {
+    pub(super) fn texts_or_text(&mut self, key: &str) -> Vec<String> {
         let is_text = self
             .entries
             .iter()
-            .any(|(name, node)| name == key && matches!(node.value, Value::Text(_)));
-        if is_text { Ok(self.plain(key)?.into_iter().collect()) } else { self.texts(key) }
+            .any(|(there, node)| there.name == key && matches!(node.value, Value::Text(_)));
+        if is_text { self.plain(key).into_iter().collect() } else { self.texts(key) }
     }
 
     /// Takes all that is left, as texts.
-    pub(super) fn rest(mut self) -> Result<Vec<(String, Entry)>, ConfigError> {
+    pub(super) fn rest(mut self) -> Vec<(String, Entry)> {
         let entries = std::mem::take(&mut self.entries);
         entries
             .into_iter()
-            .map(|(key, node)| {
-                let entry = Entry::new(self.path_of(&key), node)?;
-                Ok((key, entry))
+            .filter_map(|(key, node)| {
+                let entry = Entry::new(self.path_of(&key.name), node, &self.found)?;
+                Some((key.name, entry))
             })
             .collect()
     }
 
-    /// The error for a key that has to be there.
-    pub(super) fn missing(&self, key: &str, fix: &str) -> ConfigError {
-        error(&self.path_of(key), self.line, "is missing", fix)
+    /// Says that a key has to be there.
+    pub(super) fn missing(&self, key: &str, fix: &str) {
+        self.found.add(&self.path_of(key), self.place, format!("is missing; {fix}"));
+    }
+
+    /// Says what is wrong with a key that was taken.
+    pub(super) fn refuse(&self, key: &str, place: Place, text: &str) {
+        self.found.add(&self.path_of(key), place, text.to_owned());
     }
 
     /// Judges the keys that nobody took; `known` are those that could have been.
-    pub(super) fn finish(self, known: &[&str], unknown: Unknown) -> Result<(), ConfigError> {
-        for (key, node) in &self.entries {
-            if known.contains(&key.as_str()) {
+    pub(super) fn finish(self, known: &[&str], unknown: Unknown) {
+        for (key, _) in &self.entries {
+            if known.contains(&key.name.as_str()) {
                 continue;
             }
-            let path = self.path_of(&shortened(key));
-            let meant = known.iter().find(|name| is_near(key, name));
-            match (meant, unknown) {
-                (Some(meant), _) => {
-                    return Err(error(
-                        &path,
-                        node.line,
-                        "is not a key",
-                        &format!("did you mean `{meant}`?"),
-                    ));
-                }
+            let path = self.path_of(&shortened(&key.name));
+            let meant = known.iter().find(|name| is_near(&key.name, name));
+            let text = match (meant, unknown) {
+                (Some(meant), _) => format!("is not a key; did you mean `{meant}`?"),
                 (None, Unknown::Refuse) => {
-                    let fix = format!("the keys here are {}", known.join(", "));
-                    return Err(error(&path, node.line, "is not a key", &fix));
+                    format!("is not a key; the keys here are {}", known.join(", "))
                 }
-                (None, Unknown::RefuseMisspelt) => {}
-            }
+                (None, Unknown::RefuseMisspelt) => continue,
+            };
+            self.found.add(&path, key.place, text);
         }
-        Ok(())
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -188,33 +216,32 @@ impl Section {
 
 impl Entry {
     /// A scalar.
-    pub(super) fn new(key: String, node: Node) -> Result<Self, ConfigError> {
-        let line = node.line;
-        match node.value {
-            Value::Text(text) => Ok(Self { key, line, text }),
-            Value::Null => {
-                Err(error(&key, line, "has no value", "write one, or leave the key out"))
+    pub(super) fn new(key: String, node: Node, found: &Found) -> Option<Self> {
+        let place = node.place;
+        let text = match node.value {
+            Value::Text(text) => {
+                return Some(Self { key, place, text, found: found.clone() });
             }
-            Value::List(_) => Err(error(&key, line, "is a list", "write one value")),
-            Value::Map(_) => Err(error(&key, line, "is a mapping", "write one value")),
-        }
+            Value::Null => "has no value; write one, or leave the key out",
+            Value::List(_) => "is a list; write one value",
+            Value::Map(_) => "is a mapping; write one value",
+        };
+        found.add(&key, place, text.to_owned());
+        None
     }
 
-    /// The error for a text that is not what the key takes. `problem` says what
-    /// is wrong with it and the fix; the text itself is repeated.
-    pub(super) fn refused(&self, problem: impl Display) -> ConfigError {
-        let quoted = format!("{:?} {problem}", shortened(&self.text));
-        ConfigError::Key { key: self.key.clone(), line: self.line, problem: quoted }
+    /// Says that the text is not what the key takes. `problem` says what is
+    /// wrong with it and the fix; the text itself is repeated.
+    pub(super) fn refuse<T>(&self, problem: impl Display) -> Option<T> {
+        self.found.add(&self.key, self.place, format!("{:?} {problem}", shortened(&self.text)));
+        None
     }
 
     /// The same for a text that nobody may read.
-    pub(super) fn refused_secret(&self, problem: impl Display) -> ConfigError {
-        ConfigError::Key { key: self.key.clone(), line: self.line, problem: problem.to_string() }
+    pub(super) fn refuse_secret<T>(&self, problem: impl Display) -> Option<T> {
+        self.found.add(&self.key, self.place, problem.to_string());
+        None
     }
-}
-
-fn error(key: &str, line: u64, problem: &str, fix: &str) -> ConfigError {
-    ConfigError::Key { key: key.to_owned(), line, problem: format!("{problem}; {fix}") }
 }
 
 fn shortened(text: &str) -> String {

@@ -5,6 +5,7 @@
 //! key makes of them is decided by the key.
 
 use super::ConfigError;
+use super::problem::Place;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use std::fmt;
@@ -13,14 +14,12 @@ use std::fmt;
 const DEPTH_MAX: usize = 16;
 /// Values of one file: enough for the largest list of concepts.
 const NODES_MAX: usize = 100_000;
-/// Values that aliases may add.
-const ALIASED_NODES_MAX: usize = 10_000;
 
 /// A value and where it stands.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) value: Value,
-    pub(super) line: u64,
+    pub(super) place: Place,
 }
 
 /// What a value can be.
@@ -29,7 +28,14 @@ pub(super) enum Value {
     Null,
     Text(String),
     List(Vec<Node>),
-    Map(Vec<(String, Node)>),
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key and where it stands.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: String,
+    pub(super) place: Place,
 }
 
 /// Reads the one document of the text; an empty text is an empty value.
@@ -39,13 +45,9 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
             max_depth: DEPTH_MAX,
             flow_nesting_limit: DEPTH_MAX,
             max_nodes: NODES_MAX,
-            max_anchors: 1_000,
-            max_aliases: 1_000,
-            max_merge_keys: 100,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: ALIASED_NODES_MAX,
-            max_replay_stack_depth: DEPTH_MAX,
+            max_anchors: 0,
+            max_aliases: 0,
+            max_merge_keys: 0,
         },
         // A key must not mean one thing to one reader and another to the next.
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
@@ -57,12 +59,12 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     };
     let root: Option<Spanned<Raw>> =
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let line = error.location().map_or(0, |location| location.line());
-            ConfigError::Yaml { line, problem: problem(&error) }
+            let place = error.location().map(|location| place(&location)).unwrap_or_default();
+            ConfigError::Yaml { place, problem: problem(&error) }
         })?;
     Ok(match root {
         Some(root) => node(text, root),
-        None => Node { value: Value::Null, line: 1 },
+        None => Node { value: Value::Null, place: Place { line: 1, column: 1 } },
     })
 }
 
@@ -73,10 +75,14 @@ fn problem(error: &serde_saphyr::Error) -> String {
             format!("the key {key:?} stands twice in the same place")
         }
         serde_saphyr::Error::MultipleDocuments { .. } => "there is a second document".to_owned(),
-        serde_saphyr::Error::Budget { .. }
-        | serde_saphyr::Error::AliasReplayLimitExceeded { .. } => {
-            "there are more values, levels or aliases than are read".to_owned()
-        }
+        serde_saphyr::Error::Budget { breach, .. } => match breach {
+            serde_saphyr::budget::BudgetBreach::Anchors { .. }
+            | serde_saphyr::budget::BudgetBreach::Aliases { .. }
+            | serde_saphyr::budget::BudgetBreach::MergeKeys { .. } => {
+                "anchors, aliases and merge keys are not read; write the values out".to_owned()
+            }
+            _ => "there are more values or levels than are read".to_owned(),
+        },
         serde_saphyr::Error::ExternalMessage { msg, .. } => msg.clone(),
         serde_saphyr::Error::Message { .. } | serde_saphyr::Error::InvalidScalar { .. } => {
             "a value has a form that is not understood here".to_owned()
@@ -97,11 +103,15 @@ enum Raw {
     /// Plain, and of a type that does not keep what was written.
     Typed,
     List(Vec<Spanned<Raw>>),
-    Map(Vec<(String, Spanned<Raw>)>),
+    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+}
+
+fn place(location: &serde_saphyr::Location) -> Place {
+    Place { line: location.line(), column: location.column() }
 }
 
 fn node(source: &str, raw: Spanned<Raw>) -> Node {
-    let line = raw.referenced.line();
+    let place = place(&raw.referenced);
     let value = match raw.value {
         Raw::Null => Value::Null,
         Raw::Text(text) => Value::Text(text),
@@ -115,10 +125,14 @@ fn node(source: &str, raw: Spanned<Raw>) -> Node {
         }
         Raw::List(items) => Value::List(items.into_iter().map(|item| node(source, item)).collect()),
         Raw::Map(entries) => {
-            Value::Map(entries.into_iter().map(|(key, value)| (key, node(source, value))).collect())
+            let entry = |(key, value): (Spanned<String>, Spanned<Raw>)| {
+                let place = self::place(&key.referenced);
+                (Key { name: key.value, place }, node(source, value))
+            };
+            Value::Map(entries.into_iter().map(entry).collect())
         }
     };
-    Node { value, line }
+    Node { value, place }
 }
 
 impl<'de> Deserialize<'de> for Raw {
@@ -186,7 +200,7 @@ impl<'de> Visitor<'de> for RawVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
         let mut map = Vec::new();
-        while let Some(key) = entries.next_key::<String>()? {
+        while let Some(key) = entries.next_key::<Spanned<String>>()? {
             map.push((key, entries.next_value()?));
         }
         Ok(Raw::Map(map))

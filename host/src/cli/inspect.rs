@@ -1,0 +1,192 @@
+//! `ringfence inspect`: what a model can do, from its bytes, and how two differ.
+//!
+//! Owns the capability sheet. Runs nothing of the model.
+
+use super::{GlobalArgs, InspectArgs, Usage, usage};
+use crate::nn::{Engine, Port, Tract};
+use crate::package::config::Config;
+use crate::package::folder::{self, FolderError};
+use crate::package::{Package, admission, capability};
+use crate::text::{escape_controls, hex, printable};
+use anyhow::Context;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+
+/// A topic and what is said about it.
+type Line = (&'static str, String);
+
+/// What is known of a model.
+type Sheet = Vec<Line>;
+
+pub(super) fn run(args: &InspectArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    let sheet = sheet_of(&args.path)?;
+    let mut out = std::io::stdout().lock();
+    if let Some(newer) = &args.newer {
+        let newer = sheet_of(newer)?;
+        let (gone, come) = difference(&sheet, &newer);
+        if global.json {
+            let lines = |lines: &[&Line]| {
+                lines.iter().map(|(topic, text)| format!("{topic}: {text}")).collect::<Vec<_>>()
+            };
+            let changes = serde_json::json!({ "gone": lines(&gone), "come": lines(&come) });
+            writeln!(out, "{changes}")?;
+            return Ok(());
+        }
+        if gone.is_empty() && come.is_empty() {
+            writeln!(out, "the two are the same")?;
+        }
+        for (sign, lines) in [("-", gone), ("+", come)] {
+            for (topic, text) in lines {
+                writeln!(out, "{sign} {topic}: {}", printable(text))?;
+            }
+        }
+        return Ok(());
+    }
+    if global.json {
+        let mut object = serde_json::Map::new();
+        for (topic, text) in sheet {
+            let texts = object.entry(topic).or_insert_with(|| serde_json::json!([]));
+            if let Some(texts) = texts.as_array_mut() {
+                texts.push(text.into());
+            }
+        }
+        writeln!(out, "{}", serde_json::Value::Object(object))?;
+        return Ok(());
+    }
+    let mut last = "";
+    for (topic, text) in &sheet {
+        let shown = if *topic == last { "" } else { topic };
+        writeln!(out, "{shown:<12}{}", printable(text))?;
+        last = topic;
+    }
+    Ok(())
+}
+
+/// What the other has not, either way.
+fn difference<'a>(older: &'a Sheet, newer: &'a Sheet) -> (Vec<&'a Line>, Vec<&'a Line>) {
+    let missing_in = |there: &'a Sheet, other: &Sheet| {
+        there.iter().filter(|line| !other.contains(line)).collect()
+    };
+    (missing_in(older, newer), missing_in(newer, older))
+}
+
+fn sheet_of(path: &Path) -> anyhow::Result<Sheet> {
+    let mut sheet = Sheet::new();
+    if path.is_file() {
+        let bytes =
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        component(&bytes, &[], &mut sheet)
+            .map_err(|error| Usage(format!("{}: {error}", path.display())))?;
+        return Ok(sheet);
+    }
+    let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
+    match folder::open(path, scratch.path()) {
+        Ok(package) => of_package(&package, &mut sheet)?,
+        Err(FolderError::NotBuilt { .. }) => {
+            let text = std::fs::read_to_string(path.join("config.yaml"))
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            of_config(&Config::parse(&text)?, &mut sheet);
+            sheet.push(("component", "not built yet; run `ringfence build`".to_owned()));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(sheet)
+}
+
+fn of_package(package: &Package, sheet: &mut Sheet) -> anyhow::Result<()> {
+    of_config(&package.config, sheet);
+    sheet.push(("version", package.version.clone()));
+    let graphs: Vec<&str> = package.graphs.iter().map(|graph| graph.name.as_str()).collect();
+    component(&package.component, &graphs, sheet).map_err(usage)?;
+    for file in &package.graphs {
+        let graph = Tract.load(&file.name, &file.bytes).map_err(usage)?;
+        let ports = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>().join(", ");
+        sheet.push((
+            "graph",
+            escape_controls(&format!(
+                "{}: {} -> {}; sha256 {}",
+                file.name,
+                ports(graph.inputs()),
+                ports(graph.outputs()),
+                digest(&file.bytes)
+            )),
+        ));
+    }
+    for asset in &package.assets.files {
+        let bytes = std::fs::read(package.assets.path().join(&asset.name))
+            .with_context(|| format!("cannot read the asset {}", asset.name))?;
+        let text = format!("{}: {} bytes; sha256 {}", asset.name, asset.size, digest(&bytes));
+        sheet.push(("asset", text));
+    }
+    Ok(())
+}
+
+fn of_config(config: &Config, sheet: &mut Sheet) {
+    let limits = &config.limits;
+    sheet.push(("model", format!("{} of type {}", config.name, config.model_type_id)));
+    sheet.push(("limits", format!("{} thousandths of a CPU", limits.cpu_millis)));
+    sheet.push(("limits", format!("{} bytes of memory", limits.memory_bytes_max)));
+    sheet.push((
+        "limits",
+        format!("{:?} for a call, {} fuel", limits.call_timeout, limits.fuel_per_call()),
+    ));
+    sheet.push(("limits", format!("{} calls at a time", limits.concurrency_max)));
+    sheet.push(("limits", format!("{} bytes of outputs of a call", limits.output_bytes_max)));
+    if let Some(asked) = config.accelerators() {
+        sheet.push(("limits", asked.to_string()));
+    }
+    if !config.concepts.is_empty() {
+        let names: Vec<&str> =
+            config.concepts.iter().map(|concept| concept.name.as_str()).collect();
+        sheet.push(("concepts", format!("{}: {}", names.len(), names.join(", "))));
+    }
+    for line in config.notes.iter().chain(&config.warnings) {
+        sheet.push(("note", line.clone()));
+    }
+}
+
+fn component(bytes: &[u8], graphs: &[&str], sheet: &mut Sheet) -> anyhow::Result<()> {
+    let found = capability::read(bytes)?;
+    sheet.push(("component", format!("{} bytes; sha256 {}", bytes.len(), digest(bytes))));
+    if let Err(error) = admission::admit(bytes, u64::MAX) {
+        sheet.push(("refused", error.to_string()));
+    }
+    for producer in &found.producers {
+        sheet.push(("made by", producer.clone()));
+    }
+    let mut words: BTreeSet<String> = BTreeSet::new();
+    for import in &found.imports {
+        match capability::in_words(import) {
+            Some(text) if text.contains("graphs of its package") && !graphs.is_empty() => {
+                words.insert(format!("{text}: {}", graphs.join(", ")));
+            }
+            Some(text) if text.contains("does not give") => {
+                words.insert(format!("{text}: {import}"));
+            }
+            Some(text) => {
+                words.insert(text.to_owned());
+            }
+            None => {}
+        }
+    }
+    sheet.extend(words.into_iter().map(|text| ("can", escape_controls(&text))));
+    sheet.extend(found.imports.iter().map(|name| ("imports", escape_controls(name))));
+    sheet.extend(found.exports.iter().map(|name| ("exports", escape_controls(name))));
+    Ok(())
+}
+
+fn port(port: &Port) -> String {
+    let axes: Vec<String> = port
+        .shape
+        .iter()
+        .map(|axis| axis.map_or_else(|| "?".to_owned(), |length| length.to_string()))
+        .collect();
+    let element = port.element.map_or("?", crate::nn::ElementType::as_str);
+    format!("{} {element}[{}]", port.name, axes.join(", "))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}

@@ -1,0 +1,229 @@
+//! `ringfence test`: a model's functions, called in this process under the
+//! limits of its own folder.
+//!
+//! Owns what is called, and with what. Random numbers and clocks are made of a
+//! seed, so the same call burns the same fuel. Nothing is reserved: a limit that
+//! is larger than the machine is a limit all the same.
+
+mod baseline;
+mod report;
+
+use super::client::ModelRef;
+use super::{GlobalArgs, TestArgs, Usage, request, usage};
+use crate::call::{Deadline, Event, Function, GuestError, Holder, Receipt, Request, Verdict};
+use crate::package::folder;
+use crate::package::{Package, config::Config};
+use crate::proto::clarifai::api;
+use crate::sandbox::{Diagnostics, Program, Runtime, Surroundings};
+use crate::server::request::parse;
+use crate::server::response::{self, Selection};
+use anyhow::{Context, bail};
+use report::Report;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How the files begin that a folder is tested with.
+const EXAMPLE: &str = "example.";
+
+/// One of the functions, and how it went.
+struct Ran {
+    function: &'static str,
+    /// Nothing for `load-model`, which succeeded.
+    verdict: Option<Verdict>,
+    receipt: Receipt,
+    outputs: Vec<api::Output>,
+    failures: Vec<GuestError>,
+    wall: Duration,
+    /// Most bytes held at once, by what held them.
+    held: [(Holder, u64); 5],
+}
+
+impl Ran {
+    fn is_ok(&self) -> bool {
+        use crate::call::End;
+        self.failures.is_empty()
+            && self.verdict.as_ref().is_none_or(|verdict| verdict.end == End::Done)
+    }
+}
+
+pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
+    let package = folder::open(&args.dir, scratch.path())?;
+    let mut report = Report::new(global.json);
+    notes(args, &package.config, &mut report)?;
+    let asked = asked(args, &package)?;
+    let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
+
+    let ran = super::serve::runtime()?.block_on(call_all(args.seed, package, asked))?;
+    for ran in &ran {
+        report.function(ran)?;
+    }
+    let failed = ran.iter().filter(|ran| !ran.is_ok()).count();
+    if failed > 0 {
+        bail!("{failed} of {} functions failed; see above", ran.len());
+    }
+    match earlier {
+        Some(earlier) => baseline::compare(&earlier, &ran, args.tolerance),
+        None => Ok(()),
+    }
+}
+
+/// What should be known before anything runs.
+fn notes(args: &TestArgs, config: &Config, report: &mut Report) -> anyhow::Result<()> {
+    for line in config.notes.iter().chain(&config.warnings) {
+        report.note(line)?;
+    }
+    if let Some(asked) = config.accelerators() {
+        if !args.cpu {
+            let text = format!("the model asks for {asked}, and this host has none; try --cpu");
+            return Err(Usage(text).into());
+        }
+        report.note(&format!("the model asks for {asked}; this is a run on the CPU"))?;
+        report.on_cpu();
+    }
+    let wanted = config.limits.memory_bytes_max;
+    if let Some(there) = machine_bytes()
+        && wanted > there
+    {
+        report.note(&format!(
+            "cpu_memory is {}, and this machine has {}; nothing is reserved, so it runs",
+            report::bytes(wanted),
+            report::bytes(there)
+        ))?;
+    }
+    Ok(())
+}
+
+/// Memory of this machine: proc(5), `MemTotal`.
+fn machine_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// The request that every function gets: what was given, else the example.
+fn asked(args: &TestArgs, package: &Package) -> anyhow::Result<Request> {
+    let files = match (&args.text, args.file.as_slice()) {
+        (None, []) => examples(&args.dir)?,
+        (_, files) => files.to_vec(),
+    };
+    if args.text.is_none() && files.is_empty() {
+        let text = format!(
+            "{} has no example; put one there, such as example.txt or example.png, or give --text \
+             or --file",
+            args.dir.display()
+        );
+        return Err(Usage(text).into());
+    }
+    let data = request::of_files(args.text.as_deref(), &files)?;
+    let model = ModelRef { name: package.config.name.clone(), version: String::new() };
+    let message = request::of_data(&model, data, &args.params.param);
+    let refused = |text: String| usage(anyhow::anyhow!("the input is refused: {text}"));
+    let mut parsed = parse(message).map_err(|outcome| refused(outcome.text))?;
+    if let Some(Err(error)) = parsed.inputs.first() {
+        return Err(refused(error.to_string()));
+    }
+    Ok(parsed.request())
+}
+
+fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let entries =
+        std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(EXAMPLE) {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Loads the model and calls its functions one after the other.
+async fn call_all(seed: u64, package: Package, asked: Request) -> anyhow::Result<Vec<Ran>> {
+    let runtime = Runtime::start(Diagnostics::On)?;
+    let program = Program::admit(&runtime, package, Surroundings::Seeded(seed)).map_err(usage)?;
+    let program = Arc::new(program);
+    let mut all = vec![load(&program).await];
+    if all.iter().all(Ran::is_ok) {
+        for (name, function) in [
+            ("predict", Function::Predict),
+            ("generate", Function::Generate),
+            ("stream", Function::Stream),
+        ] {
+            all.push(call(&program, name, function, asked.clone()).await?);
+        }
+    }
+    runtime.drain().await;
+    Ok(all)
+}
+
+async fn load(program: &Arc<Program>) -> Ran {
+    program.account().restart_peaks();
+    let began = Instant::now();
+    let loaded = program.warm().await;
+    let wall = began.elapsed();
+    let (receipt, verdict) = match loaded {
+        Ok(receipt) => (receipt, None),
+        Err(verdict) => (verdict.receipt, Some(*verdict)),
+    };
+    Ran {
+        function: "load-model",
+        verdict,
+        receipt,
+        outputs: Vec::new(),
+        failures: Vec::new(),
+        wall,
+        held: held(program, &receipt),
+    }
+}
+
+async fn call(
+    program: &Arc<Program>,
+    name: &'static str,
+    function: Function,
+    asked: Request,
+) -> anyhow::Result<Ran> {
+    program.account().restart_peaks();
+    let began = Instant::now();
+    let deadline = Deadline::after(program.limits().call_timeout);
+    let (inputs, mut calling) = program.call(function, deadline, ());
+    inputs.send(asked).await.map_err(usage)?;
+    drop(inputs);
+    let (mut outputs, mut failures) = (Vec::new(), Vec::new());
+    loop {
+        match calling.next().await {
+            Some(Event::Output(output)) => {
+                outputs.push(response::output(output, &Selection::default()));
+            }
+            Some(Event::InputFailed(error)) => failures.push(error),
+            Some(Event::End(verdict)) => {
+                let receipt = verdict.receipt;
+                return Ok(Ran {
+                    function: name,
+                    verdict: Some(verdict),
+                    receipt,
+                    outputs,
+                    failures,
+                    wall: began.elapsed(),
+                    held: held(program, &receipt),
+                });
+            }
+            None => bail!("{name} ended without a verdict"),
+        }
+    }
+}
+
+/// Linear memory is that of the call's own sandbox: the one for the next call is
+/// made at the same time.
+fn held(program: &Program, receipt: &Receipt) -> [(Holder, u64); 5] {
+    Holder::ALL.map(|holder| match holder {
+        Holder::Memory => (holder, receipt.memory_bytes_peak),
+        Holder::Table | Holder::Tensor | Holder::Message | Holder::Graph => {
+            (holder, program.account().peak_of(holder))
+        }
+    })
+}

@@ -1,0 +1,284 @@
+//! What `test` prints: outputs, what a call took, and why one was stopped.
+
+use super::super::render;
+use super::Ran;
+use crate::call::{End, Holder, Phase, Trace, Verdict};
+use crate::server::status::Outcome;
+use crate::text::printable;
+use serde_json::json;
+use std::io::{self, IsTerminal, Stdout, Write};
+use std::time::Duration;
+
+/// Lines of outputs that a person is shown of one function.
+const LINES_SHOWN: usize = 40;
+
+/// Characters of such a line.
+const LINE_CHARS_SHOWN: usize = 200;
+
+/// Where the report goes.
+pub(super) struct Report {
+    out: Stdout,
+    json: bool,
+    terminal: bool,
+    on_cpu: bool,
+}
+
+impl Report {
+    pub(super) fn new(json: bool) -> Self {
+        let out = io::stdout();
+        let terminal = out.is_terminal();
+        Self { out, json, terminal, on_cpu: false }
+    }
+
+    /// Marks every result: the model asked for something else.
+    pub(super) fn on_cpu(&mut self) {
+        self.on_cpu = true;
+    }
+
+    pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
+        writeln!(io::stderr().lock(), "note: {}", printable(text))
+    }
+
+    /// One function: how it ended, its outputs, what it took.
+    pub(super) fn function(&mut self, ran: &Ran) -> io::Result<()> {
+        if self.json {
+            let line = self.as_json(ran);
+            return writeln!(self.out, "{line}");
+        }
+        let mut lines = vec![format!(
+            "{}: {}{}",
+            ran.function,
+            summary(ran),
+            if self.on_cpu { " (on the CPU)" } else { "" }
+        )];
+        let shown = lines_of(ran);
+        lines.extend(shown.iter().take(LINES_SHOWN).map(|line| format!("  {}", cut(line))));
+        if shown.len() > LINES_SHOWN {
+            lines.push(format!("  ... {} more lines", shown.len() - LINES_SHOWN));
+        }
+        for failure in &ran.failures {
+            lines.push(format!("  error: {}", failure.message));
+        }
+        if let Some(verdict) = ran.verdict.as_ref().filter(|verdict| verdict.end != End::Done) {
+            lines.extend(stopped(verdict));
+        }
+        lines.push(format!("  {}", measures(ran)));
+        for line in lines {
+            let line = if self.terminal { printable(&line) } else { line };
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    fn as_json(&self, ran: &Ran) -> serde_json::Value {
+        let outcome = ran.verdict.as_ref().map_or_else(Outcome::success, Outcome::from);
+        let held: serde_json::Map<String, serde_json::Value> = ran
+            .held
+            .iter()
+            .map(|(holder, bytes)| (holder.as_str().to_owned(), (*bytes).into()))
+            .collect();
+        let trace = ran.verdict.as_ref().and_then(|verdict| verdict.trace.as_deref());
+        json!({
+            "function": ran.function,
+            "ok": ran.is_ok(),
+            "reason": outcome.reason,
+            "text": outcome.text,
+            "on_cpu_instead": self.on_cpu,
+            "outputs": ran.outputs.iter().map(render::json).collect::<Vec<_>>(),
+            "errors": ran.failures.iter().map(|error| &error.message).collect::<Vec<_>>(),
+            "fuel": ran.receipt.fuel,
+            "fuel_is_lower_bound": ran.receipt.fuel_is_lower_bound,
+            "guest_cpu_us": micros(ran.receipt.guest_cpu),
+            "engine_cpu_us": micros(ran.receipt.engine_cpu),
+            "wall_us": micros(ran.wall),
+            "computes": ran.receipt.computes,
+            "memory_bytes_peak": ran.receipt.memory_bytes_peak,
+            "held_bytes_peak": held,
+            "bytes_in": ran.receipt.bytes_in,
+            "bytes_out": ran.receipt.bytes_out,
+            "stack": trace.map(|trace| trace.frames.iter().map(frame).collect::<Vec<_>>()),
+        })
+    }
+}
+
+/// The outputs as lines. The pieces of a text are joined.
+fn lines_of(ran: &Ran) -> Vec<String> {
+    let texts: Option<Vec<&str>> = ran.outputs.iter().map(render::only_text_of).collect();
+    match texts {
+        Some(texts) if ran.function == "generate" => {
+            texts.concat().lines().map(str::to_owned).collect()
+        }
+        _ => ran.outputs.iter().flat_map(render::lines).collect(),
+    }
+}
+
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(LINE_CHARS_SHOWN) {
+        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
+        None => line.to_owned(),
+    }
+}
+
+fn summary(ran: &Ran) -> String {
+    let outputs = match (ran.function, ran.outputs.len()) {
+        ("load-model", _) => String::new(),
+        (_, 1) => ", 1 output".to_owned(),
+        (_, count) => format!(", {count} outputs"),
+    };
+    match ran.verdict.as_ref().map(|verdict| &verdict.end) {
+        None | Some(End::Done) if ran.failures.is_empty() => format!("ok{outputs}"),
+        None | Some(End::Done) => format!("failed{outputs}"),
+        Some(End::GuestError(_)) => format!("returned an error{outputs}"),
+        Some(_) => format!("stopped{outputs}"),
+    }
+}
+
+/// The kill report: which limit or trap, where the guest was, what it had done
+/// last, and what to change.
+fn stopped(verdict: &Verdict) -> Vec<String> {
+    let outcome = Outcome::from(verdict);
+    let mut lines = vec![format!("  {}: {}", outcome.reason, outcome.text)];
+    if let End::Panic(message) = &verdict.end {
+        lines.push(format!("  panic     {message}"));
+    }
+    if let End::HostBug(text) = &verdict.end {
+        lines.push(format!("  host      {text}"));
+    }
+    if let Some(key) = key_to_change(&verdict.end) {
+        lines.push(format!("  change    {key}"));
+    }
+    if let Some(trace) = verdict.trace.as_deref() {
+        lines.extend(traced(trace, verdict));
+    }
+    lines
+}
+
+fn traced(trace: &Trace, verdict: &Verdict) -> Vec<String> {
+    let mut lines = Vec::new();
+    let last = trace.last_host_call.unwrap_or("none of the world's functions");
+    lines.push(format!("  last call {last}"));
+    let peak = verdict.receipt.memory_bytes_peak;
+    lines.push(match verdict.phase {
+        Phase::Load => {
+            format!("  memory    {} at most, grown {} times", bytes(peak), trace.memory_growths)
+        }
+        Phase::Call => format!(
+            "  memory    {} when it was called, {} at most, grown {} times",
+            bytes(trace.memory_bytes_start),
+            bytes(peak),
+            trace.memory_growths
+        ),
+    });
+    match trace.frames.as_slice() {
+        [] => lines.push("  stack     it waited in the host".to_owned()),
+        frames => {
+            lines.push("  stack     innermost first".to_owned());
+            lines.extend(frames.iter().map(|one| format!("    {}", frame(one))));
+        }
+    }
+    lines
+}
+
+fn frame(frame: &crate::call::TraceFrame) -> String {
+    match &frame.place {
+        Some(place) => format!("{} at {place}", frame.function),
+        None => frame.function.clone(),
+    }
+}
+
+/// The key of `config.yaml` that sets the limit, where there is one.
+fn key_to_change(end: &End) -> Option<&'static str> {
+    match end {
+        End::FuelExhausted { .. } => Some(
+            "inference_compute_info.cpu_limit, ringfence.call_timeout, or ringfence.max_fuel_per_call \
+             where it is set",
+        ),
+        End::DeadlinePassed => Some("ringfence.call_timeout"),
+        End::MemoryLimit { .. } => Some("inference_compute_info.cpu_memory"),
+        End::OutputLimit { .. } => Some("ringfence.max_output_bytes"),
+        End::Done
+        | End::GuestError(_)
+        | End::Trap(_)
+        | End::Panic(_)
+        | End::Exit(_)
+        | End::Contract(_)
+        | End::HandleLimit { .. }
+        | End::HostcallLimit { .. }
+        | End::Cancelled
+        | End::HostBug(_) => None,
+    }
+}
+
+fn measures(ran: &Ran) -> String {
+    let receipt = &ran.receipt;
+    let at_least = if receipt.fuel_is_lower_bound { "at least " } else { "" };
+    let held: Vec<String> = ran
+        .held
+        .iter()
+        .filter(|(holder, held)| *held > 0 && *holder != Holder::Table)
+        .map(|(holder, held)| format!("{} {}", holder.as_str(), bytes(*held)))
+        .collect();
+    let mut parts = vec![
+        format!("fuel {at_least}{}", grouped(receipt.fuel)),
+        format!("CPU {}", time(receipt.guest_cpu)),
+    ];
+    if receipt.computes > 0 {
+        parts.push(format!("engine {} in {} computes", time(receipt.engine_cpu), receipt.computes));
+    }
+    parts.push(held.join(", "));
+    if receipt.bytes_in + receipt.bytes_out > 0 {
+        parts.push(format!("{} B in, {} B out", receipt.bytes_in, receipt.bytes_out));
+    }
+    parts.push(format!("wall {}", time(ran.wall)));
+    parts.join("; ")
+}
+
+/// A count in groups of three digits.
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn time(time: Duration) -> String {
+    format!("{time:.1?}")
+}
+
+/// Bytes in the largest binary unit that they fill.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    for (shift, unit) in UNITS {
+        if bytes >> shift > 0 {
+            return format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64);
+        }
+    }
+    format!("{bytes} B")
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!(
+            (grouped(0), grouped(999), grouped(1000)),
+            ("0".into(), "999".into(), "1,000".into())
+        );
+        assert_eq!(grouped(12_345_678), "12,345,678");
+        assert_eq!(
+            (bytes(1023), bytes(1 << 20), bytes(3 << 29)),
+            ("1023 B".into(), "1.0 MiB".into(), "1.5 GiB".into())
+        );
+    }
+}
