@@ -126,7 +126,7 @@ async fn sandboxes(time: Duration) {
     while started.elapsed() < time {
         let began = Instant::now();
         let deadline = Deadline::after(Duration::from_secs(10));
-        let (requests, mut calling) = program.call(Function::Predict, deadline, ());
+        let (requests, mut calling) = program.call(Function::Predict, "test", deadline, ());
         requests.send(seam_request()).await.unwrap();
         while !matches!(calling.next().await, Some(Event::End(_)) | None) {}
         times.0.push(began.elapsed());
@@ -140,7 +140,7 @@ async fn sandboxes(time: Duration) {
         let (hold, dropped) = tokio::sync::oneshot::channel();
         let deadline = Deadline::after(Duration::from_secs(10));
         let (requests, mut calling) =
-            program.call(Function::Predict, deadline, Dropped(Some(hold)));
+            program.call(Function::Predict, "test", deadline, Dropped(Some(hold)));
         requests.send(seam_request()).await.unwrap();
         let mut ended = Instant::now();
         while let Some(event) = calling.next().await {

@@ -52,7 +52,7 @@ fn messages_for_a_guest_that_does_not_read_wait_outside() {
     block_on(async {
         let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let program = admit(&runtime, guests::MESSAGE_REFUSER, &scratch);
-        let (requests, calling) = program.call(Function::Stream, an_hour(), ());
+        let (requests, calling) = program.call(Function::Stream, "test", an_hour(), ());
         let long = "x".repeat(LONG);
         for number in 0..BUFFERED {
             let sent = tokio::time::timeout(BOUND, requests.send(text(&long))).await;
@@ -77,7 +77,7 @@ fn outputs_that_nobody_reads_stop_the_guest() {
     block_on(async {
         let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let program = admit(&runtime, guests::OUTPUT_FLOOD, &scratch);
-        let (requests, mut calling) = program.call(Function::Generate, an_hour(), ());
+        let (requests, mut calling) = program.call(Function::Generate, "test", an_hour(), ());
         requests.send(text("x")).await.unwrap();
         let bytes = || program.account().bytes_of(Holder::Message);
         let filled = async {
@@ -105,7 +105,7 @@ fn a_message_that_would_exceed_the_memory_limit_is_refused() {
     block_on(async {
         let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let program = admit(&runtime, guests::MESSAGE_REFUSER, &scratch);
-        let (requests, calling) = program.call(Function::Stream, an_hour(), ());
+        let (requests, calling) = program.call(Function::Stream, "test", an_hour(), ());
         let huge = usize::try_from(program.account().bytes_max()).unwrap();
         let sent = requests.send(text(&"x".repeat(huge))).await;
         assert!(matches!(sent, Err(SendError::Memory(_))), "{sent:?}");
@@ -128,7 +128,8 @@ fn a_sandbox_made_beforehand_never_takes_the_memory_of_a_call() {
             let program = admit(&runtime, path, &scratch);
             program.warm().await.unwrap();
             for round in 0..20 {
-                let (requests, mut calling) = program.call(Function::Predict, an_hour(), ());
+                let (requests, mut calling) =
+                    program.call(Function::Predict, "test", an_hour(), ());
                 requests.send(text("x")).await.unwrap();
                 assert_eq!(verdict(&mut calling).await.end, End::Done, "round {round}");
             }
@@ -174,12 +175,12 @@ fn a_panic_of_the_host_ends_one_call_and_nothing_else() {
         let loud = admit(&runtime, variant.path(), &scratch);
         let quiet = admit(&runtime, guests::ECHO, &scratch);
         for _ in 0..3 {
-            let (requests, mut calling) = loud.call(Function::Predict, an_hour(), ());
+            let (requests, mut calling) = loud.call(Function::Predict, "test", an_hour(), ());
             requests.send(text("x")).await.unwrap();
             let ended = verdict(&mut calling).await;
             assert!(matches!(ended.end, End::HostBug(_)), "{ended:?}");
 
-            let (requests, mut calling) = quiet.call(Function::Predict, an_hour(), ());
+            let (requests, mut calling) = quiet.call(Function::Predict, "test", an_hour(), ());
             requests.send(text("x")).await.unwrap();
             assert_eq!(verdict(&mut calling).await.end, End::Done);
         }

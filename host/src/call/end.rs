@@ -1,6 +1,7 @@
 //! How a call ends, and what it took.
 
 use super::GuestError;
+use std::fmt;
 use std::time::Duration;
 
 /// Who holds memory for a version; named when a limit is reached.
@@ -108,6 +109,34 @@ pub struct Verdict {
     /// Where the guest was, if something stopped it and the runtime was started
     /// to tell its author. Never for a caller.
     pub trace: Option<Box<Trace>>,
+}
+
+impl fmt::Display for End {
+    /// A few words for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("it is done"),
+            Self::GuestError(error) => write!(f, "its code says: {error}"),
+            Self::Trap(trap) => write!(f, "its code trapped: {trap}"),
+            Self::Panic(text) => write!(f, "its code panicked: {text}"),
+            Self::Exit(code) => write!(f, "its code called exit({code})"),
+            Self::Contract(text) => write!(f, "its code broke the contract of the world: {text}"),
+            Self::FuelExhausted { fuel_max } => write!(f, "it burnt all of its {fuel_max} fuel"),
+            Self::DeadlinePassed => f.write_str("the deadline passed"),
+            Self::MemoryLimit { holder, memory_bytes_max } => {
+                write!(f, "{} reached the limit of {memory_bytes_max} bytes", holder.as_str())
+            }
+            Self::HandleLimit { handles_max } => write!(f, "it holds over {handles_max} handles"),
+            Self::OutputLimit { output_bytes_max } => {
+                write!(f, "its outputs exceed {output_bytes_max} bytes")
+            }
+            Self::HostcallLimit { hostcall_bytes_max } => {
+                write!(f, "it handed the host over {hostcall_bytes_max} bytes at once")
+            }
+            Self::Cancelled => f.write_str("the client ended it"),
+            Self::HostBug(text) => write!(f, "the host failed: {text}"),
+        }
+    }
 }
 
 impl Verdict {

@@ -47,9 +47,12 @@ fn build(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
 /// where it would anyway.
 pub fn build_model(dir: &Path, target_dir: Option<&Path>) -> anyhow::Result<PathBuf> {
     if !dir.join("Cargo.toml").is_file() {
-        return Err(
-            Usage(format!("{} has no Cargo.toml; give a model folder", dir.display())).into()
-        );
+        let what = match dir.is_dir() {
+            true => "has no Cargo.toml",
+            false => "is no folder",
+        };
+        let text = format!("{} {what}; `ringfence new` makes a model folder", dir.display());
+        return Err(Usage(text).into());
     }
     let dir = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
     let target_dir = target_dir.map(std::path::absolute).transpose()?;
@@ -125,10 +128,7 @@ fn has_cargo_component(dir: &Path) -> bool {
         .output()
         .is_ok_and(|o| o.status.success());
     if !found {
-        note(
-            "building with plain cargo, which makes the same component: cargo-component, which the \
-             manifest also provides for, is not installed",
-        );
+        note("built with plain cargo; cargo-component, which would do the same, is not installed");
     }
     found
 }

@@ -9,9 +9,11 @@ use crate::proto::clarifai::api::UserAppIdSet;
 use crate::proto::clarifai::api::status::{Status, StatusCode};
 use crate::proto::clarifai::api::v2_client::V2Client;
 use anyhow::{Context, anyhow};
+use std::error::Error;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
+use tonic::Code;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
@@ -73,6 +75,8 @@ pub(super) struct Client {
     pub(super) rpc: V2Client<Channel>,
     base: String,
     authorization: Option<MetadataValue<Ascii>>,
+    /// Where the PAT was found.
+    pat_source: String,
 }
 
 impl Client {
@@ -83,6 +87,12 @@ impl Client {
             None => variable(BASE_VARIABLES).unwrap_or_else(|| BASE_DEFAULT.to_owned()),
         };
         let base = checked_base(&base)?;
+        let pat_source = match &global.pat_file {
+            Some(path) => path.display().to_string(),
+            None => {
+                PAT_VARIABLES.into_iter().find(|name| is_set(name)).unwrap_or_default().to_owned()
+            }
+        };
         let pat = match &global.pat_file {
             Some(path) => Some(pat_of_file(path)?),
             None => variable(PAT_VARIABLES),
@@ -98,7 +108,7 @@ impl Client {
         let rpc = V2Client::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { rpc, base, authorization })
+        Ok(Self { rpc, base, authorization, pat_source })
     }
 
     /// A request that proves who sends it.
@@ -112,7 +122,20 @@ impl Client {
 
     /// An error for a call that the host's gRPC layer ended.
     pub(super) fn failed(&self, what: &str, status: &tonic::Status) -> anyhow::Error {
-        anyhow!("{what} at {} failed: {} ({})", self.base, status.message(), status.code())
+        let (base, message) = (&self.base, status.message());
+        match status.code() {
+            Code::ResourceExhausted => anyhow!(
+                "{what} at {base}: the input is larger than the host takes at once; send less \
+                 ({message})"
+            ),
+            Code::Unknown | Code::Unavailable | Code::Internal if is_of_transport(status) => {
+                anyhow!(
+                    "{what} at {base}: the connection broke, as when the host is stopped; try \
+                     again when it is there ({message})"
+                )
+            }
+            code => anyhow!("{what} at {base} failed: {message} ({code})"),
+        }
     }
 
     /// The error that an answer's status stands for, if it does.
@@ -131,6 +154,14 @@ impl Client {
                 "{what} at {} was refused, since no PAT was sent; export RINGFENCE_PAT or \
                  CLARIFAI_PAT, or give --pat-file",
                 self.base
+            ));
+        }
+        if status.code == StatusCode::ConnKeyInvalid as i32 {
+            return Err(anyhow!(
+                "{what} at {} was refused: the PAT of {} is none of that host's; `serve` prints \
+                 where its own is, such as ringfence-data/admin.pat",
+                self.base,
+                self.pat_source
             ));
         }
         Err(anyhow!("{what} at {}: {}", self.base, describe(status)))
@@ -156,6 +187,15 @@ pub(super) fn describe(status: &Status) -> String {
 /// Runs one client call to its end.
 pub(super) fn block_on(call: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(call)
+}
+
+/// Whether a library made the status because the connection is gone.
+fn is_of_transport(status: &tonic::Status) -> bool {
+    status.source().is_some()
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| !value.trim().is_empty())
 }
 
 fn variable(names: [&str; 2]) -> Option<String> {

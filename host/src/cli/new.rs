@@ -29,6 +29,9 @@ debug = "line-tables-only"
 
 const IGNORED: &str = "/target\n/1/model.wasm\n";
 
+/// Names of crates that a model's own must not have.
+const RESERVED: [&str; 6] = ["ringfence-guest", "core", "std", "alloc", "test", "image"];
+
 /// Bytes of a model's id.
 const ID_BYTES_MAX: usize = 64;
 
@@ -77,7 +80,7 @@ pub(super) fn run(args: &NewArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         writeln!(out, "{}", serde_json::json!({ "path": dir, "id": id }))?;
         return Ok(());
     }
-    let shown = args.dir.display();
+    let shown = quoted(&args.dir);
     writeln!(out, "{shown}: model `{id}` of type {}", args.kind.name())?;
     writeln!(out, "next: ringfence build {shown}")?;
     writeln!(out, "      ringfence test {shown}")?;
@@ -85,21 +88,27 @@ pub(super) fn run(args: &NewArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The model's id: the folder's name, in letters that ids and crates may have.
+/// A path as it can be pasted into a shell.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    match path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-~".contains(c)) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
+
+/// The model's id, which is the folder's name; the crate has it too.
 fn id_of(dir: &Path) -> Result<String, Usage> {
-    let name = dir.file_name().map(|name| name.to_string_lossy().to_lowercase());
-    let id: String = name
-        .unwrap_or_default()
-        .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' })
-        .collect();
-    let id = id.trim_matches('-');
-    match id.chars().next() {
-        Some('a'..='z') if id.len() <= ID_BYTES_MAX => Ok(id.to_owned()),
-        _ => Err(Usage(format!(
-            "the model's id comes of the folder's name, which must begin with a letter and have \
-             at most {ID_BYTES_MAX} letters; {} does not",
-            dir.display()
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let fits =
+        name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+            && name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name.len() <= ID_BYTES_MAX;
+    match fits && !RESERVED.contains(&&*name) {
+        true => Ok(name.into_owned()),
+        false => Err(Usage(format!(
+            "{name:?} cannot be a model's id, which the folder's name becomes; begin it with a \
+             letter, and use lower-case letters, digits, `-` and `_`, at most {ID_BYTES_MAX}"
         ))),
     }
 }
@@ -195,10 +204,10 @@ mod tests {
 
     #[test]
     fn an_id_is_made_of_a_folders_name() {
-        for (dir, id) in [("/x/Hello", "hello"), ("/x/my model!", "my-model"), ("/a.b", "a-b")] {
+        for (dir, id) in [("/x/hello", "hello"), ("/x/my_model-2", "my_model-2")] {
             assert_eq!(id_of(Path::new(dir)).unwrap(), id);
         }
-        for dir in ["/", "/x/7up", "/x/-"] {
+        for dir in ["/", "/x/7up", "/x/-", "/x/my model", "/x/Größe", "/x/ringfence-guest"] {
             assert!(id_of(Path::new(dir)).is_err(), "{dir}");
         }
         assert!(id_of(&Path::new("/").join("a".repeat(65))).is_err());

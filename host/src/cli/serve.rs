@@ -167,6 +167,9 @@ fn greet(args: &ServeArgs, address: SocketAddr, app: &App) -> anyhow::Result<()>
         let quoted = token.display().to_string().replace('\'', r"'\''");
         writeln!(out, "export CLARIFAI_PAT=\"$(cat '{quoted}')\"")?;
     }
+    if app.deployments.all().is_empty() {
+        writeln!(out, "note: there is no model; `--model DIR` serves one")?;
+    }
     for deployment in app.deployments.all() {
         writeln!(out, "model {} version {}", deployment.name, deployment.version)?;
     }

@@ -190,7 +190,7 @@ async fn call(
     program.account().restart_peaks();
     let began = Instant::now();
     let deadline = Deadline::after(program.limits().call_timeout);
-    let (inputs, mut calling) = program.call(function, deadline, ());
+    let (inputs, mut calling) = program.call(function, "test", deadline, ());
     inputs.send(asked).await.map_err(usage)?;
     drop(inputs);
     let (mut outputs, mut failures) = (Vec::new(), Vec::new());

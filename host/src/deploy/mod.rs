@@ -191,8 +191,9 @@ impl Deployments {
 impl Lease {
     /// Starts the call. The permission goes with the guest: it is free again
     /// when the guest has ended, which dropping the outputs brings about.
-    pub fn call(self, function: Function) -> (Inputs, Outputs) {
-        self.deployment.worker.call(function, self.deadline, self.permit)
+    /// `id` is what the log calls it.
+    pub fn call(self, function: Function, id: &str) -> (Inputs, Outputs) {
+        self.deployment.worker.call(function, id, self.deadline, self.permit)
     }
 }
 

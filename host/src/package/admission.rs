@@ -49,7 +49,9 @@ const PAGE_BYTES: u64 = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
     /// Not WebAssembly at all, or broken.
-    #[error("1/model.wasm is not a WebAssembly component: {0}")]
+    #[error(
+        "1/model.wasm is not a WebAssembly component; build it again, with `ringfence build` ({0})"
+    )]
     NotWasm(String),
     /// A core module.
     #[error(
@@ -83,7 +85,7 @@ pub enum AdmissionError {
 
 /// Checks a component against the world and against `cpu_memory`.
 pub fn admit(component: &[u8], memory_bytes_max: u64) -> Result<(), AdmissionError> {
-    let broken = |error: wasmparser::BinaryReaderError| AdmissionError::NotWasm(error.to_string());
+    let broken = |error: wasmparser::BinaryReaderError| AdmissionError::NotWasm(first_line(&error));
     let mut depth = 0_u32;
     let mut refused = Vec::new();
     let mut runner = false;
@@ -132,6 +134,11 @@ pub fn admit(component: &[u8], memory_bytes_max: u64) -> Result<(), AdmissionErr
 pub(crate) fn admitted() -> impl Iterator<Item = String> {
     let wasi = WASI.iter().map(|interface| format!("{interface}@0.2.0"));
     EXACT.iter().map(|interface| (*interface).to_owned()).chain(wasi)
+}
+
+/// What a parser's error says first; the rest is a dump of bytes.
+fn first_line(error: &wasmparser::BinaryReaderError) -> String {
+    error.to_string().lines().next().unwrap_or_default().trim_end_matches(':').to_owned()
 }
 
 /// Imports that are refused, each with what usually causes it.

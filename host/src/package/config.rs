@@ -32,6 +32,33 @@ pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 const CONCEPT_BYTES_MAX: usize = 1024;
 const MODEL_TYPE_DEFAULT: &str = "any-to-any";
 
+/// Types that clients know. Others are served, but `predict_by_*` of the SDK asks
+/// for the type first.
+pub const MODEL_TYPES: [&str; 22] = [
+    "any-to-any",
+    "audio-classifier",
+    "audio-embedder",
+    "audio-to-text",
+    "image-to-image",
+    "image-to-text",
+    "mcp",
+    "multimodal-embedder",
+    "multimodal-to-text",
+    "openai",
+    "text-classifier",
+    "text-embedder",
+    "text-to-audio",
+    "text-to-image",
+    "text-to-text",
+    "text-to-video",
+    "video-to-text",
+    "visual-classifier",
+    "visual-detector",
+    "visual-embedder",
+    "visual-keypointer",
+    "visual-segmenter",
+];
+
 /// Types whose outputs are concepts, so that they have to say which.
 const TYPES_WITH_CONCEPTS: [&str; 4] =
     ["visual-classifier", "visual-detector", "visual-segmenter", "text-classifier"];
@@ -193,6 +220,15 @@ fn take(mut root: Section) -> Option<Config> {
             "a {model_type_id} answers with concepts; list them as `- {{id: cat, name: cat}}`"
         );
         root.missing("concepts", &fix);
+    }
+    if let Some((_, model_type_id)) = &model
+        && !MODEL_TYPES.contains(&model_type_id.as_str())
+    {
+        warnings.push(format!(
+            "`model.model_type_id` {model_type_id:?} is no type that clients know{}",
+            section::near(model_type_id, &MODEL_TYPES)
+                .map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"))
+        ));
     }
     root.finish(&SECTIONS, Unknown::RefuseMisspelt);
     let (name, model_type_id) = model?;

@@ -49,7 +49,9 @@ pub enum FolderError {
         source: io::Error,
     },
     /// There is no such file.
-    #[error("{path} is missing; a model folder has config.yaml and a folder 1")]
+    #[error(
+        "{path} is missing; a model folder has config.yaml and a folder 1, as `ringfence new` makes it"
+    )]
     Missing {
         /// Below the model folder.
         path: String,

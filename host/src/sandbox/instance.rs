@@ -40,6 +40,8 @@ pub(crate) struct Used {
 /// What a call brings along.
 pub(crate) struct Job {
     pub(crate) function: Function,
+    /// What the log calls it.
+    pub(crate) id: Arc<str>,
     pub(crate) requests: mpsc::Receiver<Received>,
     pub(crate) sink: Sink,
     pub(crate) deadline: Instant,
@@ -98,14 +100,6 @@ impl Instance {
         Err(Box::new(verdict(end, Phase::Load, &mut store, fuel, None)))
     }
 
-    /// Leaves nothing of `load-model` in what the call is judged by.
-    pub(crate) fn reset(&mut self) {
-        let state = self.store.data_mut();
-        state.limiter.start_call();
-        state.last_host_call = None;
-        state.log.lock().start_call(&self.shared.limits);
-    }
-
     /// What instantiation and `load-model` took.
     pub(crate) fn load_receipt(&mut self) -> Receipt {
         let fuel_max = self.shared.limits.fuel_per_call();
@@ -131,6 +125,10 @@ impl Instance {
         let state = self.store.data_mut();
         state.deadline = deadline;
         state.meters = meters.clone();
+        // Nothing of `load-model` is left in what the call is judged by.
+        state.limiter.start_call();
+        state.last_host_call = None;
+        state.log.lock().start_call(job.id.clone(), limits);
         self.store.set_epoch_deadline(1);
         if let Err(error) = self.store.set_fuel(fuel) {
             let end = End::HostBug(format!("{error:#}"));

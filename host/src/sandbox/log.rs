@@ -33,6 +33,8 @@ pub(crate) struct GuestLog(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     model: Arc<str>,
+    /// The call, or nothing while the model loads.
+    req_id: Arc<str>,
     rate: Arc<LogRate>,
     lines_left: u32,
     lines_dropped: u32,
@@ -46,6 +48,7 @@ impl GuestLog {
     pub(crate) fn new(model: Arc<str>, rate: Arc<LogRate>, limits: &Limits) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             model,
+            req_id: Arc::from(""),
             rate,
             lines_left: limits.log_lines_per_call_max,
             lines_dropped: 0,
@@ -64,8 +67,9 @@ impl GuestLog {
 
 impl Inner {
     /// Starts the count of a call afresh after the lines of `load-model`.
-    pub(crate) fn start_call(&mut self, limits: &Limits) {
+    pub(crate) fn start_call(&mut self, id: Arc<str>, limits: &Limits) {
         self.finish();
+        self.req_id = id;
         self.lines_left = limits.log_lines_per_call_max;
         self.last_words = None;
     }
@@ -139,12 +143,12 @@ impl Inner {
         }
         self.lines_left -= 1;
         let line = shown(text, self.line_bytes_max);
-        let model = &self.model;
+        let (model, req_id) = (&self.model, &self.req_id);
         match level {
-            Level::Debug => tracing::debug!(target: "guest", %model, "{line}"),
-            Level::Info => tracing::info!(target: "guest", %model, "{line}"),
-            Level::Warn => tracing::warn!(target: "guest", %model, "{line}"),
-            Level::Error => tracing::error!(target: "guest", %model, "{line}"),
+            Level::Debug => tracing::debug!(target: "guest", %model, %req_id, "{line}"),
+            Level::Info => tracing::info!(target: "guest", %model, %req_id, "{line}"),
+            Level::Warn => tracing::warn!(target: "guest", %model, %req_id, "{line}"),
+            Level::Error => tracing::error!(target: "guest", %model, %req_id, "{line}"),
         }
     }
 }

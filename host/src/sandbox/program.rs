@@ -150,10 +150,11 @@ impl Program {
 
     /// Starts a call. The guest runs on its own executor; requests go in by
     /// [`Requests`], events come out of [`Calling`]. `hold` is dropped when the
-    /// guest has ended, whoever still reads.
+    /// guest has ended, whoever still reads. `id` is what the log calls it.
     pub fn call<H: Send + 'static>(
         self: &Arc<Self>,
         function: Function,
+        id: &str,
         deadline: Deadline,
         hold: H,
     ) -> (Requests, Calling) {
@@ -166,6 +167,7 @@ impl Program {
         let stop = CancellationToken::new();
 
         let program = self.clone();
+        let id = Arc::from(id);
         let stopped = stop.clone();
         let unread = events.clone();
         let account = self.shared.account.clone();
@@ -177,7 +179,7 @@ impl Program {
             output_bytes_left: self.shared.limits.output_bytes_max,
         };
         self.shared.runtime.executor().spawn(async move {
-            let job = Job { function, requests, sink, deadline: deadline.instant(), meters };
+            let job = Job { function, id, requests, sink, deadline: deadline.instant(), meters };
             let loaded = AtomicBool::new(false);
             let run = AssertUnwindSafe(program.run(job, &loaded)).catch_unwind();
             let ended = tokio::select! {
@@ -212,10 +214,7 @@ impl Program {
     async fn run(&self, job: Job, loaded: &AtomicBool) -> (Verdict, Option<Used>) {
         let _running = self.running();
         let instance = match self.ready.take(job.deadline).await {
-            Some(mut instance) => {
-                instance.reset();
-                Ok(instance)
-            }
+            Some(instance) => Ok(instance),
             None => Instance::load(&self.shared, job.deadline).await,
         };
         match instance {

@@ -66,7 +66,7 @@ impl CallContext {
         let mut answers = Vec::new();
         let mut receipt = Receipt::default();
         if refused.iter().any(Result::is_ok) {
-            let (inputs, outputs) = lease.call(Function::Predict);
+            let (inputs, outputs) = lease.call(Function::Predict, &self.req_id);
             sent(inputs.send(parsed.request()).await)?;
             drop(inputs);
             let verdict;
@@ -105,7 +105,7 @@ impl CallContext {
                 let (asked, parsed) = self.understand(request)?;
                 let request = single(parsed)?;
                 let lease = self.lease(&asked).await.map_err(|error| self.busy(error))?;
-                let (inputs, outputs) = lease.call(Function::Generate);
+                let (inputs, outputs) = lease.call(Function::Generate, &self.req_id);
                 sent(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, asked.selection))
             };
@@ -137,7 +137,7 @@ impl CallContext {
                 let (asked, parsed) = self.understand(first)?;
                 let request = single(parsed)?;
                 let lease = self.lease(&asked).await.map_err(not_retried)?;
-                let (inputs, outputs) = lease.call(Function::Stream);
+                let (inputs, outputs) = lease.call(Function::Stream, &self.req_id);
                 sent(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, asked.selection).fed_by(inputs, requests))
             };

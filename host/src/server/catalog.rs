@@ -193,6 +193,12 @@ mod tests {
     }
 
     #[test]
+    fn the_types_of_the_catalogue_are_those_of_config_yaml() {
+        let ids: Vec<&str> = MODEL_TYPES.iter().map(|(id, ..)| *id).collect();
+        assert_eq!(ids, crate::package::config::MODEL_TYPES);
+    }
+
+    #[test]
     fn every_model_type_has_exactly_one_input_that_clients_can_send() {
         for (id, input, _) in MODEL_TYPES {
             assert!(["text", "image", "audio", "video"].contains(input), "{id}");

@@ -117,7 +117,11 @@ pub async fn run(
             }
         }
     }
-    tracing::info!(open = tasks.len(), "draining");
+    tracing::info!(
+        connections = tasks.len(),
+        seconds_at_most = options.drain_timeout.as_secs(),
+        "told to stop: open calls may end; a second signal does not wait for them"
+    );
     drop(listener);
     draining.cancel();
     tasks.close();

@@ -45,7 +45,10 @@ impl Worker {
             Err(panic) => return Err(AdmitError::Component(panic.to_string())),
         };
         if let Err(verdict) = program.warm().await {
-            tracing::warn!(model = %name, end = ?verdict.end, "load-model failed");
+            tracing::warn!(
+                model = %name,
+                "the model cannot be loaded, and its callers are told so: {}", verdict.end
+            );
         }
         Ok(Self { program })
     }
@@ -55,10 +58,11 @@ impl Worker {
     pub fn call<H: Send + 'static>(
         &self,
         function: Function,
+        id: &str,
         deadline: Deadline,
         hold: H,
     ) -> (Inputs, Outputs) {
-        let (requests, calling) = self.program.call(function, deadline, hold);
+        let (requests, calling) = self.program.call(function, id, deadline, hold);
         (Inputs(requests), Outputs(calling))
     }
 

@@ -2,7 +2,8 @@
 //! region for each out.
 
 use ringfence_guest::{
-    BoundingBox, Error, Graph, Input, Model, Output, Params, Region, Tensor, graph, model_info,
+    BoundingBox, Concept, Error, Graph, Input, Model, Output, Params, Region, Tensor, graph,
+    model_info,
 };
 
 const PARTS: Graph = graph("parts");
@@ -27,7 +28,7 @@ impl Model for Detector {
         for ((edges, value), label) in boxes.chunks(4).zip(scores).zip(model_info().concepts) {
             if let [top, left, bottom, right] = *edges {
                 let bounds = BoundingBox { top, left, bottom, right };
-                regions.push(Region::boxed(bounds, vec![label], value));
+                regions.push(Region::boxed(bounds, vec![Concept { value, ..label }], value));
             }
         }
         Ok(Output::regions(regions))

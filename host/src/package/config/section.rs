@@ -197,7 +197,7 @@ impl Section {
                 continue;
             }
             let path = self.path_of(&shortened(&key.name));
-            let meant = known.iter().find(|name| is_near(&key.name, name));
+            let meant = near(&key.name, known);
             let text = match (meant, unknown) {
                 (Some(meant), _) => format!("is not a key; did you mean `{meant}`?"),
                 (None, Unknown::Refuse) => {
@@ -250,6 +250,11 @@ fn shortened(text: &str) -> String {
         short.push('…');
     }
     short
+}
+
+/// The one of several names that a word nearly is.
+pub(super) fn near<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
+    names.iter().find(|name| is_near(word, name)).copied()
 }
 
 /// Whether one is the other with at most two letters added, lost or changed,
