@@ -100,6 +100,23 @@ mod tests {
         Ok(vec![Tensor::new(ElementType::U8, vec![1], vec![7]).unwrap()])
     }
 
+    /// A job that runs until it is released.
+    async fn held(threads: &Arc<Threads>) -> (SyncSender<()>, tokio::task::JoinHandle<Outputs>) {
+        let (release, held) = sync_channel(0);
+        let (began, begun) = oneshot::channel();
+        let threads = threads.clone();
+        let job = tokio::spawn(async move {
+            let work = move |_: &Cancel| {
+                began.send(()).unwrap();
+                held.recv().unwrap();
+                answer()
+            };
+            threads.run(work).await
+        });
+        begun.await.unwrap();
+        (release, job)
+    }
+
     #[tokio::test]
     async fn a_job_that_panics_takes_nothing_with_it() {
         let threads = Threads::start(1).unwrap();
@@ -116,20 +133,7 @@ mod tests {
     #[tokio::test]
     async fn a_job_beyond_the_queue_waits_and_is_not_lost() {
         let threads = Arc::new(Threads::start(1).unwrap());
-        let (release, held) = sync_channel::<()>(0);
-        let (began, begun) = oneshot::channel();
-        let first = {
-            let threads = threads.clone();
-            tokio::spawn(async move {
-                let work = move |_: &Cancel| {
-                    began.send(()).unwrap();
-                    held.recv().unwrap();
-                    answer()
-                };
-                threads.run(work).await
-            })
-        };
-        begun.await.unwrap();
+        let (release, first) = held(&threads).await;
         let done = Arc::new(AtomicUsize::new(0));
         let mut jobs = tokio::task::JoinSet::new();
         let mut add = || {
@@ -161,20 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_job_whose_asker_has_gone_is_skipped() {
         let threads = Arc::new(Threads::start(1).unwrap());
-        let (release, held) = sync_channel::<()>(0);
-        let (began, begun) = oneshot::channel();
-        let holder = {
-            let threads = threads.clone();
-            tokio::spawn(async move {
-                let work = move |_: &Cancel| {
-                    began.send(()).unwrap();
-                    held.recv().unwrap();
-                    answer()
-                };
-                threads.run(work).await
-            })
-        };
-        begun.await.unwrap();
+        let (release, holder) = held(&threads).await;
         let ran = Arc::new(AtomicUsize::new(0));
         let seen = ran.clone();
         let gone = threads.run(move |_| {
