@@ -92,7 +92,7 @@ fn sdk(version: &str, compare: Option<&str>) -> Outcome {
         return Outcome::Failed(printed(&compared));
     }
 
-    let host = Host::serve(&[guests::ECHO, guests::DIGITS, guests::SCRIBE]);
+    let host = Host::serve(&[guests::ECHO, guests::DIGITS, guests::SCRIBE, guests::TYPED]);
     let output = Command::new(&python)
         .arg("-B")
         .arg(scripts.join("sdk_scenario.py"))

@@ -165,6 +165,20 @@ fn a_test_says_what_a_call_took() {
     assert_eq!(best["id"], "7", "{best}");
 }
 
+/// Arguments come of the example where they can, and of defaults.
+#[test]
+fn typed_methods_are_tested_as_far_as_the_example_goes() {
+    let told = ringfence(&["test", guests::TYPED, "--text", "ab"]);
+    assert!(told.status.success(), "{}", text(&told));
+    for part in [
+        "predict: ok, 1 output\n  abab.",
+        "stream: ok, 1 output\n  > ab",
+        "`sum` was not called: `sum` needs the argument `numbers`",
+    ] {
+        assert!(text(&told).contains(part), "{part} in {}", text(&told));
+    }
+}
+
 #[test]
 fn what_has_grown_beyond_a_baseline_fails() {
     let scratch = TempDir::new().unwrap();

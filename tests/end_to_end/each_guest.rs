@@ -556,6 +556,11 @@ async fn trap(client: &Client) {
     ends(client, asked, FAILED, &["GUEST_TRAP"], "out of bounds").await;
 }
 
+async fn typed(client: &Client) {
+    // A plain call is one of the method that is called like the function.
+    assert_eq!(client.predict_request(plain("typed")).await.text(), "hellohello.");
+}
+
 async fn visual_classifier(client: &Client) {
     let answer = client.predict("visual-classifier", vec![example("visual-classifier")]).await;
     let concepts = answer.concepts();

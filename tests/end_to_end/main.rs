@@ -15,6 +15,7 @@ mod batches;
 mod digits;
 mod scribe;
 mod streams;
+mod typed;
 
 mod author;
 mod bad_requests;

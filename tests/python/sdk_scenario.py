@@ -3,9 +3,9 @@
 
     sdk_scenario.py --base http://HOST:PORT --pat PAT --digits-image FILE --digits-label LABEL [--models echo,digits]
 
-Runs under the SDK versions that the requirements files beside it pin. Expects three models, owned by `local` in the app
+Runs under the SDK versions that the requirements files beside it pin. Expects four models, owned by `local` in the app
 `main`: `echo` answers text with the same text, in several chunks when it generates; `scribe` writes text and takes the
-parameters `max_tokens` and `seed`; `digits` tells ten digits apart in an image. `--models` leaves some of them out.
+parameters `max_tokens` and `seed`; `digits` tells ten digits apart in an image; `typed` has methods with named arguments. `--models` leaves some of them out.
 
 Prints `ok NAME` for each check. Stops at the first that fails, with `failed NAME` and a traceback on standard error,
 and exit code 1.
@@ -33,14 +33,14 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", required=True, help="http://HOST:PORT, without a slash at the end")
     parser.add_argument("--pat", required=True)
-    parser.add_argument("--models", default="echo,scribe,digits", help="which models to call (%(default)s)")
+    parser.add_argument("--models", default="echo,scribe,digits,typed", help="which models to call (%(default)s)")
     parser.add_argument("--digits-image", type=pathlib.Path, help="an image of one digit")
     parser.add_argument("--digits-label", help="the id or the name of the concept that the image shows")
     parser.add_argument("--timeout-seconds", type=float, default=180, help="for everything (%(default)s)")
     arguments = parser.parse_args()
     arguments.models = set(arguments.models.split(","))
-    if not arguments.models <= {"echo", "scribe", "digits"}:
-        parser.error("--models takes echo, scribe and digits")
+    if not arguments.models <= {"echo", "scribe", "digits", "typed"}:
+        parser.error("--models takes echo, scribe, digits and typed")
     if "digits" in arguments.models and not (arguments.digits_image and arguments.digits_label):
         parser.error("--digits-image and --digits-label are needed for the model digits")
     return arguments
@@ -271,6 +271,54 @@ class Scenario:
         model = self.sdk.model("digits")
         for call in self.calls(model, b"\x00 no image", "image"):
             assert_refused(call)
+
+    # Typed methods: by name from 12 on, and as plain calls by every client.
+
+    def typed_plain_calls(self):
+        model = self.sdk.model("typed")
+        response = model.predict_by_bytes(b"ab")
+        assert_equal(text_of(response), "abab.")
+        words = texts_of(model.stream_by_bytes(iter([b"one", b"two"])))
+        assert_equal(words, ["> one", "> two"])
+
+    def typed_unary(self):
+        if self.sdk.major < 12:
+            return
+        model = self.sdk.model("typed")
+        assert_equal(model.predict(prompt="ab"), "abab.")
+        assert_equal(model.predict("ab", 3), "ababab.")
+        assert_equal(model.predict(prompt="ab", loud=True, end=""), "ABAB")
+        assert_equal(model.predict(prompt="", times=0), ".")
+        assert_equal(model.predict([{"prompt": "a"}, {"prompt": "b", "times": 1}]), ["aa.", "b."])
+
+    def typed_nested(self):
+        if self.sdk.major < 12:
+            return
+        model = self.sdk.model("typed")
+        assert_equal(model.sum(numbers=[1, 0, 41]), 42)
+        assert_equal(model.swap(pair=("half", 0.5)), (0.5, "half"))
+        older = model.older(person={"name": "Ada", "age": 36}, years=0)
+        assert_equal((older["name"], older["age"]), ("Ada", 36))
+
+    def typed_generator_and_stream(self):
+        if self.sdk.major < 12:
+            return
+        model = self.sdk.model("typed")
+        assert_equal(list(model.count(to=3)), [1, 2, 3])
+        assert_equal(list(model.stream(iter(["a", "b"]), prefix="- ")), ["- a", "- b"])
+        assert_equal(list(model.stream(word=iter(["a"]))), ["> a"])
+
+    def typed_refusals(self):
+        if self.sdk.major < 12:
+            return
+        model = self.sdk.model("typed")
+        try:
+            model.predict(times=2)
+        except TypeError as error:
+            assert "prompt" in str(error), error
+        else:
+            raise AssertionError("a missing argument was not noticed")
+        assert_refused(lambda: model.predict(prompt="x", times=100000))
 
     # Refusals, for each of the three calls.
 

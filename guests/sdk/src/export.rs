@@ -66,7 +66,7 @@ pub mod calls {
     use crate::params::Params;
     use crate::random::LOADING;
     use crate::raw::ringfence::model::types;
-    use crate::stream::{Methods, many};
+    use crate::stream::{Declaration, many};
     use crate::{Input, host};
 
     pub use crate::raw::ringfence::model::streams::{Sink, Source};
@@ -131,8 +131,8 @@ pub mod calls {
         model.get().ok_or_else(|| Error::failed_precondition("the model is not loaded"))
     }
 
-    fn methods<M: Model>() -> Methods {
-        Methods::of(&M::methods())
+    fn methods<M: Model>() -> Declaration {
+        Declaration::of(&M::methods())
     }
 
     #[cfg(target_family = "wasm")]

@@ -49,6 +49,7 @@ mod export;
 mod graph;
 mod host;
 mod input;
+mod methods;
 mod model;
 mod output;
 mod params;
@@ -64,6 +65,7 @@ pub use graph::{Graph, OpenGraph, Tensors, graph};
 #[cfg(feature = "half")]
 pub use half;
 pub use input::Input;
+pub use methods::{Argument, Methods, Type, arg};
 pub use model::Model;
 pub use output::{Output, Usage};
 pub use params::Params;

@@ -21,11 +21,12 @@ pub trait Model: Send + Sync + Sized + 'static {
     /// do here.
     fn load() -> Result<Self, Error>;
 
-    /// A JSON array with the signatures of typed methods; empty if there are
-    /// none. A model with methods tells them apart by [`Input::method`] in
-    /// the functions below; a model without is never called with one, because
-    /// such calls are refused as unsupported before they reach it. Called
-    /// before [`Model::load`].
+    /// The typed methods, as the text of [`Methods`](crate::Methods); empty if
+    /// there are none. A model with methods tells them apart by
+    /// [`Input::method`] in the functions below, and finds each argument as a
+    /// part of its name; one that was left out has its default. A plain call of
+    /// an old client arrives as a call of `predict`, `generate` or `stream`.
+    /// Called before [`Model::load`].
     fn methods() -> String {
         String::new()
     }

@@ -59,7 +59,7 @@ pub struct Message {
 /// one call.
 pub struct Requests<'call> {
     from: From<'call>,
-    methods: Methods,
+    methods: Declaration,
 }
 
 enum From<'call> {
@@ -70,13 +70,13 @@ enum From<'call> {
 impl Requests<'static> {
     /// Messages that are known beforehand, for tests.
     pub fn given(messages: Vec<Message>) -> Self {
-        Self { from: From::Given(messages.into_iter()), methods: Methods::Declared }
+        Self { from: From::Given(messages.into_iter()), methods: Declaration::Declared }
     }
 }
 
 impl<'call> Requests<'call> {
     #[cfg_attr(not(target_family = "wasm"), expect(dead_code, reason = "only a host has sources"))]
-    pub(crate) fn host(source: &'call streams::Source, methods: Methods) -> Self {
+    pub(crate) fn host(source: &'call streams::Source, methods: Declaration) -> Self {
         Self { from: From::Host(source), methods }
     }
 }
@@ -94,17 +94,17 @@ impl Iterator for Requests<'_> {
 
 /// Whether a model has typed methods.
 #[derive(Clone, Copy)]
-pub(crate) enum Methods {
+pub(crate) enum Declaration {
     Declared,
     None,
 }
 
-impl Methods {
+impl Declaration {
     /// Reads what [`crate::Model::methods`] returned.
     pub(crate) fn of(signatures: &str) -> Self {
         match signatures.trim() {
-            "" | "[]" => Methods::None,
-            _ => Methods::Declared,
+            "" | "[]" => Declaration::None,
+            _ => Declaration::Declared,
         }
     }
 }
@@ -112,17 +112,17 @@ impl Methods {
 /// Takes a request of any number of inputs apart.
 pub(crate) fn many(
     request: types::Request,
-    methods: Methods,
+    methods: Declaration,
 ) -> Result<(Vec<Input>, Params), Error> {
     let params = Params::parse(&request.params)?;
     let method = request.method;
     match methods {
-        Methods::None if !method.is_empty() => {
+        Declaration::None if !method.is_empty() => {
             return Err(Error::unsupported(format!(
                 "this model has no typed methods, so no `{method}`"
             )));
         }
-        Methods::None | Methods::Declared => {}
+        Declaration::None | Declaration::Declared => {}
     }
     let inputs =
         request.inputs.into_iter().map(|input| Input::from_raw(input, method.clone())).collect();
@@ -130,7 +130,7 @@ pub(crate) fn many(
 }
 
 /// Takes a request of exactly one input apart.
-pub(crate) fn one(request: types::Request, methods: Methods) -> Result<Message, Error> {
+pub(crate) fn one(request: types::Request, methods: Declaration) -> Result<Message, Error> {
     let (mut inputs, params) = many(request, methods)?;
     match (inputs.pop(), inputs.len()) {
         (Some(input), 0) => Ok(Message { input, params }),
@@ -159,20 +159,21 @@ mod tests {
 
     #[test]
     fn a_stream_message_has_exactly_one_input() {
-        let message = one(request("", &["hi"]), Methods::None).unwrap();
+        let message = one(request("", &["hi"]), Declaration::None).unwrap();
         assert_eq!(message.input.text(), Ok("hi"));
         for texts in [&[][..], &["a", "b"][..]] {
-            let error = one(request("", texts), Methods::None).unwrap_err();
+            let error = one(request("", texts), Declaration::None).unwrap_err();
             assert_eq!(error.code(), ErrorCode::InvalidArgument);
         }
     }
 
     #[test]
     fn a_model_without_methods_refuses_a_method() {
-        let error = many(request("translate", &["hi"]), Methods::of("[]")).unwrap_err();
+        let error = many(request("translate", &["hi"]), Declaration::of("[]")).unwrap_err();
         assert_eq!(error.code(), ErrorCode::Unsupported);
         let (inputs, _) =
-            many(request("translate", &["hi"]), Methods::of(r#"[{"name":"translate"}]"#)).unwrap();
+            many(request("translate", &["hi"]), Declaration::of(r#"[{"name":"translate"}]"#))
+                .unwrap();
         assert_eq!(inputs.first().unwrap().method, "translate");
     }
 }

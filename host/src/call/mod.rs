@@ -5,9 +5,11 @@
 //! nor the sandbox below, so either side can change without the other.
 
 mod end;
+mod signature;
 mod value;
 
 pub use end::{End, Holder, Phase, Receipt, Trace, TraceFrame, Verdict};
+pub use signature::{Field, Kind, Method, Methods, SignatureError};
 pub use value::{BoundingBox, Concept, Frame, NdArray, Point, Region, Value};
 
 use std::time::{Duration, Instant};

@@ -10,13 +10,15 @@ mod report;
 
 use super::client::ModelRef;
 use super::{GlobalArgs, TestArgs, Usage, request, usage};
-use crate::call::{Deadline, Event, Function, GuestError, Holder, Receipt, Request, Verdict};
+use crate::call::{
+    Deadline, Event, Function, GuestError, Holder, Method, Receipt, Request, Verdict,
+};
 use crate::package::folder;
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
 use crate::sandbox::{Diagnostics, Program, Runtime, Surroundings};
-use crate::server::request::parse;
-use crate::server::response::{self, Selection};
+use crate::server::request::{InputError, input_for, parse};
+use crate::server::response::{self, CallerKind, Form};
 use anyhow::{Context, bail};
 use report::Report;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ const EXAMPLE: &str = "example.";
 
 /// One of the functions, and how it went.
 struct Ran {
-    function: &'static str,
+    function: String,
     /// Nothing for `load-model`, which succeeded.
     verdict: Option<Verdict>,
     receipt: Receipt,
@@ -52,10 +54,14 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let package = folder::open(&args.dir, scratch.path())?;
     let mut report = Report::new(global.json);
     notes(args, &package.config, &mut report)?;
-    let asked = asked(args, &package)?;
+    let (message, asked) = asked(args, &package)?;
     let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
 
-    let ran = super::serve::runtime()?.block_on(call_all(args.seed, package, asked))?;
+    let calls = call_all(args.seed, package, message, asked);
+    let (ran, skipped) = super::serve::runtime()?.block_on(calls)?;
+    for note in &skipped {
+        report.note(note)?;
+    }
     for ran in &ran {
         report.function(ran)?;
     }
@@ -103,8 +109,12 @@ fn machine_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// The request that every function gets: what was given, else the example.
-fn asked(args: &TestArgs, package: &Package) -> anyhow::Result<Request> {
+/// The request that every function gets: what was given, else the example. As
+/// it is on the wire, and as a model without methods sees it.
+fn asked(
+    args: &TestArgs,
+    package: &Package,
+) -> anyhow::Result<(api::PostModelOutputsRequest, Request)> {
     let files = match (&args.text, args.file.as_slice()) {
         (None, []) => examples(&args.dir)?,
         (_, files) => files.to_vec(),
@@ -121,11 +131,11 @@ fn asked(args: &TestArgs, package: &Package) -> anyhow::Result<Request> {
     let model = ModelRef { name: package.config.name.clone(), version: String::new() };
     let message = request::of_data(&model, data, &args.params.param);
     let refused = |text: String| usage(anyhow::anyhow!("the input is refused: {text}"));
-    let mut parsed = parse(message).map_err(|outcome| refused(outcome.text))?;
+    let mut parsed = parse(message.clone()).map_err(|outcome| refused(outcome.text))?;
     if let Some(Err(error)) = parsed.inputs.first() {
         return Err(refused(error.to_string()));
     }
-    Ok(parsed.request())
+    Ok((message, parsed.request()))
 }
 
 fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -142,23 +152,57 @@ fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Loads the model and calls its functions one after the other.
-async fn call_all(seed: u64, package: Package, asked: Request) -> anyhow::Result<Vec<Ran>> {
+/// Loads the model and calls its functions one after the other: its typed
+/// methods if it has any. Tells also which methods could not be called.
+async fn call_all(
+    seed: u64,
+    package: Package,
+    message: api::PostModelOutputsRequest,
+    asked: Request,
+) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
     let runtime = Runtime::start(Diagnostics::On)?;
     let program = Program::admit(&runtime, package, Surroundings::Seeded(seed)).map_err(usage)?;
     let program = Arc::new(program);
+    let methods = program.methods().await.map_err(usage)?;
     let mut all = vec![load(&program).await];
+    let mut skipped = Vec::new();
     if all.iter().all(Ran::is_ok) {
-        for (name, function) in [
-            ("predict", Function::Predict),
-            ("generate", Function::Generate),
-            ("stream", Function::Stream),
-        ] {
-            all.push(call(&program, name, function, asked.clone()).await?);
+        for method in methods.iter() {
+            match of_method(method, &message, &asked) {
+                Ok(asked) => {
+                    let form = Form {
+                        typed: Some((method.clone(), CallerKind::Plain)),
+                        ..Form::default()
+                    };
+                    all.push(call(&program, &method.name, method.function, asked, &form).await?);
+                }
+                Err(error) => skipped.push(format!("`{}` was not called: {error}", method.name)),
+            }
+        }
+        if methods.is_empty() {
+            for (name, function) in [
+                ("predict", Function::Predict),
+                ("generate", Function::Generate),
+                ("stream", Function::Stream),
+            ] {
+                let form = Form::default();
+                all.push(call(&program, name, function, asked.clone(), &form).await?);
+            }
         }
     }
     runtime.drain().await;
-    Ok(all)
+    Ok((all, skipped))
+}
+
+/// The same input as the arguments of a method.
+fn of_method(
+    method: &Method,
+    message: &api::PostModelOutputsRequest,
+    asked: &Request,
+) -> Result<Request, InputError> {
+    let inputs = message.inputs.iter().cloned().map(|input| input_for(method, input));
+    let inputs = inputs.collect::<Result<_, _>>()?;
+    Ok(Request { method: method.name.clone(), inputs, params: asked.params.clone() })
 }
 
 async fn load(program: &Arc<Program>) -> Ran {
@@ -171,7 +215,7 @@ async fn load(program: &Arc<Program>) -> Ran {
         Err(verdict) => (verdict.receipt, Some(*verdict)),
     };
     Ran {
-        function: "load-model",
+        function: "load-model".to_owned(),
         verdict,
         receipt,
         outputs: Vec::new(),
@@ -183,9 +227,10 @@ async fn load(program: &Arc<Program>) -> Ran {
 
 async fn call(
     program: &Arc<Program>,
-    name: &'static str,
+    name: &str,
     function: Function,
     asked: Request,
+    form: &Form,
 ) -> anyhow::Result<Ran> {
     program.account().restart_peaks();
     let began = Instant::now();
@@ -196,14 +241,15 @@ async fn call(
     let (mut outputs, mut failures) = (Vec::new(), Vec::new());
     loop {
         match calling.next().await {
-            Some(Event::Output(output)) => {
-                outputs.push(response::output(output, &Selection::default()));
-            }
+            Some(Event::Output(output)) => match response::output(output, form) {
+                Ok(output) => outputs.push(output),
+                Err(outcome) => bail!("{name}: {}", outcome.text),
+            },
             Some(Event::InputFailed(error)) => failures.push(error),
             Some(Event::End(verdict)) => {
                 let receipt = verdict.receipt;
                 return Ok(Ran {
-                    function: name,
+                    function: name.to_owned(),
                     verdict: Some(verdict),
                     receipt,
                     outputs,

@@ -4,7 +4,7 @@
 //! touches guests.
 
 use crate::auth::Caller;
-use crate::call::{Deadline, Function};
+use crate::call::{Deadline, Function, Methods};
 use crate::package::Package;
 use crate::package::config::{ConfigConcept, ModelName};
 use crate::sandbox::Runtime;
@@ -26,6 +26,8 @@ pub struct Deployment {
     pub model_type_id: String,
     /// `concepts` of its configuration.
     pub concepts: Vec<ConfigConcept>,
+    /// The typed methods that it declares.
+    pub methods: Arc<Methods>,
     /// When it became callable.
     pub created_at: SystemTime,
     worker: Worker,
@@ -117,6 +119,7 @@ impl Deployments {
             version,
             model_type_id,
             concepts,
+            methods: Arc::new(worker.methods().clone()),
             created_at: SystemTime::now(),
             worker,
             slots,

@@ -55,27 +55,7 @@ impl Instance {
         deadline: Instant,
     ) -> Result<Self, Box<Verdict>> {
         let limits = &shared.limits;
-        let early = |end| Box::new(Verdict::early(end, Phase::Load));
-        let state = State::new(shared, deadline).map_err(|stop| match stop {
-            Stop::HostBug(text) => early(End::HostBug(text)),
-            other => early(End::HostBug(other.to_string())),
-        })?;
-        let mut store = Store::new(shared.runtime.engine(), state);
-        store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(limits.hostcall_bytes());
-        store.set_max_component_handles(limits.handles_max);
-        store.epoch_deadline_callback(|context| {
-            if Instant::now() >= context.data().deadline {
-                return Err(Stop::DeadlinePassed.into());
-            }
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
-        });
-
-        let ready = refuel(&mut store, limits.fuel_per_call())
-            .and_then(|()| store.fuel_async_yield_interval(Some(FUEL_YIELD_INTERVAL)));
-        if let Err(error) = ready {
-            return Err(early(End::HostBug(format!("{error:#}"))));
-        }
+        let mut store = fresh(shared, deadline)?;
         let meters = store.data().meters.clone();
         let loading = async {
             let runner = shared.pre.instantiate_async(&mut store).await?;
@@ -98,6 +78,24 @@ impl Instance {
         };
         let fuel = limits.fuel_per_call();
         Err(Box::new(verdict(end, Phase::Load, &mut store, fuel, None)))
+    }
+
+    /// Asks the guest which typed methods it has, before `load-model`.
+    pub(crate) async fn methods(
+        shared: &Arc<Shared>,
+        deadline: Instant,
+    ) -> Result<String, Box<Verdict>> {
+        let mut store = fresh(shared, deadline)?;
+        let asking = async {
+            let runner = shared.pre.instantiate_async(&mut store).await?;
+            runner.ringfence_model_runner().call_methods(&mut store).await
+        };
+        let end = match before(deadline, asking).await {
+            Some(Ok(text)) => return Ok(text),
+            Some(Err(error)) => end_of(&error, &mut store, &shared.limits),
+            None => End::DeadlinePassed,
+        };
+        Err(Box::new(Verdict::early(end, Phase::Load)))
     }
 
     /// What instantiation and `load-model` took.
@@ -146,6 +144,33 @@ impl Instance {
         let small = verdict.receipt.memory_bytes_peak <= LATE_DROP_BYTES_MAX;
         (verdict, small.then_some(Used { _store: self.store }))
     }
+}
+
+/// A store with all of its limits, and nothing in it.
+fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Store<State>, Box<Verdict>> {
+    let limits = &shared.limits;
+    let early = |end| Box::new(Verdict::early(end, Phase::Load));
+    let state = State::new(shared, deadline).map_err(|stop| match stop {
+        Stop::HostBug(text) => early(End::HostBug(text)),
+        other => early(End::HostBug(other.to_string())),
+    })?;
+    let mut store = Store::new(shared.runtime.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(limits.hostcall_bytes());
+    store.set_max_component_handles(limits.handles_max);
+    store.epoch_deadline_callback(|context| {
+        if Instant::now() >= context.data().deadline {
+            return Err(Stop::DeadlinePassed.into());
+        }
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
+
+    let ready = refuel(&mut store, limits.fuel_per_call())
+        .and_then(|()| store.fuel_async_yield_interval(Some(FUEL_YIELD_INTERVAL)));
+    if let Err(error) = ready {
+        return Err(early(End::HostBug(format!("{error:#}"))));
+    }
+    Ok(store)
 }
 
 /// Runs a future to its end or until the deadline.

@@ -32,7 +32,7 @@ mod trace;
 
 pub use account::{Account, Charge, OverLimit};
 pub use calling::{Calling, Requests, SendError};
-pub use program::{AdmitError, Program, Surroundings};
+pub use program::{AdmitError, MethodsError, Program, Surroundings};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
 pub(crate) use executor::be_nice;

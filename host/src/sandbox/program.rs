@@ -12,7 +12,9 @@ use super::meters::Meters;
 use super::ready::Ready;
 use super::state::State;
 use super::streams::{Sent, Sink};
-use crate::call::{Deadline, End, Event, Function, Phase, Receipt, Verdict};
+use crate::call::{
+    Deadline, End, Event, Function, Methods, Phase, Receipt, SignatureError, Verdict,
+};
 use crate::limits::Limits;
 use crate::nn::Graphs;
 use crate::package::{Assets, Package, admission};
@@ -81,6 +83,17 @@ pub enum AdmitError {
     },
 }
 
+/// Why it is not known which typed methods a model has.
+#[derive(Debug, thiserror::Error)]
+pub enum MethodsError {
+    /// The guest did not say it.
+    #[error("the model does not say which typed methods it has: {}", .0.end)]
+    Ended(Box<Verdict>),
+    /// What it says makes no sense.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+}
+
 impl Program {
     /// Compiles a package and loads its graphs. Takes seconds; blocks.
     pub fn admit(
@@ -120,6 +133,22 @@ impl Program {
             surroundings,
         };
         Ok(Self { shared: Arc::new(shared), ready: Ready::new() })
+    }
+
+    /// Asks the guest which typed methods it has, in a sandbox of its own that
+    /// does nothing else.
+    pub async fn methods(self: &Arc<Self>) -> Result<Methods, MethodsError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let program = self.clone();
+        self.shared.runtime.executor().spawn(async move {
+            let _running = program.running();
+            let deadline = Deadline::after(program.shared.limits.call_timeout);
+            // Whoever asked may have gone.
+            let _ = sender.send(Instance::methods(&program.shared, deadline.instant()).await);
+        });
+        let gone = |_| Err(Box::new(host_bug("the task that asks for methods", Phase::Load)));
+        let text = receiver.await.unwrap_or_else(gone).map_err(MethodsError::Ended)?;
+        Ok(Methods::parse(&text)?)
     }
 
     /// Loads a first sandbox, so that a model that cannot load is known before

@@ -5,8 +5,8 @@
 
 use super::calls::{sent, single, unreadable};
 use super::context::CallContext;
-use super::request;
-use super::response::Selection;
+use super::request::{Reading, Turn};
+use super::response::Form;
 use super::status::Outcome;
 use crate::call::{Event, Receipt};
 use crate::proto::clarifai::api;
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 /// Answers being read from a guest.
 pub(super) struct Answering {
     outputs: Outputs,
-    selection: Selection,
+    form: Form,
     /// Why no more messages can be fed, once that is so.
     failure: Option<oneshot::Receiver<Outcome>>,
     _feeder: Option<AbortOnDrop>,
@@ -25,13 +25,13 @@ pub(super) struct Answering {
 }
 
 impl Answering {
-    pub(super) fn new(outputs: Outputs, selection: Selection) -> Self {
-        Self { outputs, selection, failure: None, _feeder: None, sent_any: false }
+    pub(super) fn new(outputs: Outputs, form: Form) -> Self {
+        Self { outputs, form, failure: None, _feeder: None, sent_any: false }
     }
 
     /// Brings the client's further messages to the guest, from a task that ends
     /// with the answers.
-    pub(super) fn fed_by<S>(mut self, inputs: Inputs, requests: S) -> Self
+    pub(super) fn fed_by<S>(mut self, inputs: Inputs, requests: S, reading: Reading) -> Self
     where
         S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>>
             + Send
@@ -41,7 +41,7 @@ impl Answering {
         let (failed, failure) = oneshot::channel();
         self.failure = Some(failure);
         self._feeder = Some(AbortOnDrop(tokio::spawn(async move {
-            if let Err(outcome) = feed(&inputs, requests).await {
+            if let Err(outcome) = feed(&inputs, requests, &reading).await {
                 // The stream of answers may be over already.
                 let _ = failed.send(outcome);
             }
@@ -93,7 +93,7 @@ impl Responses {
         match answering.outputs.next().await {
             Some(Event::Output(output)) => {
                 answering.sent_any = true;
-                let output = self.context.output(Ok(output), String::new(), &answering.selection);
+                let output = self.context.output(Ok(output), String::new(), &answering.form);
                 let status = Some(Outcome::success().status(&self.context.req_id));
                 Some(api::MultiOutputResponse { status, outputs: vec![output] })
             }
@@ -140,13 +140,13 @@ impl Drop for AbortOnDrop {
 }
 
 /// Brings the client's further messages to the guest.
-async fn feed<S>(inputs: &Inputs, mut requests: S) -> Result<(), Outcome>
+async fn feed<S>(inputs: &Inputs, mut requests: S, reading: &Reading) -> Result<(), Outcome>
 where
     S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>> + Unpin,
 {
     while let Some(message) = requests.next().await {
         let message = message.map_err(|status| unreadable(&status))?;
-        let request = single(request::parse(message)?)?;
+        let request = single(reading.parse(message, Turn::Next)?)?;
         sent(inputs.send(request).await)?;
     }
     Ok(())

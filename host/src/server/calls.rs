@@ -8,9 +8,10 @@ use super::App;
 use super::answering::{Answering, Responses};
 use super::context::CallContext;
 use super::names;
-use super::request::{self, InputError, Parsed};
-use super::response::Selection;
+use super::request::{self, InputError, Parsed, Reading, Turn};
+use super::response::{Form, Selection};
 use super::status::Outcome;
+use super::typed;
 use crate::auth::Caller;
 use crate::call::{Deadline, Event, Function, Output, Receipt, Request, Verdict};
 use crate::deploy::{Lease, LeaseError};
@@ -19,6 +20,7 @@ use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::worker::{Outputs, SendError};
 use futures_util::{Stream, StreamExt};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who calls which model, and what is wanted of its outputs.
@@ -26,7 +28,8 @@ struct Asked {
     caller: Caller,
     name: ModelName,
     version: Option<String>,
-    selection: Selection,
+    form: Form,
+    reading: Reading,
 }
 
 /// An answered batch: the message, and what the log says of it.
@@ -56,9 +59,7 @@ impl CallContext {
     ) -> Result<Answered, Outcome> {
         let (asked, mut parsed) = self.understand(request)?;
         if parsed.method == request::GET_SIGNATURES {
-            let text = "the model has no typed methods; call it with plain inputs";
-            let unsupported = StatusCode::InputUnsupportedFormat;
-            return Err(Outcome::new(unsupported, "NO_TYPED_METHODS", text));
+            return self.signatures(&asked);
         }
         let lease = self.lease(&asked).await.map_err(|error| self.busy(error))?;
 
@@ -87,10 +88,8 @@ impl CallContext {
             })
             .collect();
         let outcome = of_batch(&results);
-        let outputs = results
-            .into_iter()
-            .map(|(id, result)| self.output(result, id, &asked.selection))
-            .collect();
+        let outputs =
+            results.into_iter().map(|(id, result)| self.output(result, id, &asked.form)).collect();
         let status = Some(outcome.status(&self.req_id));
         Ok((api::MultiOutputResponse { status, outputs }, outcome, receipt))
     }
@@ -107,7 +106,7 @@ impl CallContext {
                 let lease = self.lease(&asked).await.map_err(|error| self.busy(error))?;
                 let (inputs, outputs) = lease.call(Function::Generate, &self.req_id);
                 sent(inputs.send(request).await)?;
-                Ok(Answering::new(outputs, asked.selection))
+                Ok(Answering::new(outputs, asked.form))
             };
             let started = started.await;
             Responses::new(self, started)
@@ -139,7 +138,7 @@ impl CallContext {
                 let lease = self.lease(&asked).await.map_err(not_retried)?;
                 let (inputs, outputs) = lease.call(Function::Stream, &self.req_id);
                 sent(inputs.send(request).await)?;
-                Ok(Answering::new(outputs, asked.selection).fed_by(inputs, requests))
+                Ok(Answering::new(outputs, asked.form).fed_by(inputs, requests, asked.reading))
             };
             let started = started.await;
             Responses::new(self, started)
@@ -156,9 +155,38 @@ impl CallContext {
         let name = name_of(&self.app, &request, &caller)?;
         // Set at most once: a call has one model.
         let _ = self.model.set(name.to_string());
-        let mut parsed = request::parse(request)?;
+        let methods = match self.app.deployments.find(&caller, &name) {
+            Some(deployment) => deployment.methods.clone(),
+            // The lease says that it is not there.
+            None => Arc::default(),
+        };
+        let reading = Reading { function: self.function, methods };
+        let mut parsed = reading.parse(request, Turn::First)?;
         let selection = Selection::from(parsed.output_config.take());
-        Ok((Asked { caller, name, version, selection }, parsed))
+        let form = Form { selection, typed: parsed.typed.take() };
+        Ok((Asked { caller, name, version, form, reading }, parsed))
+    }
+
+    /// What a client asks for that has not found signatures elsewhere.
+    fn signatures(&self, asked: &Asked) -> Result<Answered, Outcome> {
+        if self.app.deployments.find(&asked.caller, &asked.name).is_none() {
+            return Err(LeaseError::NoSuchModel.into());
+        }
+        if asked.reading.methods.is_empty() {
+            return Err(Outcome::no_typed_methods());
+        }
+        let outcome = Outcome::success();
+        let raw = typed::signatures_json(&asked.reading.methods);
+        let text = api::Text { raw, url: String::new() };
+        let output = api::Output {
+            id: crate::telemetry::request_id(),
+            status: Some(outcome.status(&self.req_id)),
+            data: Some(api::Data { text: Some(text), ..Default::default() }),
+            ..Default::default()
+        };
+        let status = Some(outcome.status(&self.req_id));
+        let response = api::MultiOutputResponse { status, outputs: vec![output] };
+        Ok((response, outcome, Receipt::default()))
     }
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {
@@ -210,6 +238,7 @@ where
 /// The only input of a request of `generate` or `stream`.
 pub(super) fn single(mut parsed: Parsed) -> Result<Request, Outcome> {
     match parsed.inputs.as_slice() {
+        [] => Err(Outcome::bad_request("signatures are asked for by predict")),
         [Ok(_)] => Ok(parsed.request()),
         [Err(error)] => Err(Outcome::from(error)),
         inputs => Err(Outcome::bad_request(format!(

@@ -3,6 +3,7 @@
 use super::App;
 use super::names::{app_of, model_name, user_of};
 use super::status::Outcome;
+use super::typed;
 use crate::auth::Caller;
 use crate::deploy::{Deployment, LeaseError};
 use crate::proto::clarifai::api;
@@ -59,7 +60,9 @@ pub(crate) fn version(
 ) -> Result<api::ModelVersion, Outcome> {
     let version = (!request.version_id.is_empty()).then_some(request.version_id.as_str());
     let deployment = find(app, caller, &request.user_app_id, &request.model_id, version)?;
-    Ok(version_of(&deployment))
+    // Only here: clients of other versions break on fields they do not expect.
+    let method_signatures = typed::signatures(&deployment.methods);
+    Ok(api::ModelVersion { method_signatures, ..version_of(&deployment) })
 }
 
 pub(crate) fn models(

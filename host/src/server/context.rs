@@ -4,7 +4,7 @@
 //! messages. The line is written whatever happens to the call.
 
 use super::App;
-use super::response::{self, Selection};
+use super::response::{self, Form};
 use super::status::Outcome;
 use crate::auth::{AuthError, Caller};
 use crate::call::{Deadline, End, Function, Output, Receipt};
@@ -35,10 +35,10 @@ impl CallContext {
         &self,
         result: Result<Output, Outcome>,
         id: String,
-        selection: &Selection,
+        form: &Form,
     ) -> api::Output {
-        let (outcome, mut output) = match result {
-            Ok(output) => (Outcome::success(), response::output(output, selection)),
+        let (outcome, mut output) = match result.and_then(|output| response::output(output, form)) {
+            Ok(output) => (Outcome::success(), output),
             Err(outcome) => (outcome, api::Output::default()),
         };
         output.id = match id.is_empty() {

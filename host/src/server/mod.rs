@@ -19,6 +19,7 @@ pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod status;
 mod timeout;
+mod typed;
 
 mod remap;
 

@@ -1,14 +1,18 @@
 //! What a client sends, parsed into the seam's words. Text and messages of the
 //! wire stop here.
 
+use super::response::CallerKind;
 use super::status::Outcome;
+use super::typed;
 use crate::call::{
-    BoundingBox, Concept, Frame, Input, NdArray, Part, Point, Region, Request, Value,
+    BoundingBox, Concept, Frame, Function, Input, Method, Methods, NdArray, Part, Point, Region,
+    Request, Value,
 };
 use crate::proto::clarifai::api;
 use crate::proto::json::{self, NotFinite};
 use prost_types::Struct;
 use prost_types::value::Kind;
+use std::sync::Arc;
 
 /// Inputs of one request.
 const INPUTS_MAX: usize = 128;
@@ -38,6 +42,8 @@ pub(crate) struct Parsed {
     pub(crate) params: String,
     pub(crate) inputs: Vec<Result<Input, InputError>>,
     pub(crate) output_config: Option<api::OutputConfig>,
+    /// The method and who calls it; nothing for a model without methods.
+    pub(crate) typed: Option<(Method, CallerKind)>,
 }
 
 /// Why one input is refused before the model sees it.
@@ -55,6 +61,32 @@ pub(crate) enum InputError {
     TooDeep,
     #[error("the input has more than {PARTS_MAX} parts; send fewer")]
     TooManyParts,
+    #[error("`{method}` takes {arguments} arguments; send no more")]
+    TooManyArguments { method: String, arguments: usize },
+    #[error("`{method}` has no argument {name:?}; it takes {known}")]
+    UnknownArgument { method: String, name: String, known: String },
+    #[error("`{method}` needs the argument `{name}`")]
+    MissingArgument { method: String, name: String },
+    #[error("`{path}` takes {expected}, not {given}")]
+    WrongType { path: String, expected: &'static str, given: &'static str },
+    #[error("`{path}` takes {expected}, and has no value, or not all of it")]
+    NoValue { path: String, expected: &'static str },
+}
+
+/// How the requests of a call are read: by its function, and by the methods
+/// that the model has.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) function: Function,
+    pub(crate) methods: Arc<Methods>,
+}
+
+/// Whether a message is the first of its call: the first carries all arguments,
+/// the next ones of a stream only what is streamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    First,
+    Next,
 }
 
 impl Parsed {
@@ -71,33 +103,106 @@ impl Parsed {
     }
 }
 
-/// Parses a request of any of the three calls.
+impl Reading {
+    /// Parses a request of any of the three calls.
+    pub(crate) fn parse(
+        &self,
+        request: api::PostModelOutputsRequest,
+        turn: Turn,
+    ) -> Result<Parsed, Outcome> {
+        if request.inputs.is_empty() {
+            return Err(Outcome::bad_request("the request has no inputs; send at least one"));
+        }
+        if request.inputs.len() > INPUTS_MAX {
+            let text = format!("the request has more than {INPUTS_MAX} inputs; split it");
+            return Err(Outcome::bad_request(text));
+        }
+        let output_info = request
+            .model
+            .and_then(|model| model.model_version)
+            .and_then(|version| version.output_info);
+        let (params, output_config) = match output_info {
+            Some(info) => (info.params, info.output_config),
+            None => (None, None),
+        };
+        let params = match params {
+            Some(params) => struct_text(params)
+                .map_err(|error| Outcome::bad_request(format!("inference_params: {error}")))?,
+            None => "{}".to_owned(),
+        };
+        let selected = output_config.as_ref().map_or(0, |config| config.select_concepts.len());
+        if selected > SELECTED_MAX {
+            let text =
+                format!("output_config selects more than {SELECTED_MAX} concepts; name fewer");
+            return Err(Outcome::bad_request(text));
+        }
+        let method = method_of(&request.inputs)?;
+        if method == GET_SIGNATURES {
+            return Ok(Parsed { method, params, inputs: Vec::new(), output_config, typed: None });
+        }
+        let typed = self.method(&method)?;
+        let read = |from: api::Input| match &typed {
+            Some((method, CallerKind::Typed)) => typed_input(method, from, turn),
+            Some((method, CallerKind::Plain)) => {
+                let Input { id, parts } = input(from)?;
+                Ok(Input { id, parts: typed::plain(method, parts, turn)? })
+            }
+            None => input(from),
+        };
+        let inputs = request.inputs.into_iter().map(read).collect();
+        let method = typed.as_ref().map(|(method, _)| method.name.clone()).unwrap_or_default();
+        Ok(Parsed { method, params, inputs, output_config, typed })
+    }
+
+    /// The method that is called. A client that names none means the one that is
+    /// called like the function.
+    fn method(&self, name: &str) -> Result<Option<(Method, CallerKind)>, Outcome> {
+        if self.methods.is_empty() {
+            return match name {
+                "" => Ok(None),
+                _ => Err(Outcome::no_typed_methods()),
+            };
+        }
+        let (name, caller) = match name {
+            "" => (typed::plain_name(self.function), CallerKind::Plain),
+            name => (name, CallerKind::Typed),
+        };
+        match self.methods.named(name) {
+            Some(method) if method.function == self.function => Ok(Some((method.clone(), caller))),
+            Some(method) => Err(Outcome::no_such_method(format!(
+                "`{name}` is called by {}, and not by {}",
+                typed::plain_name(method.function),
+                typed::plain_name(self.function)
+            ))),
+            None => {
+                let names: Vec<&str> = self.methods.iter().map(|m| m.name.as_str()).collect();
+                let mut name = name.to_owned();
+                crate::text::cut(&mut name, 64);
+                Err(Outcome::no_such_method(format!(
+                    "the model has no method {name:?}; it has {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+/// Parses a request for a model without methods.
 pub(crate) fn parse(request: api::PostModelOutputsRequest) -> Result<Parsed, Outcome> {
-    if request.inputs.is_empty() {
-        return Err(Outcome::bad_request("the request has no inputs; send at least one"));
-    }
-    if request.inputs.len() > INPUTS_MAX {
-        let text = format!("the request has more than {INPUTS_MAX} inputs; split it");
-        return Err(Outcome::bad_request(text));
-    }
-    let output_info =
-        request.model.and_then(|model| model.model_version).and_then(|version| version.output_info);
-    let (params, output_config) = match output_info {
-        Some(info) => (info.params, info.output_config),
-        None => (None, None),
-    };
-    let params = match params {
-        Some(params) => json_of(params)
-            .map_err(|error| Outcome::bad_request(format!("inference_params: {error}")))?,
-        None => "{}".to_owned(),
-    };
-    if output_config.as_ref().is_some_and(|config| config.select_concepts.len() > SELECTED_MAX) {
-        let text = format!("output_config selects more than {SELECTED_MAX} concepts; name fewer");
-        return Err(Outcome::bad_request(text));
-    }
-    let method = method_of(&request.inputs)?;
-    let inputs = request.inputs.into_iter().map(input).collect();
-    Ok(Parsed { method, params, inputs, output_config })
+    let reading = Reading { function: Function::Predict, methods: Arc::default() };
+    reading.parse(request, Turn::First)
+}
+
+/// A plain input as the arguments of a method.
+pub(crate) fn input_for(method: &Method, from: api::Input) -> Result<Input, InputError> {
+    let Input { id, parts } = input(from)?;
+    Ok(Input { id, parts: typed::plain(method, parts, Turn::First)? })
+}
+
+fn typed_input(method: &Method, input: api::Input, turn: Turn) -> Result<Input, InputError> {
+    let mut data = input.data.unwrap_or_default();
+    data.metadata = None;
+    Ok(Input { id: input.id, parts: typed::arguments(method, &mut data, turn)? })
 }
 
 /// The one method that all inputs name, or none.
@@ -201,7 +306,7 @@ fn flatten(
         push("boolean", Value::Boolean(true))?;
     }
     if let Some(fields) = data.struct_value {
-        push("json", Value::Json(json_of(fields)?))?;
+        push("json", Value::Json(struct_text(fields)?))?;
     }
     for part in data.parts {
         if part.id.len() > PATH_BYTES_MAX {
@@ -223,11 +328,11 @@ fn refuse_url(url: &str) -> Result<(), InputError> {
     }
 }
 
-fn concept(concept: api::Concept) -> Concept {
+pub(super) fn concept(concept: api::Concept) -> Concept {
     Concept { id: concept.id, name: concept.name, value: concept.value }
 }
 
-fn region(region: api::Region) -> Region {
+pub(super) fn region(region: api::Region) -> Region {
     let info = region.region_info.unwrap_or_default();
     let data = region.data.unwrap_or_default();
     let point = |point: api::Point| Point { x: point.col, y: point.row };
@@ -251,7 +356,7 @@ fn region(region: api::Region) -> Region {
     }
 }
 
-fn frame(frame: api::Frame) -> Frame {
+pub(super) fn frame(frame: api::Frame) -> Frame {
     let info = frame.frame_info.unwrap_or_default();
     let data = frame.data.unwrap_or_default();
     Frame {
@@ -262,9 +367,15 @@ fn frame(frame: api::Frame) -> Frame {
     }
 }
 
-/// The text of a JSON object.
-fn json_of(fields: Struct) -> Result<String, NotFinite> {
-    Ok(serde_json::Value::Object(json::from_struct(fields)?).to_string())
+/// The text of a JSON object, or of the list that clients wrap in one.
+pub(super) fn struct_text(fields: Struct) -> Result<String, NotFinite> {
+    let mut object = json::from_struct(fields)?;
+    if object.len() == 1
+        && let Some(list) = object.remove("_list")
+    {
+        return Ok(list.to_string());
+    }
+    Ok(serde_json::Value::Object(object).to_string())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What a client gets: the seam's outputs as messages of the wire.
 
-use crate::call::{Concept, Frame, NdArray, Output, Region, Value};
+use super::status::Outcome;
+use super::typed;
+use crate::call::{Concept, Frame, Method, NdArray, Output, Region, Value};
 use crate::proto::clarifai::api;
 use crate::proto::json;
 use std::collections::HashSet;
@@ -52,10 +54,41 @@ impl Selection {
     }
 }
 
+/// Whether a client names methods or does not know of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallerKind {
+    Typed,
+    Plain,
+}
+
+/// What the outputs of a call look like.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Form {
+    pub(crate) selection: Selection,
+    pub(crate) typed: Option<(Method, CallerKind)>,
+}
+
 /// One output; the caller adds id and status.
-pub(crate) fn output(output: Output, selection: &Selection) -> api::Output {
+pub(crate) fn output(output: Output, form: &Form) -> Result<api::Output, Outcome> {
     let usage = output.usage.unwrap_or_default();
-    let mut data = api::Data { metadata: struct_of(&output.info), ..Default::default() };
+    let metadata = struct_of(&output.info);
+    let mut data = match &form.typed {
+        Some((method, CallerKind::Typed)) => typed::returned(output, method, &form.selection)?,
+        Some((method, CallerKind::Plain)) => typed::returned_plain(output, method, &form.selection),
+        None => plain(output, &form.selection),
+    };
+    data.metadata = metadata;
+    Ok(api::Output {
+        data: Some(data),
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        cached_tokens: usage.cached_tokens,
+        ..Default::default()
+    })
+}
+
+fn plain(output: Output, selection: &Selection) -> api::Data {
+    let mut data = api::Data::default();
     for part in output.parts {
         let plain = plain_name(&part.value) == part.name || part.name.is_empty();
         if plain && is_free(&data, &part.value) {
@@ -66,13 +99,7 @@ pub(crate) fn output(output: Output, selection: &Selection) -> api::Output {
             data.parts.push(api::Part { id: part.name, data: Some(nested) });
         }
     }
-    api::Output {
-        data: Some(data),
-        prompt_tokens: usage.prompt_tokens,
-        completion_tokens: usage.completion_tokens,
-        cached_tokens: usage.cached_tokens,
-        ..Default::default()
-    }
+    data
 }
 
 /// The name that a part has if it stands for the whole answer.
@@ -115,7 +142,7 @@ fn is_free(data: &api::Data, value: &Value) -> bool {
     }
 }
 
-fn set(data: &mut api::Data, value: Value, selection: &Selection) {
+pub(super) fn set(data: &mut api::Data, value: Value, selection: &Selection) {
     let url = String::new;
     match value {
         Value::Text(raw) => data.text = Some(api::Text { raw, url: url() }),
@@ -257,8 +284,8 @@ mod tests {
             let text = format!("[\"{}\"]", "x".repeat(bytes - 4));
             let part = crate::call::Part { name: "json".into(), value: Value::Json(text) };
             let parts = vec![part];
-            let sent = output(Output { parts, usage: None, info: String::new() }, &None.into());
-            sent.data.unwrap()
+            let output_ = Output { parts, usage: None, info: String::new() };
+            output(output_, &Form::default()).unwrap().data.unwrap()
         };
         let fits = json(JSON_BYTES_MAX);
         assert!(fits.struct_value.is_some() && fits.string_value.is_empty());
@@ -272,8 +299,8 @@ mod tests {
         let part =
             |text: &str| crate::call::Part { name: "text".into(), value: Value::Text(text.into()) };
         let parts = vec![part("one"), part("two")];
-        let sent = output(Output { parts, usage: None, info: String::new() }, &None.into());
-        let data = sent.data.unwrap();
+        let output_ = Output { parts, usage: None, info: String::new() };
+        let data = output(output_, &Form::default()).unwrap().data.unwrap();
         assert_eq!(data.text.unwrap().raw, "one");
         assert_eq!(data.parts.len(), 1);
     }

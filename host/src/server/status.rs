@@ -51,6 +51,17 @@ impl Outcome {
         Self::new(StatusCode::InternalServerIssue, "HOST_BUG", text)
     }
 
+    /// What tells a client to fall back to plain inputs.
+    pub(crate) fn no_typed_methods() -> Self {
+        let text = "the model has no typed methods; call it with plain inputs";
+        Self::new(StatusCode::InputUnsupportedFormat, "NO_TYPED_METHODS", text)
+    }
+
+    /// A typed call that the model does not have.
+    pub(crate) fn no_such_method(text: String) -> Self {
+        Self::new(StatusCode::PredictInvalidRequest, "NO_SUCH_METHOD", text)
+    }
+
     pub(crate) fn no_such_model_type() -> Self {
         let text = "there is no such model type";
         Self::new(StatusCode::ConnDoesNotExist, "NO_SUCH_MODEL_TYPE", text)
@@ -146,6 +157,11 @@ impl From<&InputError> for Outcome {
             InputError::TooDeep => (StatusCode::InputOverLimit, "TOO_DEEP"),
             InputError::PathTooLong => (StatusCode::InputOverLimit, "PATH_TOO_LONG"),
             InputError::TooManyParts => (StatusCode::InputOverLimit, "TOO_MANY_PARTS"),
+            InputError::TooManyArguments { .. }
+            | InputError::UnknownArgument { .. }
+            | InputError::MissingArgument { .. }
+            | InputError::WrongType { .. }
+            | InputError::NoValue { .. } => (StatusCode::InputInvalidArgument, "INVALID_ARGUMENT"),
         };
         Self::new(code, reason, error.to_string())
     }

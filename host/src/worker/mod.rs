@@ -4,7 +4,7 @@
 //! replica lives in this process, so a guest has one wall around it and not
 //! two; whoever starts the host is told. Never touches tonic.
 
-use crate::call::{Deadline, Event, Function, Request};
+use crate::call::{Deadline, Event, Function, Methods, Request};
 use crate::limits::Limits;
 use crate::package::Package;
 use crate::sandbox::{Calling, Program, Requests, Runtime, Surroundings};
@@ -16,6 +16,7 @@ pub use crate::sandbox::{AdmitError, OverLimit, SendError};
 #[derive(Debug)]
 pub struct Worker {
     program: Arc<Program>,
+    methods: Methods,
 }
 
 /// A call's outputs, to be read until [`Event::End`]. Dropping them stops the
@@ -44,13 +45,20 @@ impl Worker {
             Ok(program) => Arc::new(program?),
             Err(panic) => return Err(AdmitError::Component(panic.to_string())),
         };
+        let methods = match program.methods().await {
+            Ok(methods) => methods,
+            Err(error) => {
+                tracing::warn!(model = %name, "{error}; it is called with plain inputs only");
+                Methods::default()
+            }
+        };
         if let Err(verdict) = program.warm().await {
             tracing::warn!(
                 model = %name,
                 "the model cannot be loaded, and its callers are told so: {}", verdict.end
             );
         }
-        Ok(Self { program })
+        Ok(Self { program, methods })
     }
 
     /// Starts a call. `hold` is kept until the guest has ended, whether or not
@@ -64,6 +72,11 @@ impl Worker {
     ) -> (Inputs, Outputs) {
         let (requests, calling) = self.program.call(function, id, deadline, hold);
         (Inputs(requests), Outputs(calling))
+    }
+
+    /// The typed methods of its version.
+    pub fn methods(&self) -> &Methods {
+        &self.methods
     }
 
     /// The limits of its version.

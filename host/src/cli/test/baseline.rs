@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Baseline> {
 pub(super) fn compare(earlier: &Baseline, ran: &[Ran], tolerance: f64) -> anyhow::Result<()> {
     let mut grown = Vec::new();
     for ran in ran {
-        let Some((fuel, memory)) = earlier.get(ran.function) else {
+        let Some((fuel, memory)) = earlier.get(&ran.function) else {
             grown.push(format!("{} is not in the baseline", ran.function));
             continue;
         };

@@ -120,7 +120,7 @@ fn cut(line: &str) -> String {
 }
 
 fn summary(ran: &Ran) -> String {
-    let outputs = match (ran.function, ran.outputs.len()) {
+    let outputs = match (ran.function.as_str(), ran.outputs.len()) {
         ("load-model", _) => String::new(),
         (_, 1) => ", 1 output".to_owned(),
         (_, count) => format!(", {count} outputs"),

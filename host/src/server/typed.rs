@@ -1,0 +1,476 @@
+//! Typed methods on the wire: arguments to the parts that a guest sees, results
+//! to what a client reads, and the signatures themselves.
+//!
+//! Lists, tuples and named fields are flattened to paths such as `images/0`, and
+//! rebuilt from them.
+
+use super::request::{InputError, Turn, concept, frame, region, struct_text};
+use super::response::{Selection, set};
+use super::status::Outcome;
+use crate::call::{Field, Function, Kind, Method, Methods, NdArray, Output, Part, Value};
+use crate::proto::clarifai::api;
+use crate::proto::clarifai::api::RunnerMethodType;
+use crate::proto::clarifai::api::model_type_field::DataType;
+use crate::proto::clarifai::api::status::StatusCode;
+use serde_json::json;
+
+/// Parts of one input, and bytes of their paths.
+const PARTS_MAX: usize = 4096;
+const PATH_BYTES_MAX: usize = 1024;
+
+/// Names of a path: a result and the types in it.
+const PATH_DEPTH_MAX: usize = 10;
+
+/// What a method returns that returns one thing.
+const RETURN: &str = "return";
+
+/// The method that stands for a plain call of a function, for clients that know
+/// no methods.
+pub(super) fn plain_name(function: Function) -> &'static str {
+    match function {
+        Function::Predict => "predict",
+        Function::Generate => "generate",
+        Function::Stream => "stream",
+    }
+}
+
+/// The arguments of a typed call, defaults filled in.
+pub(super) fn arguments(
+    method: &Method,
+    data: &mut api::Data,
+    turn: Turn,
+) -> Result<Vec<Part>, InputError> {
+    if data.parts.len() > method.arguments.len() {
+        return Err(InputError::TooManyArguments {
+            method: method.name.clone(),
+            arguments: method.arguments.len(),
+        });
+    }
+    for part in &data.parts {
+        if !method.arguments.iter().any(|field| field.name == part.id) {
+            let names: Vec<&str> = method.arguments.iter().map(|field| &*field.name).collect();
+            return Err(InputError::UnknownArgument {
+                method: method.name.clone(),
+                name: shortened(&part.id),
+                known: names.join(", "),
+            });
+        }
+    }
+    let mut parts = Vec::new();
+    for (index, field) in method.arguments.iter().enumerate() {
+        if turn == Turn::Next && !field.streamed {
+            continue;
+        }
+        let given = data.parts.iter().position(|part| part.id == field.name);
+        match given {
+            Some(place) => {
+                let given = data.parts.swap_remove(place).data.unwrap_or_default();
+                value(&field.name, &field.kind, given, &mut parts)?;
+            }
+            // The first argument may lie in the input itself.
+            None if index == 0 && holds(data, &field.kind) => {
+                let others = std::mem::take(&mut data.parts);
+                value(&field.name, &field.kind, std::mem::take(data), &mut parts)?;
+                data.parts = others;
+            }
+            None => absent(method, field, &mut parts)?,
+        }
+    }
+    Ok(parts)
+}
+
+/// A plain input for a model with methods: its text is the first argument that
+/// is text, its image the first that is an image, and so on.
+pub(super) fn plain(
+    method: &Method,
+    plain: Vec<Part>,
+    turn: Turn,
+) -> Result<Vec<Part>, InputError> {
+    let mut parts = Vec::new();
+    let mut plain: Vec<Option<Value>> = plain.into_iter().map(|part| Some(part.value)).collect();
+    for field in &method.arguments {
+        let fitting = plain.iter_mut().find(|value| {
+            matches!(
+                (value, &field.kind),
+                (Some(Value::Text(_)), Kind::Str | Kind::Text)
+                    | (Some(Value::Image(_)), Kind::Image)
+                    | (Some(Value::Audio(_)), Kind::Audio)
+                    | (Some(Value::Video(_)), Kind::Video)
+                    | (Some(Value::Bytes(_)), Kind::Bytes)
+            )
+        });
+        match fitting.and_then(Option::take) {
+            Some(value) => parts.push(Part { name: field.name.clone(), value }),
+            None if turn == Turn::First => absent(method, field, &mut parts)?,
+            None => {}
+        }
+    }
+    Ok(parts)
+}
+
+/// What stands for an argument that was not given.
+fn absent(method: &Method, field: &Field, parts: &mut Vec<Part>) -> Result<(), InputError> {
+    let missing =
+        || InputError::MissingArgument { method: method.name.clone(), name: field.name.clone() };
+    match &field.default {
+        Some(text) => {
+            let value = default(&field.kind, text);
+            parts.extend(value.map(|value| Part { name: field.name.clone(), value }));
+            Ok(())
+        }
+        None if field.required => Err(missing()),
+        None => Ok(()),
+    }
+}
+
+/// Types that have no text of their own have no defaults.
+fn default(kind: &Kind, text: &str) -> Option<Value> {
+    let json = || serde_json::from_str::<serde_json::Value>(text).ok();
+    match kind {
+        Kind::Str | Kind::Text => Some(Value::Text(text.to_owned())),
+        Kind::Int => Some(Value::Integer(json()?.as_i64()?)),
+        Kind::Float => Some(Value::Float(json()?.as_f64()?)),
+        Kind::Bool => Some(Value::Boolean(json()?.as_bool()?)),
+        Kind::Json => Some(Value::Json(json().filter(|value| !value.is_null())?.to_string())),
+        Kind::Bytes
+        | Kind::NdArray
+        | Kind::Image
+        | Kind::Concept
+        | Kind::Region
+        | Kind::Frame
+        | Kind::Audio
+        | Kind::Video
+        | Kind::NamedFields(_)
+        | Kind::Tuple(_)
+        | Kind::List(_) => None,
+    }
+}
+
+/// Appends a value of a type under a path.
+fn value(
+    path: &str,
+    kind: &Kind,
+    data: api::Data,
+    parts: &mut Vec<Part>,
+) -> Result<(), InputError> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err(InputError::PathTooLong);
+    }
+    if let Some(given) = other_kind(&data, kind) {
+        return Err(InputError::WrongType { path: shortened(path), expected: word(kind), given });
+    }
+    let missing = || InputError::NoValue { path: shortened(path), expected: word(kind) };
+    let bytes = |url: &str, bytes: Vec<u8>| match url {
+        "" => Ok(bytes),
+        _ => Err(InputError::Url),
+    };
+    let value = match kind {
+        Kind::Str | Kind::Text => match data.text {
+            Some(text) if !text.url.is_empty() => return Err(InputError::Url),
+            Some(text) if data.string_value.is_empty() => Value::Text(text.raw),
+            Some(_) | None => Value::Text(data.string_value),
+        },
+        Kind::Bytes => Value::Bytes(data.bytes_value),
+        Kind::Int => Value::Integer(data.int_value),
+        Kind::Float => Value::Float(data.float_value),
+        Kind::Bool => Value::Boolean(data.bool_value),
+        Kind::Json => Value::Json(struct_text(data.struct_value.ok_or_else(missing)?)?),
+        Kind::NdArray => {
+            let api::NdArray { buffer, shape, dtype } = data.ndarray.ok_or_else(missing)?;
+            Value::NdArray(NdArray { dtype, shape, data: buffer })
+        }
+        Kind::Image => {
+            let image = data.image.ok_or_else(missing)?;
+            Value::Image(bytes(&image.url, image.base64)?)
+        }
+        Kind::Audio => {
+            let audio = data.audio.ok_or_else(missing)?;
+            Value::Audio(bytes(&audio.url, audio.base64)?)
+        }
+        Kind::Video => {
+            let video = data.video.ok_or_else(missing)?;
+            Value::Video(bytes(&video.url, video.base64)?)
+        }
+        Kind::Concept => Value::Concepts(data.concepts.into_iter().map(concept).collect()),
+        Kind::Region => Value::Regions(data.regions.into_iter().map(region).collect()),
+        Kind::Frame => Value::Frames(data.frames.into_iter().map(frame).collect()),
+        Kind::List(element) => return list(path, element, data, parts),
+        Kind::Tuple(fields) => {
+            if data.parts.len() != fields.len() {
+                return Err(missing());
+            }
+            for (index, (field, part)) in fields.iter().zip(data.parts).enumerate() {
+                let path = format!("{path}/{index}");
+                self::value(&path, &field.kind, part.data.unwrap_or_default(), parts)?;
+            }
+            return Ok(());
+        }
+        Kind::NamedFields(fields) => {
+            let mut given = data.parts;
+            for field in fields {
+                let place = given.iter().position(|part| part.id == field.name);
+                let part = given.swap_remove(place.ok_or_else(missing)?);
+                let path = format!("{path}/{}", field.name);
+                self::value(&path, &field.kind, part.data.unwrap_or_default(), parts)?;
+            }
+            return Ok(());
+        }
+    };
+    push(path, value, parts)
+}
+
+/// Kinds that the wire repeats by itself lie in one field, others in parts.
+fn list(
+    path: &str,
+    element: &Field,
+    data: api::Data,
+    parts: &mut Vec<Part>,
+) -> Result<(), InputError> {
+    match element.kind {
+        Kind::Concept | Kind::Region | Kind::Frame => value(path, &element.kind, data, parts),
+        _ => {
+            for (index, part) in data.parts.into_iter().enumerate() {
+                let path = format!("{path}/{index}");
+                value(&path, &element.kind, part.data.unwrap_or_default(), parts)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn push(path: &str, value: Value, parts: &mut Vec<Part>) -> Result<(), InputError> {
+    if parts.len() == PARTS_MAX {
+        return Err(InputError::TooManyParts);
+    }
+    parts.push(Part { name: path.to_owned(), value });
+    Ok(())
+}
+
+/// Whether an input holds a value of a type itself, and not in a part.
+fn holds(data: &api::Data, kind: &Kind) -> bool {
+    match kind {
+        Kind::Str | Kind::Text => data.text.is_some() || !data.string_value.is_empty(),
+        Kind::Bytes => !data.bytes_value.is_empty(),
+        Kind::Int => data.int_value != 0,
+        Kind::Float => data.float_value != 0.0,
+        Kind::Bool => data.bool_value,
+        Kind::Json => data.struct_value.is_some(),
+        Kind::NdArray => data.ndarray.is_some(),
+        Kind::Image => data.image.is_some(),
+        Kind::Audio => data.audio.is_some(),
+        Kind::Video => data.video.is_some(),
+        Kind::Concept => !data.concepts.is_empty(),
+        Kind::Region => !data.regions.is_empty(),
+        Kind::Frame => !data.frames.is_empty(),
+        Kind::List(element) => {
+            matches!(element.kind, Kind::Concept | Kind::Region | Kind::Frame)
+                && holds(data, &element.kind)
+        }
+        Kind::Tuple(_) | Kind::NamedFields(_) => false,
+    }
+}
+
+/// The word for what a caller gave, if that is of another type.
+fn other_kind(data: &api::Data, kind: &Kind) -> Option<&'static str> {
+    const KINDS: [Kind; 13] = [
+        Kind::Str,
+        Kind::Bytes,
+        Kind::Int,
+        Kind::Float,
+        Kind::Bool,
+        Kind::Json,
+        Kind::NdArray,
+        Kind::Image,
+        Kind::Audio,
+        Kind::Video,
+        Kind::Concept,
+        Kind::Region,
+        Kind::Frame,
+    ];
+    if holds(data, kind) {
+        return None;
+    }
+    KINDS.iter().find(|other| word(other) != word(kind) && holds(data, other)).map(word)
+}
+
+fn word(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Str | Kind::Text => "a text",
+        Kind::Bytes => "bytes",
+        Kind::Int => "an integer",
+        Kind::Float => "a float",
+        Kind::Bool => "a boolean",
+        Kind::NdArray => "an ndarray",
+        Kind::Json => "JSON",
+        Kind::Image => "an image",
+        Kind::Concept => "concepts",
+        Kind::Region => "regions",
+        Kind::Frame => "frames",
+        Kind::Audio => "audio",
+        Kind::Video => "a video",
+        Kind::NamedFields(_) => "named fields",
+        Kind::Tuple(_) => "a tuple",
+        Kind::List(_) => "a list",
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut text = text.to_owned();
+    crate::text::cut(&mut text, 64);
+    text
+}
+
+/// What a typed call returns: its parts in the tree that their paths describe.
+/// Deeper paths than types can be end in one name.
+pub(super) fn returned(
+    output: Output,
+    method: &Method,
+    selection: &Selection,
+) -> Result<api::Data, Outcome> {
+    if output.parts.len() > PARTS_MAX {
+        let text =
+            format!("the model returned more than {PARTS_MAX} parts; its author must return fewer");
+        return Err(Outcome::new(StatusCode::ModelPredictionFailed, "GUEST_TRAP", text));
+    }
+    let mut data = api::Data::default();
+    let single = match (method.results.as_slice(), output.parts.as_slice()) {
+        ([result], [_]) => Some(result.name.clone()),
+        _ => None,
+    };
+    for part in output.parts {
+        // A model that returns one thing need not know what that is called.
+        let path = match &single {
+            Some(name) if !is_below(&part.name, name) => name.clone(),
+            _ => part.name,
+        };
+        put(&mut data, path.splitn(PATH_DEPTH_MAX, '/'), part.value, selection);
+    }
+    Ok(data)
+}
+
+/// Sets a value at the end of a path of parts in parts.
+fn put<'a>(
+    data: &mut api::Data,
+    mut path: impl Iterator<Item = &'a str>,
+    value: Value,
+    selection: &Selection,
+) {
+    let Some(id) = path.next() else { return set_for_all(data, value, selection) };
+    if let Some(part) = data.parts.iter_mut().find(|part| part.id == id) {
+        return put(part.data.get_or_insert_default(), path, value, selection);
+    }
+    let mut inner = api::Data::default();
+    put(&mut inner, path, value, selection);
+    data.parts.push(api::Part { id: id.to_owned(), data: Some(inner) });
+}
+
+fn is_below(path: &str, name: &str) -> bool {
+    path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What a client that knows no methods gets: the result itself.
+pub(super) fn returned_plain(output: Output, method: &Method, selection: &Selection) -> api::Data {
+    let mut data = api::Data::default();
+    for part in output.parts {
+        if is_below(&part.name, RETURN) || method.results.len() == 1 {
+            set_for_all(&mut data, part.value, selection);
+        }
+    }
+    data
+}
+
+/// Old and new clients read a text in different places.
+fn set_for_all(data: &mut api::Data, value: Value, selection: &Selection) {
+    if let Value::Text(text) = &value {
+        data.string_value = text.clone();
+    }
+    set(data, value, selection);
+}
+
+/// The signatures, as clients ask a version for them.
+pub(super) fn signatures(methods: &Methods) -> Vec<api::MethodSignature> {
+    let signature = |method: &Method| api::MethodSignature {
+        name: method.name.clone(),
+        method_type: method_type(method.function) as i32,
+        description: method.description.clone(),
+        input_fields: method.arguments.iter().map(field).collect(),
+        output_fields: method.results.iter().map(field).collect(),
+    };
+    methods.iter().map(signature).collect()
+}
+
+/// The same as JSON: an object from names to signatures, in protobuf's mapping.
+pub(super) fn signatures_json(methods: &Methods) -> String {
+    let signature = |method: &Method| {
+        let signature = json!({
+            "name": method.name,
+            "methodType": method_type(method.function).as_str_name(),
+            "description": method.description,
+            "inputFields": method.arguments.iter().map(field_json).collect::<Vec<_>>(),
+            "outputFields": method.results.iter().map(field_json).collect::<Vec<_>>(),
+        });
+        (method.name.clone(), signature)
+    };
+    serde_json::Value::Object(methods.iter().map(signature).collect()).to_string()
+}
+
+fn method_type(function: Function) -> RunnerMethodType {
+    match function {
+        Function::Predict => RunnerMethodType::UnaryUnary,
+        Function::Generate => RunnerMethodType::UnaryStreaming,
+        Function::Stream => RunnerMethodType::StreamingStreaming,
+    }
+}
+
+fn type_of(kind: &Kind) -> (DataType, &[Field]) {
+    let none: &[Field] = &[];
+    match kind {
+        Kind::Str => (DataType::Str, none),
+        Kind::Bytes => (DataType::Bytes, none),
+        Kind::Int => (DataType::Int, none),
+        Kind::Float => (DataType::Float, none),
+        Kind::Bool => (DataType::Bool, none),
+        Kind::NdArray => (DataType::Ndarray, none),
+        Kind::Json => (DataType::JsonData, none),
+        Kind::Text => (DataType::Text, none),
+        Kind::Image => (DataType::Image, none),
+        Kind::Concept => (DataType::Concept, none),
+        Kind::Region => (DataType::Region, none),
+        Kind::Frame => (DataType::Frame, none),
+        Kind::Audio => (DataType::Audio, none),
+        Kind::Video => (DataType::Video, none),
+        Kind::NamedFields(fields) => (DataType::NamedFields, fields),
+        Kind::Tuple(fields) => (DataType::Tuple, fields),
+        Kind::List(element) => (DataType::List, std::slice::from_ref(element)),
+    }
+}
+
+fn field(from: &Field) -> api::ModelTypeField {
+    let (kind, inner) = type_of(&from.kind);
+    api::ModelTypeField {
+        name: from.name.clone(),
+        r#type: kind as i32,
+        type_args: inner.iter().map(field).collect(),
+        required: from.required,
+        default: from.default.clone().unwrap_or_default(),
+        iterator: from.streamed,
+        description: from.description.clone(),
+        is_param: false,
+    }
+}
+
+fn field_json(from: &Field) -> serde_json::Value {
+    let (kind, inner) = type_of(&from.kind);
+    let mut object = json!({
+        "name": from.name,
+        "type": kind.as_str_name(),
+        "typeArgs": inner.iter().map(field_json).collect::<Vec<_>>(),
+        "required": from.required,
+        "iterator": from.streamed,
+        "description": from.description,
+    });
+    if let (Some(default), Some(object)) = (&from.default, object.as_object_mut()) {
+        object.insert("default".to_owned(), default.clone().into());
+    }
+    object
+}
