@@ -346,3 +346,174 @@ fn a_watched_folder_is_built_and_tested_again_when_it_changes() {
     std::fs::write(&source, model.replace("Hello, {}!", "Welcome, {}!")).unwrap();
     until("Welcome, Ada!");
 }
+
+/// A change to a copy of `echo`, and what the author is told.
+struct Mistake {
+    name: &'static str,
+    make: fn(&Path),
+    told: &'static str,
+    mend: &'static str,
+}
+
+fn config(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("config.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from} in {text}");
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) {
+    std::fs::write(folder.join(name), bytes).unwrap();
+}
+
+const MISTAKES: [Mistake; 20] = [
+    Mistake {
+        name: "a wrong quantity",
+        make: |dir| config(dir, "cpu_memory: ", "cpu_memory: 13Gig # "),
+        told: "`inference_compute_info.cpu_memory`: \"13Gig\" is not a quantity",
+        mend: "did you mean \"13Gi\"?",
+    },
+    Mistake {
+        name: "half a byte",
+        make: |dir| config(dir, "cpu_memory: ", "cpu_memory: 500m # "),
+        told: "not a whole number of bytes",
+        mend: "did you mean \"500Mi\"?",
+    },
+    Mistake {
+        name: "no CPU",
+        make: |dir| config(dir, "cpu_limit: ", "cpu_limit: 0 # "),
+        told: "\"0\" must be more than zero",
+        mend: "^",
+    },
+    Mistake {
+        name: "a typo in a key",
+        make: |dir| config(dir, "cpu_memory", "cpu_memoory"),
+        told: "`inference_compute_info.cpu_memoory`: is not a key",
+        mend: "did you mean `cpu_memory`?",
+    },
+    Mistake {
+        name: "a typo in a section",
+        make: |dir| config(dir, "inference_compute_info", "inference_compute_inf"),
+        told: "`inference_compute_inf`: is not a key",
+        mend: "did you mean `inference_compute_info`?",
+    },
+    Mistake {
+        name: "no concepts",
+        make: |dir| config(dir, "model_type_id: ", "model_type_id: visual-classifier # "),
+        told: "`concepts`: is missing",
+        mend: "list them as `- {id: cat, name: cat}`",
+    },
+    Mistake {
+        name: "a model without an id",
+        make: |dir| config(dir, "  id: echo", "  # id: echo"),
+        told: "`model.id`: is missing",
+        mend: "write a name such as `id: my-model`",
+    },
+    Mistake {
+        name: "an id that is a path",
+        make: |dir| config(dir, "id: echo", "id: ../echo"),
+        told: "\"../echo\" begins with a dot",
+        mend: "begin it with a letter or a digit",
+    },
+    Mistake {
+        name: "a timeout without a unit",
+        make: |dir| put(dir, "config.yaml", b"model: {id: m}\nringfence: {call_timeout: 30}\n"),
+        told: "\"30\" is not a time",
+        mend: "such as \"30s\"",
+    },
+    Mistake {
+        name: "a tab in YAML",
+        make: |dir| put(dir, "config.yaml", b"model:\n\tid: m\n"),
+        told: "config.yaml:2:",
+        mend: "correct the YAML there",
+    },
+    Mistake {
+        name: "an alias",
+        make: |dir| put(dir, "config.yaml", b"model: &a {id: m}\n"),
+        told: "anchors, aliases and merge keys are not read",
+        mend: "write the values out",
+    },
+    Mistake {
+        name: "two sections of one name",
+        make: |dir| put(dir, "config.yaml", b"model: {id: m}\nmodel: {id: n}\n"),
+        told: "config.yaml:2:1: the key \"model\" stands twice",
+        mend: "correct the YAML there",
+    },
+    Mistake {
+        name: "no config.yaml",
+        make: |dir| std::fs::remove_file(dir.join("config.yaml")).unwrap(),
+        told: "config.yaml is missing",
+        mend: "`ringfence new`",
+    },
+    Mistake {
+        name: "a folder that is not built",
+        make: |dir| std::fs::remove_file(dir.join("1/model.wasm")).unwrap(),
+        told: "1/model.wasm is missing",
+        mend: "run `ringfence build",
+    },
+    Mistake {
+        name: "a core module",
+        make: |dir| put(dir, "1/model.wasm", b"\0asm\x01\0\0\0"),
+        told: "is a core module and no component",
+        mend: "build it for wasm32-wasip2",
+    },
+    Mistake {
+        name: "something else than wasm",
+        make: |dir| put(dir, "1/model.wasm", b"#!/bin/sh\n"),
+        told: "is not a WebAssembly component",
+        mend: "build it again, with `ringfence build`",
+    },
+    Mistake {
+        name: "a component of another world",
+        make: |dir| put(dir, "1/model.wasm", b"\0asm\x0d\0\x01\0"),
+        told: "does not export ringfence:model/runner",
+        mend: "must implement the world model-runner",
+    },
+    Mistake {
+        name: "a guest that imports sockets",
+        make: |dir| {
+            let other = Path::new(guests::IMPORTS_SOCKETS).join("1/model.wasm");
+            put(dir, "1/model.wasm", &std::fs::read(other).unwrap());
+        },
+        told: "imports wasi:sockets/",
+        mend: "the standard library's `net`",
+    },
+    Mistake {
+        name: "a graph that is no ONNX",
+        make: |dir| put(dir, "1/net.onnx", b"no protobuf at all"),
+        told: "cannot load the graph net",
+        mend: "tract",
+    },
+    Mistake {
+        name: "a rule for a graph that is not there",
+        make: |dir| {
+            put(dir, "config.yaml", b"model: {id: m}\nringfence: {graphs: {nett: net}}\n");
+        },
+        told: "there is no 1/nett.onnx",
+        mend: "correct the name",
+    },
+];
+
+#[test]
+fn each_mistake_gets_an_answer_that_says_how_to_mend_it() {
+    for Mistake { name, make, told, mend } in MISTAKES {
+        let variant = Variant::of(guests::ECHO, &[]);
+        make(variant.folder());
+        let answer = ringfence(&["test", variant.path(), "--text", "x"]);
+        assert_eq!(answer.status.code(), Some(2), "{name}: {}", text(&answer));
+        for part in [told, mend] {
+            assert!(text(&answer).contains(part), "{name}: {part} in {}", text(&answer));
+        }
+    }
+}
+
+/// Two that show only when the model runs.
+#[test]
+fn a_model_that_cannot_load_is_told_with_its_own_words() {
+    let fails = ringfence(&["test", guests::LOAD_FAILS, "--text", "x"]);
+    assert_eq!(fails.status.code(), Some(1), "{}", text(&fails));
+    assert!(text(&fails).contains("load-model: returned an error"), "{}", text(&fails));
+    let missing = ringfence(&["test", guests::MISSING_GRAPH, "--text", "x"]);
+    assert_eq!(missing.status.code(), Some(1), "{}", text(&missing));
+    assert!(text(&missing).contains("no graph is named"), "{}", text(&missing));
+}

@@ -242,6 +242,60 @@ mod tests {
         }
     }
 
+    /// Every suffix with thousands of numbers, against exact arithmetic on
+    /// fractions that knows nothing of how the text is read.
+    #[test]
+    fn quantities_agree_with_a_table_of_their_suffixes() {
+        let suffixes: [(&str, i128, i128); 17] = [
+            ("n", 1, 1_000_000_000),
+            ("u", 1, 1_000_000),
+            ("m", 1, 1000),
+            ("", 1, 1),
+            ("k", 1000, 1),
+            ("M", 1_000_000, 1),
+            ("G", 1_000_000_000, 1),
+            ("T", 1_000_000_000_000, 1),
+            ("P", 1_000_000_000_000_000, 1),
+            ("Ki", 1 << 10, 1),
+            ("Mi", 1 << 20, 1),
+            ("Gi", 1 << 30, 1),
+            ("Ti", 1 << 40, 1),
+            ("e3", 1000, 1),
+            ("E2", 100, 1),
+            ("e-2", 1, 100),
+            ("e+0", 1, 1),
+        ];
+        let mut random = 1_u64;
+        let mut count = 0;
+        for (suffix, numerator, denominator) in suffixes {
+            for places in 0..4_u32 {
+                for _ in 0..200 {
+                    // Knuth's multiplier; any spread of numbers will do.
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let digits = i128::from(random >> 48);
+                    let power = 10_i128.pow(places);
+                    let width = places as usize;
+                    let text = match places {
+                        0 => format!("{digits}{suffix}"),
+                        _ => format!("{}.{:0width$}{suffix}", digits / power, digits % power),
+                    };
+                    let (exact, parts) = (digits * numerator, power * denominator);
+                    let whole = exact > 0 && exact % parts == 0;
+                    // Kubernetes counts in 64 bits with a sign.
+                    let fits = |count: i128| i64::try_from(count).ok().map(i64::unsigned_abs);
+                    let expected = whole.then(|| fits(exact / parts)).flatten();
+                    assert_eq!(bytes(&text).ok(), expected, "{text}");
+                    let millis = (exact * 1000 + parts - 1) / parts;
+                    let enough = exact * 1000 >= parts;
+                    let expected = enough.then(|| fits(millis)).flatten();
+                    assert_eq!(cpu(&text).ok(), expected, "{text} as CPUs");
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!(count, 17 * 4 * 200);
+    }
+
     #[test]
     fn cpu_is_rounded_up_to_thousandths() {
         assert_eq!(cpu("2"), Ok(2000));

@@ -3,6 +3,7 @@
 use super::super::render;
 use super::Ran;
 use crate::call::{End, Holder, Phase, Trace, Verdict};
+use crate::proto::clarifai::api;
 use crate::server::status::Outcome;
 use crate::text::printable;
 use serde_json::json;
@@ -14,6 +15,9 @@ const LINES_SHOWN: usize = 40;
 
 /// Characters of such a line.
 const LINE_CHARS_SHOWN: usize = 200;
+
+/// Characters of the bar of a concept that is certain.
+const BAR_CHARS: usize = 30;
 
 /// Where the report goes.
 pub(super) struct Report {
@@ -108,8 +112,32 @@ fn lines_of(ran: &Ran) -> Vec<String> {
         Some(texts) if ran.function == "generate" => {
             texts.concat().lines().map(str::to_owned).collect()
         }
-        _ => ran.outputs.iter().flat_map(render::lines).collect(),
+        _ => ran
+            .outputs
+            .iter()
+            .flat_map(|output| bars(output).unwrap_or_else(|| render::lines(output)))
+            .collect(),
     }
+}
+
+/// Concepts as a bar each, where an output is nothing else.
+fn bars(output: &api::Output) -> Option<Vec<String>> {
+    let data = output.data.as_ref()?;
+    let rest = api::Data { concepts: Vec::new(), metadata: None, ..data.clone() };
+    if data.concepts.is_empty() || rest != api::Data::default() {
+        return None;
+    }
+    let name = |concept: &api::Concept| match concept.name.is_empty() {
+        true => concept.id.clone(),
+        false => concept.name.clone(),
+    };
+    let width = data.concepts.iter().map(|concept| name(concept).chars().count()).max()?;
+    let line = |concept: &api::Concept| {
+        let filled = (concept.value.clamp(0.0, 1.0) * BAR_CHARS as f32).round() as usize;
+        let bar = "#".repeat(filled);
+        format!("{:<width$}  {bar:<BAR_CHARS$}  {:.4}", name(concept), concept.value)
+    };
+    Some(data.concepts.iter().map(line).collect())
 }
 
 fn cut(line: &str) -> String {
@@ -268,6 +296,23 @@ fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn concepts_are_a_bar_each() {
+        let concept =
+            |id: &str, name: &str, value| api::Concept { id: id.into(), name: name.into(), value };
+        let concepts = vec![concept("7", "seven", 0.5), concept("x", "", 1.0)];
+        let data = api::Data { concepts, ..Default::default() };
+        let output = api::Output { data: Some(data), ..Default::default() };
+        assert_eq!(
+            bars(&output).unwrap(),
+            [
+                "seven  ###############                 0.5000",
+                "x      ##############################  1.0000"
+            ]
+        );
+        assert_eq!(bars(&api::Output::default()), None);
+    }
 
     #[test]
     fn numbers_are_written_for_people() {

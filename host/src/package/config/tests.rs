@@ -132,10 +132,52 @@ fn real_files_are_accepted() {
                 .iter()
                 .any(|gpu| text.contains(&format!("instance: {gpu}")));
         assert_eq!(config.accelerators().is_some(), asks, "{name}");
+        assert_same_values(&config, &serde_yaml::from_str(&text).unwrap(), &name);
         assert_eq!(config.warnings, Vec::<String>::new(), "{name}");
         count += 1;
     }
     assert!(count >= 20, "only {count} files");
+}
+
+/// What another reader of YAML makes of the same file.
+fn assert_same_values(config: &Config, yaml: &serde_yaml::Value, name: &str) {
+    let text = |value: &serde_yaml::Value| match value {
+        serde_yaml::Value::String(text) => Some(text.clone()),
+        serde_yaml::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let model = &yaml["model"];
+    assert_eq!(Some(config.name.id()), model["id"].as_str(), "{name}");
+    for (ours, key) in [
+        (config.name.user_id(), "user_id"),
+        (config.name.app_id(), "app_id"),
+        (config.model_type_id.as_str(), "model_type_id"),
+    ] {
+        if let Some(theirs) = text(&model[key]) {
+            assert_eq!(ours, theirs, "{name}: {key}");
+        }
+    }
+    let compute = &yaml["inference_compute_info"];
+    let quantity =
+        |key: &str| text(&compute[key])?.parse::<crate::package::quantity::Quantity>().ok();
+    if let Some(cpu) = quantity("cpu_limit") {
+        assert_eq!(cpu.cpu_millis(), Ok(config.limits.cpu_millis), "{name}");
+    }
+    if let Some(memory) = quantity("cpu_memory") {
+        assert_eq!(memory.bytes(), Ok(config.limits.memory_bytes_max), "{name}");
+    }
+    let repo = config.checkpoints.as_ref().map(|checkpoints| checkpoints.repo_id.as_str());
+    assert_eq!(repo, yaml["checkpoints"]["repo_id"].as_str(), "{name}");
+    let concepts = yaml["concepts"].as_sequence().map_or(0, Vec::len);
+    assert_eq!(config.concepts.len(), concepts, "{name}");
+    for (ours, theirs) in
+        config.concepts.iter().zip(yaml["concepts"].as_sequence().into_iter().flatten())
+    {
+        assert_eq!(Some(&ours.id), text(&theirs["id"]).as_ref(), "{name}");
+        assert_eq!(Some(&ours.name), text(&theirs["name"]).as_ref(), "{name}");
+    }
+    let secrets = yaml["secrets"].as_sequence().map_or(0, Vec::len);
+    assert_eq!(config.secrets.len(), secrets, "{name}");
 }
 
 /// MEM-14, PKG-15, PKG-16, PKG-18 and PKG-19.
