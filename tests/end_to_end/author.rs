@@ -517,3 +517,38 @@ fn a_model_that_cannot_load_is_told_with_its_own_words() {
     assert_eq!(missing.status.code(), Some(1), "{}", text(&missing));
     assert!(text(&missing).contains("no graph is named"), "{}", text(&missing));
 }
+
+/// At the suggestion all calls pass; the command itself has tried that at 70 % of
+/// it one is stopped. Comments stay.
+#[test]
+fn limits_that_fit_are_found_and_written() {
+    let scan = concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/digits/held-out/seven.png");
+    let variant = Variant::of(guests::DIGITS, &[]);
+    let path = variant.folder().join("config.yaml");
+    let before = std::fs::read_to_string(&path).unwrap();
+    let told = ringfence(&["test", variant.path(), "--file", scan, "--limits", "--write"]);
+    assert!(told.status.success(), "{}", text(&told));
+    assert!(text(&told).contains("inference_compute_info.cpu_memory"), "{}", text(&told));
+    let after = std::fs::read_to_string(&path).unwrap();
+    let changed = |line: &&str| {
+        !["cpu_limit", "cpu_memory", "call_timeout", "ringfence:"].iter().any(|k| line.contains(k))
+            && !line.is_empty()
+    };
+    let (old, new) = (before.lines().filter(changed), after.lines().filter(changed));
+    assert!(old.eq(new), "{before}\n{after}");
+    assert_ne!(before, after);
+    let again = ringfence(&["test", variant.path(), "--file", scan]);
+    assert!(again.status.success(), "{}", text(&again));
+
+    // 70 % of what was suggested.
+    let line = after.lines().find(|line| line.contains("cpu_memory:")).unwrap();
+    let kib: u64 = line.split('"').nth(1).unwrap().strip_suffix("Ki").unwrap().parse().unwrap();
+    let less = format!("{}Ki", kib * 7 / 10);
+    std::fs::write(&path, after.replace(&format!("{kib}Ki"), &less)).unwrap();
+    let stopped = ringfence(&["test", variant.path(), "--file", scan]);
+    assert!(
+        !stopped.status.success() && text(&stopped).contains("cpu_memory"),
+        "{}",
+        text(&stopped)
+    );
+}

@@ -146,6 +146,12 @@ pub(crate) struct TestArgs {
     /// Run a model that asks for an accelerator on the CPU
     #[arg(long)]
     pub(crate) cpu: bool,
+    /// Find `cpu_limit`, `cpu_memory` and `call_timeout` that fit these calls
+    #[arg(long)]
+    pub(crate) limits: bool,
+    /// Put them into config.yaml, and change nothing else of it
+    #[arg(long, requires = "limits")]
+    pub(crate) write: bool,
     /// Fail where fuel or memory has grown against this earlier output of `test --json`
     #[arg(long, value_name = "FILE")]
     pub(crate) baseline: Option<PathBuf>,
@@ -164,6 +170,8 @@ impl TestArgs {
             params: ParamArgs { param: Vec::new() },
             seed: 0,
             cpu: false,
+            limits: false,
+            write: false,
             baseline: None,
             tolerance: 0.0,
         }

@@ -7,6 +7,7 @@
 
 mod baseline;
 mod report;
+mod suggest;
 
 use super::client::ModelRef;
 use super::{GlobalArgs, TestArgs, Usage, request, usage};
@@ -54,11 +55,11 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let package = folder::open(&args.dir, scratch.path())?;
     let mut report = Report::new(global.json);
     notes(args, &package.config, &mut report)?;
-    let (message, asked) = asked(args, &package)?;
+    let message = asked(args, &package)?;
     let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
 
-    let calls = call_all(args.seed, package, message, asked);
-    let (ran, skipped) = super::serve::runtime()?.block_on(calls)?;
+    let runtime = super::serve::runtime()?;
+    let (ran, skipped) = runtime.block_on(call_all(args.seed, package, message.clone()))?;
     for note in &skipped {
         report.note(note)?;
     }
@@ -68,6 +69,13 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let failed = ran.iter().filter(|ran| !ran.is_ok()).count();
     if failed > 0 {
         bail!("{failed} of {} functions failed; see above", ran.len());
+    }
+    if args.limits {
+        let suggestion = runtime.block_on(suggest::suggest(args, &message, &ran))?;
+        report.suggestion(&suggestion)?;
+        if args.write {
+            suggest::write(&args.dir.join("config.yaml"), &suggestion)?;
+        }
     }
     match earlier {
         Some(earlier) => baseline::compare(&earlier, &ran, args.tolerance),
@@ -109,12 +117,8 @@ fn machine_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// The request that every function gets: what was given, else the example. As
-/// it is on the wire, and as a model without methods sees it.
-fn asked(
-    args: &TestArgs,
-    package: &Package,
-) -> anyhow::Result<(api::PostModelOutputsRequest, Request)> {
+/// The request that every function gets: what was given, else the example.
+fn asked(args: &TestArgs, package: &Package) -> anyhow::Result<api::PostModelOutputsRequest> {
     let files = match (&args.text, args.file.as_slice()) {
         (None, []) => examples(&args.dir)?,
         (_, files) => files.to_vec(),
@@ -130,12 +134,18 @@ fn asked(
     let data = request::of_files(args.text.as_deref(), &files)?;
     let model = ModelRef { name: package.config.name.clone(), version: String::new() };
     let message = request::of_data(&model, data, &args.params.param);
+    plain(message.clone())?;
+    Ok(message)
+}
+
+/// The same as a model without methods sees it.
+fn plain(message: api::PostModelOutputsRequest) -> anyhow::Result<Request> {
     let refused = |text: String| usage(anyhow::anyhow!("the input is refused: {text}"));
-    let mut parsed = parse(message.clone()).map_err(|outcome| refused(outcome.text))?;
+    let mut parsed = parse(message).map_err(|outcome| refused(outcome.text))?;
     if let Some(Err(error)) = parsed.inputs.first() {
         return Err(refused(error.to_string()));
     }
-    Ok((message, parsed.request()))
+    Ok(parsed.request())
 }
 
 fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -158,8 +168,8 @@ async fn call_all(
     seed: u64,
     package: Package,
     message: api::PostModelOutputsRequest,
-    asked: Request,
 ) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
+    let asked = plain(message.clone())?;
     let runtime = Runtime::start(Diagnostics::On)?;
     let program = Program::admit(&runtime, package, Surroundings::Seeded(seed)).map_err(usage)?;
     let program = Arc::new(program);

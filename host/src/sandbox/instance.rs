@@ -31,8 +31,8 @@ pub(crate) struct Instance {
 }
 
 /// A sandbox that has served its call. Unmapping its memory takes longer than
-/// many calls, so the caller is answered first; but not if it is large, since
-/// the next call may need the room.
+/// many calls, so the caller is answered first; but not where the next call may
+/// need the room.
 pub(crate) struct Used {
     _store: Store<State>,
 }
@@ -141,8 +141,12 @@ impl Instance {
         };
         self.store.data_mut().log.lock().finish();
         let verdict = verdict(end, Phase::Call, &mut self.store, fuel, error.as_ref());
-        let small = verdict.receipt.memory_bytes_peak <= LATE_DROP_BYTES_MAX;
-        (verdict, small.then_some(Used { _store: self.store }))
+        let bytes = verdict.receipt.memory_bytes_peak;
+        // The next call may come before it is gone, and needs as much.
+        let account = &shared.account;
+        let has_room = account.bytes().saturating_add(bytes) <= account.bytes_max();
+        let late = has_room && bytes <= LATE_DROP_BYTES_MAX;
+        (verdict, late.then_some(Used { _store: self.store }))
     }
 }
 

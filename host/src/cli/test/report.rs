@@ -2,6 +2,7 @@
 
 use super::super::render;
 use super::Ran;
+use super::suggest::Suggestion;
 use crate::call::{End, Holder, Phase, Trace, Verdict};
 use crate::proto::clarifai::api;
 use crate::server::status::Outcome;
@@ -70,6 +71,20 @@ impl Report {
         for line in lines {
             let line = if self.terminal { printable(&line) } else { line };
             writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// Limits that fit, as lines for a `config.yaml`.
+    pub(super) fn suggestion(&mut self, suggestion: &Suggestion) -> io::Result<()> {
+        if self.json {
+            let keys = suggestion.lines().map(|(_, key, value)| (key.to_owned(), value.into()));
+            let keys: serde_json::Map<String, serde_json::Value> = keys.into_iter().collect();
+            return writeln!(self.out, "{}", json!({ "suggested": keys }));
+        }
+        writeln!(self.out, "limits that fit, with a fifth to spare:")?;
+        for (section, key, value) in suggestion.lines() {
+            writeln!(self.out, "  {section}.{key}: {value}")?;
         }
         Ok(())
     }
