@@ -79,6 +79,9 @@ fn each_wrong_call_is_told_by_the_name_of_what_is_wrong() {
     let image = api::Image { url: String::new(), base64: vec![1] };
     let image = api::Data { image: Some(image), ..Default::default() };
     let prompt = || part("prompt", text("x"));
+    let listed = || api::Data { parts: vec![part("", integer(1))], ..Default::default() };
+    let mut inlined = call("predict", vec![prompt()]);
+    inlined.inputs[0].data.as_mut().unwrap().int_value = 5;
     let argument = "INVALID_ARGUMENT";
     let cases = [
         (call("predict", vec![]), argument, "`predict` needs the argument `prompt`"),
@@ -98,6 +101,13 @@ fn each_wrong_call_is_told_by_the_name_of_what_is_wrong() {
             "`times` takes an integer, not a text",
         ),
         (call("predict", vec![prompt(); 5]), argument, "`predict` takes 4 arguments"),
+        (call("predict", vec![prompt(), prompt()]), argument, "`prompt` is given twice"),
+        (
+            call("predict", vec![prompt(), part("times", listed())]),
+            argument,
+            "`times` takes an integer, not a list or fields",
+        ),
+        (inlined, argument, "`predict` has no argument for an integer"),
         (
             call("older", vec![part("person", integer(1)), part("years", integer(1))]),
             argument,

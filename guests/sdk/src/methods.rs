@@ -95,14 +95,19 @@ pub fn arg(name: &str, kind: Type) -> Argument {
 }
 
 impl Argument {
-    /// What stands for it where a caller leaves it out. The host fills it in.
+    /// What stands for it where a caller leaves it out; the host fills it in.
+    /// With `null` nothing does: the part is not there. Lists, tuples, fields and
+    /// files have no other default.
     #[must_use]
     pub fn default(mut self, value: impl Into<Json>) -> Self {
         let text = match value.into() {
-            Json::String(text) => text,
-            other => other.to_string(),
+            Json::Null => None,
+            Json::String(text) => Some(text),
+            other => Some(other.to_string()),
         };
-        self.field.insert("default".into(), text.into());
+        if let Some(text) = text {
+            self.field.insert("default".into(), text.into());
+        }
         self.field.insert("required".into(), false.into());
         self
     }
@@ -219,7 +224,7 @@ mod tests {
         assert_eq!(arguments[1]["typeArgs"][0]["typeArgs"][1]["type"], "INT");
         assert_eq!(
             (&arguments[1]["default"], &arguments[1]["required"]),
-            (&"null".into(), &false.into())
+            (&Json::Null, &false.into())
         );
         assert_eq!(methods[0]["outputFields"][0]["name"], "return");
     }

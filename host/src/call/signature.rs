@@ -4,7 +4,7 @@
 //! the protocol's own: a JSON array of `MethodSignature`, in the mapping that
 //! protobuf has for JSON.
 
-use super::Function;
+use super::{Function, Value};
 use serde_json::Value as Json;
 use std::collections::HashSet;
 
@@ -17,6 +17,10 @@ const FIELDS_MAX: usize = 64;
 const DEPTH_MAX: usize = 8;
 /// Bytes of a name.
 const NAME_BYTES_MAX: usize = 64;
+/// Bytes of what is said about a declaration that is wrong.
+const ERROR_BYTES_MAX: usize = 512;
+/// The method by which clients ask for all others.
+const RESERVED: &str = "_GET_SIGNATURES";
 
 /// The typed methods of a model; without any, it takes plain inputs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -121,8 +125,48 @@ impl Methods {
     }
 }
 
+/// Whether fields have names of their own; elements of lists and tuples have not.
+#[derive(Debug, Clone, Copy)]
+enum Named {
+    Yes,
+    No,
+}
+
+impl Field {
+    /// What stands for it where a caller does not give it.
+    pub fn default_value(&self) -> Option<Value> {
+        default_value(&self.kind, self.default.as_deref()?)
+    }
+}
+
+/// Types that have no text of their own have no defaults.
+fn default_value(kind: &Kind, text: &str) -> Option<Value> {
+    let json = || serde_json::from_str::<Json>(text).ok();
+    match kind {
+        Kind::Str | Kind::Text => Some(Value::Text(text.to_owned())),
+        Kind::Int => Some(Value::Integer(json()?.as_i64()?)),
+        Kind::Float => Some(Value::Float(json()?.as_f64()?)),
+        Kind::Bool => Some(Value::Boolean(json()?.as_bool()?)),
+        Kind::Json => Some(Value::Json(json()?.to_string())),
+        Kind::Bytes
+        | Kind::NdArray
+        | Kind::Image
+        | Kind::Concept
+        | Kind::Region
+        | Kind::Frame
+        | Kind::Audio
+        | Kind::Video
+        | Kind::NamedFields(_)
+        | Kind::Tuple(_)
+        | Kind::List(_) => None,
+    }
+}
+
+/// A guest's words are part of the text, so it is made short and harmless.
 fn wrong(text: impl Into<String>) -> SignatureError {
-    SignatureError(text.into())
+    let mut text = crate::text::escape_controls(&text.into());
+    crate::text::cut(&mut text, ERROR_BYTES_MAX);
+    SignatureError(text)
 }
 
 fn method(json: &Json) -> Result<Method, SignatureError> {
@@ -139,8 +183,8 @@ fn method(json: &Json) -> Result<Method, SignatureError> {
             )));
         }
     };
-    let arguments = fields(json, "inputFields", &name, 0)?;
-    let results = fields(json, "outputFields", &name, 0)?;
+    let arguments = fields(json, "inputFields", &name, 0, Named::Yes)?;
+    let results = fields(json, "outputFields", &name, 0, Named::Yes)?;
     let streamed = arguments.iter().filter(|field| field.streamed).count();
     match (function, streamed) {
         (Function::Stream, 1) | (Function::Predict | Function::Generate, 0) => {}
@@ -162,6 +206,7 @@ fn fields(
     key: &str,
     method: &str,
     depth: usize,
+    named: Named,
 ) -> Result<Vec<Field>, SignatureError> {
     let empty = Vec::new();
     let list = json.get(key).and_then(Json::as_array).unwrap_or(&empty);
@@ -172,7 +217,7 @@ fn fields(
         )));
     }
     let fields: Vec<Field> =
-        list.iter().map(|json| field(json, method, depth)).collect::<Result<_, _>>()?;
+        list.iter().map(|json| field(json, method, depth, named)).collect::<Result<_, _>>()?;
     let mut names = HashSet::new();
     let mut named = fields.iter().filter(|field| !field.name.is_empty());
     match named.find(|field| !names.insert(field.name.as_str())) {
@@ -181,12 +226,12 @@ fn fields(
     }
 }
 
-fn field(json: &Json, method: &str, depth: usize) -> Result<Field, SignatureError> {
-    let name = match depth {
-        0 => name_of(json)?,
-        _ => text_of(json, "name"),
+fn field(json: &Json, method: &str, depth: usize, named: Named) -> Result<Field, SignatureError> {
+    let name = match named {
+        Named::Yes => name_of(json)?,
+        Named::No => String::new(),
     };
-    let inner = || fields(json, "typeArgs", method, depth + 1);
+    let inner = |named| fields(json, "typeArgs", method, depth + 1, named);
     let kind = match text_of(json, "type").as_str() {
         "STR" => Kind::Str,
         "BYTES" => Kind::Bytes,
@@ -202,9 +247,9 @@ fn field(json: &Json, method: &str, depth: usize) -> Result<Field, SignatureErro
         "FRAME" => Kind::Frame,
         "AUDIO" => Kind::Audio,
         "VIDEO" => Kind::Video,
-        "NAMED_FIELDS" => Kind::NamedFields(inner()?),
-        "TUPLE" => Kind::Tuple(inner()?),
-        "LIST" => match inner()?.into_iter().next() {
+        "NAMED_FIELDS" => Kind::NamedFields(inner(Named::Yes)?),
+        "TUPLE" => Kind::Tuple(inner(Named::No)?),
+        "LIST" => match inner(Named::No)?.into_iter().next() {
             Some(element) => Kind::List(Box::new(element)),
             None => {
                 return Err(wrong(format!("`{method}`: the list `{name}` has no element type")));
@@ -213,11 +258,12 @@ fn field(json: &Json, method: &str, depth: usize) -> Result<Field, SignatureErro
         other => return Err(wrong(format!("`{method}`: `{name}` has the unknown type {other:?}"))),
     };
     let default = json.get("default").and_then(Json::as_str).map(str::to_owned);
+    // `null` is no value: the argument may be left out, and then there is none.
+    let default = default.filter(|text| !text.is_empty() && text != "null");
     if let Some(text) = &default
-        && kind != Kind::Str
-        && serde_json::from_str::<Json>(text).is_err()
+        && default_value(&kind, text).is_none()
     {
-        return Err(wrong(format!("`{method}`: the default of `{name}` is no JSON")));
+        return Err(wrong(format!("`{method}`: the default of `{name}` is not of its type")));
     }
     let flag = |key: &str| json.get(key).and_then(Json::as_bool).unwrap_or(false);
     Ok(Field {
@@ -233,7 +279,8 @@ fn field(json: &Json, method: &str, depth: usize) -> Result<Field, SignatureErro
 /// Clients make functions and arguments of names.
 fn name_of(json: &Json) -> Result<String, SignatureError> {
     let name = text_of(json, "name");
-    let fits = name.len() <= NAME_BYTES_MAX
+    let fits = name != RESERVED
+        && name.len() <= NAME_BYTES_MAX
         && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     match fits {
@@ -291,7 +338,20 @@ mod tests {
             (field(r#"{"name": "a", "type": "INT", "iterator": true}"#), "takes no stream"),
             (field(r#"{"name": "a", "type": "COLOUR"}"#), "unknown type \"COLOUR\""),
             (field(r#"{"name": "a", "type": "LIST"}"#), "no element type"),
-            (field(r#"{"name": "a", "type": "INT", "default": "x"}"#), "is no JSON"),
+            (field(r#"{"name": "a", "type": "INT", "default": "x"}"#), "is not of its type"),
+            (
+                field(
+                    r#"{"name": "a", "type": "LIST", "default": "[1]", "typeArgs": [{"type": "INT"}]}"#,
+                ),
+                "is not of its type",
+            ),
+            (
+                field(
+                    r#"{"name": "a", "type": "NAMED_FIELDS", "typeArgs": [{"name": "b/c", "type": "INT"}]}"#,
+                ),
+                "is no name",
+            ),
+            (r#"[{"name": "_GET_SIGNATURES"}]"#.to_owned(), "is no name"),
             (
                 field(r#"{"name": "a", "type": "INT"}, {"name": "a", "type": "STR"}"#),
                 "two fields `a`",

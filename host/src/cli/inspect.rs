@@ -11,7 +11,7 @@ use crate::text::{escape_controls, hex, printable};
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// A topic and what is said about it.
@@ -115,9 +115,9 @@ fn of_package(package: &Package, sheet: &mut Sheet) -> anyhow::Result<()> {
         ));
     }
     for asset in &package.assets.files {
-        let bytes = std::fs::read(package.assets.path().join(&asset.name))
+        let digest = digest_of_file(&package.assets.path().join(&asset.name))
             .with_context(|| format!("cannot read the asset {}", asset.name))?;
-        let text = format!("{}: {} bytes; sha256 {}", asset.name, asset.size, digest(&bytes));
+        let text = format!("{}: {} bytes; sha256 {digest}", asset.name, asset.size);
         sheet.push(("asset", text));
     }
     Ok(())
@@ -185,6 +185,20 @@ fn port(port: &Port) -> String {
         .collect();
     let element = port.element.map_or("?", crate::nn::ElementType::as_str);
     format!("{} {element}[{}]", port.name, axes.join(", "))
+}
+
+/// An asset may be larger than memory.
+fn digest_of_file(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = file.read(&mut buffer)?;
+        match buffer.get(..count) {
+            Some(bytes) if count > 0 => hash.update(bytes),
+            _ => return Ok(hex(&hash.finalize())),
+        }
+    }
 }
 
 fn digest(bytes: &[u8]) -> String {

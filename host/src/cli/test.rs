@@ -66,6 +66,9 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     for ran in &ran {
         report.function(ran)?;
     }
+    if ran.len() == 1 && ran.iter().all(Ran::is_ok) {
+        bail!("no function was called: the example fits no method; give --text or --file");
+    }
     let failed = ran.iter().filter(|ran| !ran.is_ok()).count();
     if failed > 0 {
         bail!("{failed} of {} functions failed; see above", ran.len());

@@ -225,16 +225,21 @@ impl Program {
                 drop(used);
             }
             drop(hold);
-            // A version that cannot load says so to the next caller.
-            if loaded.into_inner() {
-                let _running = program.running();
-                program.ready.refill(&program.shared).await;
-            }
-            tokio::select! {
-                () = stopped.cancelled() => {}
-                () = tokio::time::sleep_until(give_up_at(deadline).into()) => {}
-            }
-            unread.discard();
+            let refilled = async {
+                // A version that cannot load says so to the next caller.
+                if loaded.into_inner() {
+                    let _running = program.running();
+                    program.ready.refill(&program.shared).await;
+                }
+            };
+            let discarded = async {
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = tokio::time::sleep_until(give_up_at(deadline).into()) => {}
+                }
+                unread.discard();
+            };
+            tokio::join!(refilled, discarded);
         });
         let requests = Requests { sender: request_sender, account };
         (requests, Calling::new(events, deadline, stop.drop_guard()))

@@ -56,10 +56,8 @@ impl Ready {
     pub(super) async fn warm(&self, shared: &Arc<Shared>) -> Result<Receipt, Box<Verdict>> {
         let mut instance = Instance::load(shared, load_deadline(shared)).await?;
         let receipt = instance.load_receipt();
-        self.load_bytes.store(instance.memory_bytes(), Ordering::Relaxed);
-        if shared.account.bytes() <= shared.account.bytes_max() / 2 {
-            *self.lock() = Place::Loaded(Box::new(instance));
-        }
+        let kept = self.kept(instance, shared);
+        *self.lock() = kept;
         Ok(receipt)
     }
 
@@ -82,16 +80,26 @@ impl Ready {
         };
         let mut place = self.lock();
         match (std::mem::replace(&mut *place, Place::Empty), loaded) {
-            (Place::Loading(_), Some(instance)) => {
-                self.load_bytes.store(instance.memory_bytes(), Ordering::Relaxed);
-                *place = Place::Loaded(Box::new(instance));
+            (Place::Loading(_), Some(instance)) => *place = self.kept(instance, shared),
+            // A call waits for it, or has left meanwhile.
+            (Place::Empty, Some(instance)) => {
+                if let Err(instance) = sender.send(instance) {
+                    *place = self.kept(instance, shared);
+                }
             }
-            // A call waits for it; if it has left meanwhile, the sandbox goes.
-            (Place::Empty, Some(instance)) => drop(sender.send(instance)),
             // Whoever waits hears that the sender is gone, and loads.
             (Place::Loading(_) | Place::Empty, None) => {}
             // Only `warm` puts one here meanwhile.
             (there @ Place::Loaded(_), _) => *place = there,
+        }
+    }
+
+    /// A sandbox that has loaded, if it leaves half of `cpu_memory` to the calls.
+    fn kept(&self, instance: Instance, shared: &Shared) -> Place {
+        self.load_bytes.store(instance.memory_bytes(), Ordering::Relaxed);
+        match shared.account.bytes() <= shared.account.bytes_max() / 2 {
+            true => Place::Loaded(Box::new(instance)),
+            false => Place::Empty,
         }
     }
 

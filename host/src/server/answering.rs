@@ -93,8 +93,12 @@ impl Responses {
         match answering.outputs.next().await {
             Some(Event::Output(output)) => {
                 answering.sent_any = true;
-                let output = self.context.output(Ok(output), String::new(), &answering.form);
-                let status = Some(Outcome::success().status(&self.context.req_id));
+                let (outcome, output) =
+                    self.context.output(Ok(output), String::new(), &answering.form);
+                if !outcome.is_success() {
+                    return Some(self.end(&outcome, Receipt::default()));
+                }
+                let status = Some(outcome.status(&self.context.req_id));
                 Some(api::MultiOutputResponse { status, outputs: vec![output] })
             }
             Some(Event::InputFailed(error)) => {

@@ -87,9 +87,9 @@ impl CallContext {
                 Err(outcome) => (String::new(), Err(outcome)),
             })
             .collect();
-        let outcome = of_batch(&results);
-        let outputs =
-            results.into_iter().map(|(id, result)| self.output(result, id, &asked.form)).collect();
+        let (outcomes, outputs): (Vec<_>, Vec<_>) =
+            results.into_iter().map(|(id, result)| self.output(result, id, &asked.form)).unzip();
+        let outcome = of_batch(&outcomes);
         let status = Some(outcome.status(&self.req_id));
         Ok((api::MultiOutputResponse { status, outputs }, outcome, receipt))
     }
@@ -282,11 +282,11 @@ fn id_of(input: &Result<crate::call::Input, InputError>) -> Result<String, Outco
 }
 
 /// The outcome of a batch, from those of its inputs.
-fn of_batch(results: &[(String, Result<Output, Outcome>)]) -> Outcome {
-    let failures = results.iter().filter_map(|(_, result)| result.as_ref().err());
-    match (failures.clone().count(), results) {
+fn of_batch(outcomes: &[Outcome]) -> Outcome {
+    let failed = outcomes.iter().filter(|outcome| !outcome.is_success()).count();
+    match (failed, outcomes) {
         (0, _) => Outcome::success(),
-        (_, [(_, Err(outcome))]) => outcome.clone(),
+        (_, [outcome]) => outcome.clone(),
         (failed, all) if failed == all.len() => Outcome::all_failed(),
         _ => Outcome::mixed(),
     }

@@ -30,13 +30,13 @@ pub(crate) struct CallContext {
 }
 
 impl CallContext {
-    /// The answer to one input, with its id and its status.
+    /// The answer to one input, with its id and its status, and how that went.
     pub(super) fn output(
         &self,
         result: Result<Output, Outcome>,
         id: String,
         form: &Form,
-    ) -> api::Output {
+    ) -> (Outcome, api::Output) {
         let (outcome, mut output) = match result.and_then(|output| response::output(output, form)) {
             Ok(output) => (Outcome::success(), output),
             Err(outcome) => (outcome, api::Output::default()),
@@ -46,7 +46,7 @@ impl CallContext {
             false => id,
         };
         output.status = Some(outcome.status(&self.req_id));
-        output
+        (outcome, output)
     }
 
     /// A response of nothing but an outcome.

@@ -67,6 +67,10 @@ pub(crate) enum InputError {
     UnknownArgument { method: String, name: String, known: String },
     #[error("`{method}` needs the argument `{name}`")]
     MissingArgument { method: String, name: String },
+    #[error("`{path}` is given twice")]
+    TwiceGiven { path: String },
+    #[error("`{method}` has no argument for {given} that the input holds; name it")]
+    Left { method: String, given: &'static str },
     #[error("`{path}` takes {expected}, not {given}")]
     WrongType { path: String, expected: &'static str, given: &'static str },
     #[error("`{path}` takes {expected}, and has no value, or not all of it")]

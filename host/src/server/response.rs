@@ -74,7 +74,9 @@ pub(crate) fn output(output: Output, form: &Form) -> Result<api::Output, Outcome
     let metadata = struct_of(&output.info);
     let mut data = match &form.typed {
         Some((method, CallerKind::Typed)) => typed::returned(output, method, &form.selection)?,
-        Some((method, CallerKind::Plain)) => typed::returned_plain(output, method, &form.selection),
+        Some((method, CallerKind::Plain)) => {
+            typed::returned_plain(output, method, &form.selection)?
+        }
         None => plain(output, &form.selection),
     };
     data.metadata = metadata;

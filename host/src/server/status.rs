@@ -160,6 +160,8 @@ impl From<&InputError> for Outcome {
             InputError::TooManyArguments { .. }
             | InputError::UnknownArgument { .. }
             | InputError::MissingArgument { .. }
+            | InputError::TwiceGiven { .. }
+            | InputError::Left { .. }
             | InputError::WrongType { .. }
             | InputError::NoValue { .. } => (StatusCode::InputInvalidArgument, "INVALID_ARGUMENT"),
         };

@@ -21,8 +21,8 @@ const PATH_BYTES_MAX: usize = 1024;
 /// Names of a path: a result and the types in it.
 const PATH_DEPTH_MAX: usize = 10;
 
-/// What a method returns that returns one thing.
-const RETURN: &str = "return";
+/// Parts of one result; each is looked up among the others.
+const RESULT_PARTS_MAX: usize = 1024;
 
 /// The method that stands for a plain call of a function, for clients that know
 /// no methods.
@@ -46,7 +46,10 @@ pub(super) fn arguments(
             arguments: method.arguments.len(),
         });
     }
-    for part in &data.parts {
+    for (index, part) in data.parts.iter().enumerate() {
+        if data.parts.iter().take(index).any(|earlier| earlier.id == part.id) {
+            return Err(InputError::TwiceGiven { path: shortened(&part.id) });
+        }
         if !method.arguments.iter().any(|field| field.name == part.id) {
             let names: Vec<&str> = method.arguments.iter().map(|field| &*field.name).collect();
             return Err(InputError::UnknownArgument {
@@ -57,6 +60,8 @@ pub(super) fn arguments(
         }
     }
     let mut parts = Vec::new();
+    let mut visits_left = PARTS_MAX;
+    let visits_left = &mut visits_left;
     for (index, field) in method.arguments.iter().enumerate() {
         if turn == Turn::Next && !field.streamed {
             continue;
@@ -65,18 +70,21 @@ pub(super) fn arguments(
         match given {
             Some(place) => {
                 let given = data.parts.swap_remove(place).data.unwrap_or_default();
-                value(&field.name, &field.kind, given, &mut parts)?;
+                value(&field.name, &field.kind, given, visits_left, &mut parts)?;
             }
             // The first argument may lie in the input itself.
             None if index == 0 && holds(data, &field.kind) => {
                 let others = std::mem::take(&mut data.parts);
-                value(&field.name, &field.kind, std::mem::take(data), &mut parts)?;
+                value(&field.name, &field.kind, std::mem::take(data), visits_left, &mut parts)?;
                 data.parts = others;
             }
             None => absent(method, field, &mut parts)?,
         }
     }
-    Ok(parts)
+    match kind_of(data) {
+        Some(given) => Err(InputError::Left { method: method.name.clone(), given }),
+        None => Ok(parts),
+    }
 }
 
 /// A plain input for a model with methods: its text is the first argument that
@@ -89,6 +97,9 @@ pub(super) fn plain(
     let mut parts = Vec::new();
     let mut plain: Vec<Option<Value>> = plain.into_iter().map(|part| Some(part.value)).collect();
     for field in &method.arguments {
+        if turn == Turn::Next && !field.streamed {
+            continue;
+        }
         let fitting = plain.iter_mut().find(|value| {
             matches!(
                 (value, &field.kind),
@@ -101,48 +112,26 @@ pub(super) fn plain(
         });
         match fitting.and_then(Option::take) {
             Some(value) => parts.push(Part { name: field.name.clone(), value }),
-            None if turn == Turn::First => absent(method, field, &mut parts)?,
-            None => {}
+            None => absent(method, field, &mut parts)?,
         }
     }
-    Ok(parts)
+    match plain.iter().any(Option::is_some) {
+        true => Err(InputError::Left { method: method.name.clone(), given: "another value" }),
+        false => Ok(parts),
+    }
 }
 
 /// What stands for an argument that was not given.
 fn absent(method: &Method, field: &Field, parts: &mut Vec<Part>) -> Result<(), InputError> {
     let missing =
         || InputError::MissingArgument { method: method.name.clone(), name: field.name.clone() };
-    match &field.default {
-        Some(text) => {
-            let value = default(&field.kind, text);
-            parts.extend(value.map(|value| Part { name: field.name.clone(), value }));
+    match field.default_value() {
+        Some(value) => {
+            parts.push(Part { name: field.name.clone(), value });
             Ok(())
         }
         None if field.required => Err(missing()),
         None => Ok(()),
-    }
-}
-
-/// Types that have no text of their own have no defaults.
-fn default(kind: &Kind, text: &str) -> Option<Value> {
-    let json = || serde_json::from_str::<serde_json::Value>(text).ok();
-    match kind {
-        Kind::Str | Kind::Text => Some(Value::Text(text.to_owned())),
-        Kind::Int => Some(Value::Integer(json()?.as_i64()?)),
-        Kind::Float => Some(Value::Float(json()?.as_f64()?)),
-        Kind::Bool => Some(Value::Boolean(json()?.as_bool()?)),
-        Kind::Json => Some(Value::Json(json().filter(|value| !value.is_null())?.to_string())),
-        Kind::Bytes
-        | Kind::NdArray
-        | Kind::Image
-        | Kind::Concept
-        | Kind::Region
-        | Kind::Frame
-        | Kind::Audio
-        | Kind::Video
-        | Kind::NamedFields(_)
-        | Kind::Tuple(_)
-        | Kind::List(_) => None,
     }
 }
 
@@ -151,11 +140,13 @@ fn value(
     path: &str,
     kind: &Kind,
     data: api::Data,
+    visits_left: &mut usize,
     parts: &mut Vec<Part>,
 ) -> Result<(), InputError> {
     if path.len() > PATH_BYTES_MAX {
         return Err(InputError::PathTooLong);
     }
+    *visits_left = visits_left.checked_sub(1).ok_or(InputError::TooManyParts)?;
     if let Some(given) = other_kind(&data, kind) {
         return Err(InputError::WrongType { path: shortened(path), expected: word(kind), given });
     }
@@ -194,29 +185,35 @@ fn value(
         Kind::Concept => Value::Concepts(data.concepts.into_iter().map(concept).collect()),
         Kind::Region => Value::Regions(data.regions.into_iter().map(region).collect()),
         Kind::Frame => Value::Frames(data.frames.into_iter().map(frame).collect()),
-        Kind::List(element) => return list(path, element, data, parts),
+        Kind::List(element) => return list(path, element, data, visits_left, parts),
         Kind::Tuple(fields) => {
             if data.parts.len() != fields.len() {
                 return Err(missing());
             }
             for (index, (field, part)) in fields.iter().zip(data.parts).enumerate() {
                 let path = format!("{path}/{index}");
-                self::value(&path, &field.kind, part.data.unwrap_or_default(), parts)?;
+                let data = part.data.unwrap_or_default();
+                self::value(&path, &field.kind, data, visits_left, parts)?;
             }
             return Ok(());
         }
         Kind::NamedFields(fields) => {
             let mut given = data.parts;
+            if given.len() != fields.len() {
+                return Err(missing());
+            }
             for field in fields {
                 let place = given.iter().position(|part| part.id == field.name);
                 let part = given.swap_remove(place.ok_or_else(missing)?);
                 let path = format!("{path}/{}", field.name);
-                self::value(&path, &field.kind, part.data.unwrap_or_default(), parts)?;
+                let data = part.data.unwrap_or_default();
+                self::value(&path, &field.kind, data, visits_left, parts)?;
             }
             return Ok(());
         }
     };
-    push(path, value, parts)
+    parts.push(Part { name: path.to_owned(), value });
+    Ok(())
 }
 
 /// Kinds that the wire repeats by itself lie in one field, others in parts.
@@ -224,26 +221,21 @@ fn list(
     path: &str,
     element: &Field,
     data: api::Data,
+    visits_left: &mut usize,
     parts: &mut Vec<Part>,
 ) -> Result<(), InputError> {
     match element.kind {
-        Kind::Concept | Kind::Region | Kind::Frame => value(path, &element.kind, data, parts),
+        Kind::Concept | Kind::Region | Kind::Frame => {
+            value(path, &element.kind, data, visits_left, parts)
+        }
         _ => {
             for (index, part) in data.parts.into_iter().enumerate() {
                 let path = format!("{path}/{index}");
-                value(&path, &element.kind, part.data.unwrap_or_default(), parts)?;
+                value(&path, &element.kind, part.data.unwrap_or_default(), visits_left, parts)?;
             }
             Ok(())
         }
     }
-}
-
-fn push(path: &str, value: Value, parts: &mut Vec<Part>) -> Result<(), InputError> {
-    if parts.len() == PARTS_MAX {
-        return Err(InputError::TooManyParts);
-    }
-    parts.push(Part { name: path.to_owned(), value });
-    Ok(())
 }
 
 /// Whether an input holds a value of a type itself, and not in a part.
@@ -272,6 +264,16 @@ fn holds(data: &api::Data, kind: &Kind) -> bool {
 
 /// The word for what a caller gave, if that is of another type.
 fn other_kind(data: &api::Data, kind: &Kind) -> Option<&'static str> {
+    match kind {
+        Kind::List(_) | Kind::Tuple(_) | Kind::NamedFields(_) if !data.parts.is_empty() => None,
+        _ if holds(data, kind) && data.parts.is_empty() => None,
+        _ if !data.parts.is_empty() => Some("a list or fields"),
+        _ => kind_of(data).filter(|given| *given != word(kind)),
+    }
+}
+
+/// The word for what an input holds beside its parts.
+fn kind_of(data: &api::Data) -> Option<&'static str> {
     const KINDS: [Kind; 13] = [
         Kind::Str,
         Kind::Bytes,
@@ -287,10 +289,10 @@ fn other_kind(data: &api::Data, kind: &Kind) -> Option<&'static str> {
         Kind::Region,
         Kind::Frame,
     ];
-    if holds(data, kind) {
-        return None;
+    match data.embeddings.is_empty() {
+        true => KINDS.iter().find(|kind| holds(data, kind)).map(word),
+        false => Some("an embedding"),
     }
-    KINDS.iter().find(|other| word(other) != word(kind) && holds(data, other)).map(word)
 }
 
 fn word(kind: &Kind) -> &'static str {
@@ -327,11 +329,7 @@ pub(super) fn returned(
     method: &Method,
     selection: &Selection,
 ) -> Result<api::Data, Outcome> {
-    if output.parts.len() > PARTS_MAX {
-        let text =
-            format!("the model returned more than {PARTS_MAX} parts; its author must return fewer");
-        return Err(Outcome::new(StatusCode::ModelPredictionFailed, "GUEST_TRAP", text));
-    }
+    few(&output)?;
     let mut data = api::Data::default();
     let single = match (method.results.as_slice(), output.parts.as_slice()) {
         ([result], [_]) => Some(result.name.clone()),
@@ -368,15 +366,38 @@ fn is_below(path: &str, name: &str) -> bool {
     path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// What a client that knows no methods gets: the result itself.
-pub(super) fn returned_plain(output: Output, method: &Method, selection: &Selection) -> api::Data {
+/// Refuses what would take long to put together.
+fn few(output: &Output) -> Result<(), Outcome> {
+    let long = output.parts.iter().any(|part| part.name.len() > PATH_BYTES_MAX);
+    if output.parts.len() <= RESULT_PARTS_MAX && !long {
+        return Ok(());
+    }
+    let text = format!(
+        "the model returned more than {RESULT_PARTS_MAX} parts, or names over {PATH_BYTES_MAX} \
+         bytes; its author must return JSON or an array"
+    );
+    Err(Outcome::new(StatusCode::ModelPredictionFailed, "GUEST_TRAP", text))
+}
+
+/// What a client that knows no methods gets: the result itself, or its parts in
+/// their tree.
+pub(super) fn returned_plain(
+    output: Output,
+    method: &Method,
+    selection: &Selection,
+) -> Result<api::Data, Outcome> {
+    few(&output)?;
     let mut data = api::Data::default();
+    let single = output.parts.len() == 1;
     for part in output.parts {
-        if is_below(&part.name, RETURN) || method.results.len() == 1 {
+        let is_result = method.results.iter().any(|result| result.name == part.name);
+        if single || (is_result && method.results.len() == 1) {
             set_for_all(&mut data, part.value, selection);
+        } else {
+            put(&mut data, part.name.splitn(PATH_DEPTH_MAX, '/'), part.value, selection);
         }
     }
-    data
+    Ok(data)
 }
 
 /// Old and new clients read a text in different places.

@@ -51,6 +51,11 @@ pub(super) fn compare(earlier: &Baseline, ran: &[Ran], tolerance: f64) -> anyhow
             }
         }
     }
+    for function in earlier.keys() {
+        if !ran.iter().any(|ran| ran.function == *function) {
+            grown.push(format!("{function} is in the baseline and was not called"));
+        }
+    }
     match grown.is_empty() {
         true => Ok(()),
         false => bail!("beyond the baseline: {}", grown.join("; ")),

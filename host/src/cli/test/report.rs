@@ -17,6 +17,9 @@ const LINES_SHOWN: usize = 40;
 /// Characters of such a line.
 const LINE_CHARS_SHOWN: usize = 200;
 
+/// Characters of the name of a concept.
+const NAME_CHARS_SHOWN: usize = 40;
+
 /// Characters of the bar of a concept that is certain.
 const BAR_CHARS: usize = 30;
 
@@ -142,9 +145,9 @@ fn bars(output: &api::Output) -> Option<Vec<String>> {
     if data.concepts.is_empty() || rest != api::Data::default() {
         return None;
     }
-    let name = |concept: &api::Concept| match concept.name.is_empty() {
-        true => concept.id.clone(),
-        false => concept.name.clone(),
+    let name = |concept: &api::Concept| {
+        let name = if concept.name.is_empty() { &concept.id } else { &concept.name };
+        name.chars().take(NAME_CHARS_SHOWN).collect::<String>()
     };
     let width = data.concepts.iter().map(|concept| name(concept).chars().count()).max()?;
     let line = |concept: &api::Concept| {
@@ -152,7 +155,7 @@ fn bars(output: &api::Output) -> Option<Vec<String>> {
         let bar = "#".repeat(filled);
         format!("{:<width$}  {bar:<BAR_CHARS$}  {:.4}", name(concept), concept.value)
     };
-    Some(data.concepts.iter().map(line).collect())
+    Some(data.concepts.iter().take(LINES_SHOWN + 1).map(line).collect())
 }
 
 fn cut(line: &str) -> String {

@@ -94,7 +94,8 @@ pub(super) fn checkpoints(root: &mut Section) -> Option<Checkpoints> {
     if let Some(entry) = &kind
         && !matches!(entry.text.as_str(), "huggingface" | "")
     {
-        let _: Option<()> = entry.refuse("is not a type of checkpoints; write \"huggingface\"");
+        let _: Option<()> =
+            entry.refuse_secret("it is not a type of checkpoints; write \"huggingface\"");
     }
     let repo_id = match kind.is_some_and(|entry| entry.text == "huggingface") {
         true => section.required("repo_id", "write the repository as `repo_id: OWNER/NAME`"),
@@ -102,7 +103,7 @@ pub(super) fn checkpoints(root: &mut Section) -> Option<Checkpoints> {
     };
     let repo_id = repo_id.and_then(|entry| match is_repo_id(&entry.text) {
         true => Some(entry.text),
-        false => entry.refuse("is not a repository; write \"OWNER/NAME\""),
+        false => entry.refuse_secret("it is not a repository; write \"OWNER/NAME\""),
     });
     let hf_token = section.text("hf_token").and_then(secret);
     let when = match section.text("when") {
@@ -123,7 +124,7 @@ fn stage(entry: &Entry) -> Option<CheckpointStage> {
         "upload" => Some(CheckpointStage::Upload),
         "build" => Some(CheckpointStage::Build),
         "runtime" => Some(CheckpointStage::Runtime),
-        _ => entry.refuse("is not a stage; write \"upload\", \"build\" or \"runtime\""),
+        _ => entry.refuse_secret("it is not a stage; write \"upload\", \"build\" or \"runtime\""),
     }
 }
 
@@ -162,7 +163,7 @@ fn declaration(mut section: Section) -> Option<SecretDeclaration> {
     if let Some(entry) = section.text("type")
         && entry.text != "env"
     {
-        let _: Option<()> = entry.refuse("is not a type of secret; write \"env\"");
+        let _: Option<()> = entry.refuse_secret("it is not a type of secret; write \"env\"");
     }
     let id = section.required("id", "give each secret an id");
     let env_var = section.required("env_var", "write the environment variable's name");

@@ -3,6 +3,7 @@
 //! Owns how a problem is shown. A line that may hold a token or a secret is
 //! never repeated.
 
+use super::section::near;
 use crate::text::escape_controls;
 use std::cell::RefCell;
 use std::fmt;
@@ -15,7 +16,8 @@ const PROBLEMS_MAX: usize = 50;
 const LINE_CHARS_MAX: usize = 100;
 
 /// Words of lines that are not shown.
-const SECRET_WORDS: [&str; 4] = ["token", "secret", "value", "password"];
+const SECRET_WORDS: [&str; 9] =
+    ["token", "tokn", "secret", "value", "password", "credential", "api_key", "hf_", "rf_"];
 
 /// Sections whose lines are not shown.
 const SECRET_SECTIONS: [&str; 2] = ["checkpoints", "secrets"];
@@ -71,7 +73,7 @@ impl Found {
 
 fn shown(source: &str, problem: &Problem) -> Option<(String, usize)> {
     let section = problem.key.split(['.', '[']).next().unwrap_or_default();
-    if SECRET_SECTIONS.contains(&section) {
+    if SECRET_SECTIONS.contains(&section) || near(section, &SECRET_SECTIONS).is_some() {
         return None;
     }
     let index = usize::try_from(problem.place.line.checked_sub(1)?).ok()?;

@@ -371,6 +371,8 @@ fn an_instance_with_an_accelerator_is_never_served_without() {
 fn errors_do_not_repeat_secrets() {
     for text in [
         "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: \"hf_CANARY\\nX: y\"}",
+        "model: {id: m}\ncheckpoints: {repo_id: 'https://u:hf_CANARY@h/a/b'}",
+        "model: {id: m}\ncheckpoint: {hf_tokn: hf_CANARY}",
         "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: [hf_CANARY]}",
         "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: {hf_CANARY: 1}}",
         "model: {id: m}\ncheckpoints: {repo_id: a/b, hf_token: !secret hf_CANARY}",
