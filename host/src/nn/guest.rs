@@ -272,3 +272,15 @@ impl From<ElementType> for tensor::TensorType {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_error_is_cut() {
+        let failure = failure(ErrorCode::RuntimeError, "ä".repeat(1 << 20));
+        assert_eq!(failure.text.len(), FAILURE_BYTES_MAX);
+        assert!(failure.text.capacity() < 2 * FAILURE_BYTES_MAX);
+    }
+}

@@ -495,3 +495,42 @@ fn field_json(from: &Field) -> serde_json::Value {
     }
     object
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(parts: usize, name: &str) -> Output {
+        let part = Part { name: name.into(), value: Value::Integer(1) };
+        Output { parts: vec![part; parts], usage: None, info: String::new() }
+    }
+
+    #[test]
+    fn a_result_of_too_many_parts_or_too_long_names_is_the_models_failure() {
+        assert!(few(&output(RESULT_PARTS_MAX, "return/0")).is_ok());
+        assert!(few(&output(1, &"n".repeat(PATH_BYTES_MAX))).is_ok());
+        for too_much in
+            [output(RESULT_PARTS_MAX + 1, "r"), output(1, &"n".repeat(PATH_BYTES_MAX + 1))]
+        {
+            let refused = few(&too_much).unwrap_err();
+            assert_eq!(
+                (refused.code, refused.reason),
+                (StatusCode::ModelPredictionFailed, "GUEST_TRAP")
+            );
+        }
+    }
+
+    #[test]
+    fn slashes_in_a_name_nest_no_deeper_than_types_can() {
+        let mut data = api::Data::default();
+        let name = "a/".repeat(500);
+        put(&mut data, name.splitn(PATH_DEPTH_MAX, '/'), Value::Integer(1), &Selection::default());
+        let mut depth = 0;
+        let mut inner = Some(&data);
+        while let Some(part) = inner.and_then(|data| data.parts.first()) {
+            depth += 1;
+            inner = part.data.as_ref();
+        }
+        assert_eq!(depth, PATH_DEPTH_MAX);
+    }
+}
