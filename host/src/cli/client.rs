@@ -84,19 +84,17 @@ impl Client {
     pub(super) async fn connect(global: &GlobalArgs) -> anyhow::Result<Self> {
         let base = match &global.base {
             Some(base) => base.clone(),
-            None => variable(BASE_VARIABLES).unwrap_or_else(|| BASE_DEFAULT.to_owned()),
-        };
-        let base = checked_base(&base)?;
-        let pat_source = match &global.pat_file {
-            Some(path) => path.display().to_string(),
             None => {
-                PAT_VARIABLES.into_iter().find(|name| is_set(name)).unwrap_or_default().to_owned()
+                variable(BASE_VARIABLES).map_or_else(|| BASE_DEFAULT.to_owned(), |(_, base)| base)
             }
         };
+        let base = checked_base(&base)?;
         let pat = match &global.pat_file {
-            Some(path) => Some(pat_of_file(path)?),
-            None => variable(PAT_VARIABLES),
+            Some(path) => Some((path.display().to_string(), pat_of_file(path)?)),
+            None => variable(PAT_VARIABLES).map(|(name, pat)| (name.to_owned(), pat)),
         };
+        let (pat_source, pat) = pat.unzip();
+        let pat_source = pat_source.unwrap_or_default();
         let authorization = pat.as_deref().map(authorization).transpose()?;
         let endpoint = Endpoint::from_shared(base.clone())
             .map_err(|_| Usage(format!("{base:?} is no address; write http://HOST:PORT")))?
@@ -194,12 +192,12 @@ fn is_of_transport(status: &tonic::Status) -> bool {
     status.source().is_some()
 }
 
-fn is_set(name: &str) -> bool {
-    std::env::var(name).is_ok_and(|value| !value.trim().is_empty())
-}
-
-fn variable(names: [&str; 2]) -> Option<String> {
-    names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
+/// The first variable that is set, and its value.
+fn variable(names: [&'static str; 2]) -> Option<(&'static str, String)> {
+    names.into_iter().find_map(|name| {
+        let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty())?;
+        Some((name, value))
+    })
 }
 
 /// A base that is ours to call: tokens and inputs never go to the platform

@@ -18,7 +18,7 @@ use crate::package::folder;
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
 use crate::sandbox::{Diagnostics, Program, Runtime, Surroundings};
-use crate::server::request::{InputError, input_for, parse};
+use crate::server::request::{InputError, Turn, parse, plain_input};
 use crate::server::response::{self, CallerKind, Form};
 use anyhow::{Context, bail};
 use report::Report;
@@ -136,9 +136,7 @@ fn asked(args: &TestArgs, package: &Package) -> anyhow::Result<api::PostModelOut
     }
     let data = request::of_files(args.text.as_deref(), &files)?;
     let model = ModelRef { name: package.config.name.clone(), version: String::new() };
-    let message = request::of_data(&model, data, &args.params.param);
-    plain(message.clone())?;
-    Ok(message)
+    Ok(request::of_data(&model, data, &args.params.param))
 }
 
 /// The same as a model without methods sees it.
@@ -213,7 +211,8 @@ fn of_method(
     message: &api::PostModelOutputsRequest,
     asked: &Request,
 ) -> Result<Request, InputError> {
-    let inputs = message.inputs.iter().cloned().map(|input| input_for(method, input));
+    let inputs =
+        message.inputs.iter().cloned().map(|input| plain_input(method, input, Turn::First));
     let inputs = inputs.collect::<Result<_, _>>()?;
     Ok(Request { method: method.name.clone(), inputs, params: asked.params.clone() })
 }

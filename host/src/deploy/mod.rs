@@ -150,30 +150,33 @@ impl Deployments {
         self.read().values().cloned().collect()
     }
 
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ModelName, Arc<Deployment>>> {
+        self.by_name.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Deployment {
     /// Admits a call, after waiting for its turn if need be.
     ///
     /// The deadline is the model's `call_timeout` from now, or the caller's
     /// own if that is earlier; waiting counts.
     pub async fn lease(
-        &self,
-        caller: &Caller,
-        name: &ModelName,
+        self: &Arc<Self>,
         version: Option<&str>,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
-        let deployment = self.find(caller, name).ok_or(LeaseError::NoSuchModel)?;
-        if version.is_some_and(|version| version != deployment.version) {
+        if version.is_some_and(|version| version != self.version) {
             return Err(LeaseError::NoSuchVersion);
         }
-        let limits = deployment.worker.limits();
+        let limits = self.worker.limits();
         let deadline = Deadline::after(limits.call_timeout);
         let deadline = asked.map_or(deadline, |asked| asked.min(deadline));
 
-        let slots = deployment.slots.clone();
+        let slots = self.slots.clone();
         let permit = match slots.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let _waiting = Waiting::enter(&deployment.waiting, limits.queue_max)?;
+                let _waiting = Waiting::enter(&self.waiting, limits.queue_max)?;
                 let turn =
                     tokio::time::timeout_at(deadline.instant().into(), slots.acquire_owned());
                 match turn.await {
@@ -183,11 +186,7 @@ impl Deployments {
                 }
             }
         };
-        Ok(Lease { deployment, permit, deadline })
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ModelName, Arc<Deployment>>> {
-        self.by_name.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        Ok(Lease { deployment: self.clone(), permit, deadline })
     }
 }
 

@@ -62,22 +62,18 @@ impl Instance {
             let loaded = runner.ringfence_model_runner().call_load_model(&mut store).await?;
             Ok::<_, wasmtime::Error>((runner, loaded))
         };
-        let end = match before(deadline, meters.time(loading)).await {
+        let (end, error) = match before(deadline, meters.time(loading)).await {
             Some(Ok((runner, Ok(())))) => {
                 return Ok(Self { shared: shared.clone(), store, runner });
             }
             Some(Ok((_, Err(error)))) => {
-                End::GuestError(guest_error(error, limits.error_text_bytes_max))
+                (End::GuestError(guest_error(error, limits.error_text_bytes_max)), None)
             }
-            Some(Err(error)) => {
-                let end = end_of(&error, &mut store, limits);
-                let fuel = limits.fuel_per_call();
-                return Err(Box::new(verdict(end, Phase::Load, &mut store, fuel, Some(&error))));
-            }
-            None => End::DeadlinePassed,
+            Some(Err(error)) => (end_of(&error, &mut store, limits), Some(error)),
+            None => (End::DeadlinePassed, None),
         };
         let fuel = limits.fuel_per_call();
-        Err(Box::new(verdict(end, Phase::Load, &mut store, fuel, None)))
+        Err(Box::new(verdict(end, Phase::Load, &mut store, fuel, error.as_ref())))
     }
 
     /// Asks the guest which typed methods it has, before `load-model`.
@@ -99,12 +95,8 @@ impl Instance {
     }
 
     /// What instantiation and `load-model` took.
-    pub(crate) fn load_receipt(&mut self) -> Receipt {
-        let fuel_max = self.shared.limits.fuel_per_call();
-        let fuel = fuel_max.saturating_sub(self.store.get_fuel().unwrap_or(0));
-        let state = self.store.data();
-        let memory_bytes_peak = state.limiter.memory_bytes_peak();
-        Receipt { fuel, memory_bytes_peak, ..state.meters.receipt() }
+    pub(crate) fn load_receipt(&self) -> Receipt {
+        receipt(&self.store, self.shared.limits.fuel_per_call())
     }
 
     /// Bytes of its linear memory.
@@ -127,8 +119,7 @@ impl Instance {
         state.limiter.start_call();
         state.last_host_call = None;
         state.log.lock().start_call(job.id.clone(), limits);
-        self.store.set_epoch_deadline(1);
-        if let Err(error) = self.store.set_fuel(fuel) {
+        if let Err(error) = refuel(&mut self.store, fuel) {
             let end = End::HostBug(format!("{error:#}"));
             return (verdict(end, Phase::Call, &mut self.store, fuel, None), None);
         }
@@ -154,10 +145,8 @@ impl Instance {
 fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Store<State>, Box<Verdict>> {
     let limits = &shared.limits;
     let early = |end| Box::new(Verdict::early(end, Phase::Load));
-    let state = State::new(shared, deadline).map_err(|stop| match stop {
-        Stop::HostBug(text) => early(End::HostBug(text)),
-        other => early(End::HostBug(other.to_string())),
-    })?;
+    let state =
+        State::new(shared, deadline).map_err(|stop| early(End::HostBug(stop.to_string())))?;
     let mut store = Store::new(shared.runtime.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(limits.hostcall_bytes());
@@ -190,6 +179,16 @@ fn refuel(store: &mut Store<State>, fuel: u64) -> wasmtime::Result<()> {
     store.set_fuel(fuel)
 }
 
+/// What has been spent since the store had all of its fuel.
+fn receipt(store: &Store<State>, fuel_max: u64) -> Receipt {
+    let state = store.data();
+    Receipt {
+        fuel: fuel_max.saturating_sub(store.get_fuel().unwrap_or(0)),
+        memory_bytes_peak: state.limiter.memory_bytes_peak(),
+        ..state.meters.receipt()
+    }
+}
+
 fn verdict(
     end: End,
     phase: Phase,
@@ -197,19 +196,15 @@ fn verdict(
     fuel_max: u64,
     error: Option<&wasmtime::Error>,
 ) -> Verdict {
+    let spent = receipt(store, fuel_max);
     let fuel = match &end {
         End::FuelExhausted { .. } => fuel_max,
-        _ => fuel_max.saturating_sub(store.get_fuel().unwrap_or(0)),
+        _ => spent.fuel,
     };
     let fuel_is_lower_bound =
         !matches!(end, End::Done | End::GuestError(_) | End::FuelExhausted { .. });
     let state = store.data();
-    let receipt = Receipt {
-        fuel,
-        fuel_is_lower_bound,
-        memory_bytes_peak: state.limiter.memory_bytes_peak(),
-        ..state.meters.receipt()
-    };
+    let receipt = Receipt { fuel, fuel_is_lower_bound, ..spent };
     let stopped = !matches!(end, End::Done | End::GuestError(_));
     let trace = (stopped && state.shared.runtime.diagnoses()).then(|| {
         Box::new(Trace {

@@ -9,7 +9,7 @@ use super::engine::Running;
 use super::instance::{Instance, Job, Used};
 use super::log::LogRate;
 use super::meters::Meters;
-use super::ready::Ready;
+use super::ready::{Ready, load_deadline};
 use super::state::State;
 use super::streams::{Sent, Sink};
 use crate::call::{
@@ -21,6 +21,7 @@ use crate::package::{Assets, Package, admission};
 use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::fs::File;
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,32 +139,35 @@ impl Program {
     /// Asks the guest which typed methods it has, in a sandbox of its own that
     /// does nothing else.
     pub async fn methods(self: &Arc<Self>) -> Result<Methods, MethodsError> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
         let program = self.clone();
-        self.shared.runtime.executor().spawn(async move {
-            let _running = program.running();
-            let deadline = Deadline::after(program.shared.limits.call_timeout);
-            // Whoever asked may have gone.
-            let _ = sender.send(Instance::methods(&program.shared, deadline.instant()).await);
+        let asked = self.on_executor(async move {
+            Instance::methods(&program.shared, load_deadline(&program.shared)).await
         });
-        let gone = |_| Err(Box::new(host_bug("the task that asks for methods", Phase::Load)));
-        let text = receiver.await.unwrap_or_else(gone).map_err(MethodsError::Ended)?;
-        Ok(Methods::parse(&text)?)
+        Ok(Methods::parse(&asked.await.map_err(MethodsError::Ended)?)?)
     }
 
     /// Loads a first sandbox, so that a model that cannot load is known before
     /// it is called. Returns what `load-model` took.
     pub async fn warm(self: &Arc<Self>) -> Result<Receipt, Box<Verdict>> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
         let program = self.clone();
+        // Kept even if whoever asked has gone.
+        self.on_executor(async move { program.ready.warm(&program.shared).await }).await
+    }
+
+    /// Runs what a guest does outside of a call where guests run.
+    async fn on_executor<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Box<Verdict>>> + Send + 'static,
+    ) -> Result<T, Box<Verdict>> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let running = self.running();
         self.shared.runtime.executor().spawn(async move {
-            let _running = program.running();
-            let warmed = program.ready.warm(&program.shared).await;
-            // Whoever asked may have gone; the sandbox is kept all the same.
-            let _ = sender.send(warmed);
+            let _running = running;
+            // Whoever asked may have gone.
+            let _ = sender.send(work.await);
         });
         receiver.await.unwrap_or_else(|_| {
-            Err(Box::new(host_bug("the task that loads a sandbox was dropped", Phase::Load)))
+            Err(Box::new(host_bug("a task of the executor was dropped", Phase::Load)))
         })
     }
 

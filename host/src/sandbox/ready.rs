@@ -54,7 +54,7 @@ impl Ready {
     /// Loads a first sandbox, so that a model that cannot load is known before
     /// it is called. Returns what loading took.
     pub(super) async fn warm(&self, shared: &Arc<Shared>) -> Result<Receipt, Box<Verdict>> {
-        let mut instance = Instance::load(shared, load_deadline(shared)).await?;
+        let instance = Instance::load(shared, load_deadline(shared)).await?;
         let receipt = instance.load_receipt();
         let kept = self.kept(instance, shared);
         *self.lock() = kept;
@@ -113,6 +113,7 @@ impl Ready {
     }
 }
 
-fn load_deadline(shared: &Shared) -> Instant {
+/// When what a guest does outside of a call must have ended.
+pub(super) fn load_deadline(shared: &Shared) -> Instant {
     Deadline::after(shared.limits.call_timeout).instant()
 }

@@ -14,7 +14,7 @@ use super::status::Outcome;
 use super::typed;
 use crate::auth::Caller;
 use crate::call::{Deadline, Event, Function, Output, Receipt, Request, Verdict};
-use crate::deploy::{Lease, LeaseError};
+use crate::deploy::{Deployment, Lease, LeaseError};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
@@ -23,10 +23,10 @@ use futures_util::{Stream, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Who calls which model, and what is wanted of its outputs.
+/// Which model is called, and what is wanted of its outputs.
 struct Asked {
-    caller: Caller,
-    name: ModelName,
+    /// Nothing where the caller sees no such model.
+    deployment: Option<Arc<Deployment>>,
     version: Option<String>,
     form: Form,
     reading: Reading,
@@ -155,21 +155,19 @@ impl CallContext {
         let name = name_of(&self.app, &request, &caller)?;
         // Set at most once: a call has one model.
         let _ = self.model.set(name.to_string());
-        let methods = match self.app.deployments.find(&caller, &name) {
-            Some(deployment) => deployment.methods.clone(),
-            // The lease says that it is not there.
-            None => Arc::default(),
-        };
+        let deployment = self.app.deployments.find(&caller, &name);
+        let methods =
+            deployment.as_ref().map(|deployment| deployment.methods.clone()).unwrap_or_default();
         let reading = Reading { function: self.function, methods };
         let mut parsed = reading.parse(request, Turn::First)?;
         let selection = Selection::from(parsed.output_config.take());
         let form = Form { selection, typed: parsed.typed.take() };
-        Ok((Asked { caller, name, version, form, reading }, parsed))
+        Ok((Asked { deployment, version, form, reading }, parsed))
     }
 
     /// What a client asks for that has not found signatures elsewhere.
     fn signatures(&self, asked: &Asked) -> Result<Answered, Outcome> {
-        if self.app.deployments.find(&asked.caller, &asked.name).is_none() {
+        if asked.deployment.is_none() {
             return Err(LeaseError::NoSuchModel.into());
         }
         if asked.reading.methods.is_empty() {
@@ -190,8 +188,8 @@ impl CallContext {
     }
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {
-        let version = asked.version.as_deref();
-        self.app.deployments.lease(&asked.caller, &asked.name, version, self.deadline).await
+        let deployment = asked.deployment.as_ref().ok_or(LeaseError::NoSuchModel)?;
+        deployment.lease(asked.version.as_deref(), self.deadline).await
     }
 
     /// Clients before version 12 do not know the code of a busy model, and

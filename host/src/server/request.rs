@@ -18,10 +18,10 @@ use std::sync::Arc;
 const INPUTS_MAX: usize = 128;
 
 /// Parts of one input, after flattening.
-const PARTS_MAX: usize = 4096;
+pub(super) const PARTS_MAX: usize = 4096;
 
 /// Bytes of a part's path.
-const PATH_BYTES_MAX: usize = 1024;
+pub(super) const PATH_BYTES_MAX: usize = 1024;
 
 /// Concepts that a request may select.
 const SELECTED_MAX: usize = 1000;
@@ -147,10 +147,7 @@ impl Reading {
         let typed = self.method(&method)?;
         let read = |from: api::Input| match &typed {
             Some((method, CallerKind::Typed)) => typed_input(method, from, turn),
-            Some((method, CallerKind::Plain)) => {
-                let Input { id, parts } = input(from)?;
-                Ok(Input { id, parts: typed::plain(method, parts, turn)? })
-            }
+            Some((method, CallerKind::Plain)) => plain_input(method, from, turn),
             None => input(from),
         };
         let inputs = request.inputs.into_iter().map(read).collect();
@@ -198,9 +195,13 @@ pub(crate) fn parse(request: api::PostModelOutputsRequest) -> Result<Parsed, Out
 }
 
 /// A plain input as the arguments of a method.
-pub(crate) fn input_for(method: &Method, from: api::Input) -> Result<Input, InputError> {
+pub(crate) fn plain_input(
+    method: &Method,
+    from: api::Input,
+    turn: Turn,
+) -> Result<Input, InputError> {
     let Input { id, parts } = input(from)?;
-    Ok(Input { id, parts: typed::plain(method, parts, Turn::First)? })
+    Ok(Input { id, parts: typed::plain(method, parts, turn)? })
 }
 
 fn typed_input(method: &Method, input: api::Input, turn: Turn) -> Result<Input, InputError> {
@@ -325,7 +326,7 @@ fn flatten(
     Ok(())
 }
 
-fn refuse_url(url: &str) -> Result<(), InputError> {
+pub(super) fn refuse_url(url: &str) -> Result<(), InputError> {
     match url {
         "" => Ok(()),
         _ => Err(InputError::Url),

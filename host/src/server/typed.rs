@@ -4,7 +4,9 @@
 //! Lists, tuples and named fields are flattened to paths such as `images/0`, and
 //! rebuilt from them.
 
-use super::request::{InputError, Turn, concept, frame, region, struct_text};
+use super::request::{
+    InputError, PARTS_MAX, PATH_BYTES_MAX, Turn, concept, frame, refuse_url, region, struct_text,
+};
 use super::response::{Selection, set};
 use super::status::Outcome;
 use crate::call::{Field, Function, Kind, Method, Methods, NdArray, Output, Part, Value};
@@ -13,10 +15,6 @@ use crate::proto::clarifai::api::RunnerMethodType;
 use crate::proto::clarifai::api::model_type_field::DataType;
 use crate::proto::clarifai::api::status::StatusCode;
 use serde_json::json;
-
-/// Parts of one input, and bytes of their paths.
-const PARTS_MAX: usize = 4096;
-const PATH_BYTES_MAX: usize = 1024;
 
 /// Names of a path: a result and the types in it.
 const PATH_DEPTH_MAX: usize = 10;
@@ -151,15 +149,16 @@ fn value(
         return Err(InputError::WrongType { path: shortened(path), expected: word(kind), given });
     }
     let missing = || InputError::NoValue { path: shortened(path), expected: word(kind) };
-    let bytes = |url: &str, bytes: Vec<u8>| match url {
-        "" => Ok(bytes),
-        _ => Err(InputError::Url),
-    };
     let value = match kind {
         Kind::Str | Kind::Text => match data.text {
-            Some(text) if !text.url.is_empty() => return Err(InputError::Url),
-            Some(text) if data.string_value.is_empty() => Value::Text(text.raw),
-            Some(_) | None => Value::Text(data.string_value),
+            Some(text) => {
+                refuse_url(&text.url)?;
+                match data.string_value.is_empty() {
+                    true => Value::Text(text.raw),
+                    false => Value::Text(data.string_value),
+                }
+            }
+            None => Value::Text(data.string_value),
         },
         Kind::Bytes => Value::Bytes(data.bytes_value),
         Kind::Int => Value::Integer(data.int_value),
@@ -172,15 +171,18 @@ fn value(
         }
         Kind::Image => {
             let image = data.image.ok_or_else(missing)?;
-            Value::Image(bytes(&image.url, image.base64)?)
+            refuse_url(&image.url)?;
+            Value::Image(image.base64)
         }
         Kind::Audio => {
             let audio = data.audio.ok_or_else(missing)?;
-            Value::Audio(bytes(&audio.url, audio.base64)?)
+            refuse_url(&audio.url)?;
+            Value::Audio(audio.base64)
         }
         Kind::Video => {
             let video = data.video.ok_or_else(missing)?;
-            Value::Video(bytes(&video.url, video.base64)?)
+            refuse_url(&video.url)?;
+            Value::Video(video.base64)
         }
         Kind::Concept => Value::Concepts(data.concepts.into_iter().map(concept).collect()),
         Kind::Region => Value::Regions(data.regions.into_iter().map(region).collect()),

@@ -69,7 +69,8 @@ pub(super) async fn suggest(
         .map(|ran| ran.held.iter().map(|(_, bytes)| bytes).sum())
         .max()
         .unwrap_or_default();
-    let (mut little, mut enough) = (0, held.max(PAGE_BYTES));
+    // Whole pages, so that what lies between two of them is always another.
+    let (mut little, mut enough) = (0, held.max(PAGE_BYTES).next_multiple_of(PAGE_BYTES));
     while !passes(args, message, enough).await? {
         little = enough;
         enough *= 2;
@@ -79,9 +80,6 @@ pub(super) async fn suggest(
         match passes(args, message, middle).await? {
             true => enough = middle,
             false => little = middle,
-        }
-        if middle == enough && enough - little <= PAGE_BYTES {
-            break;
         }
     }
     let spare = (enough as f64 * SPARE) as u64;
