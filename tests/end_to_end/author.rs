@@ -25,7 +25,7 @@ fn ringfence(args: &[&str]) -> Output {
     Command::new(binary()).args(args).output().unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     String::from_utf8(both).unwrap()
 }
@@ -38,7 +38,7 @@ fn tool_home(variable: &str, folder: &str) -> PathBuf {
 
 /// What the tests build is kept beside the tests' own results, so that a second
 /// run is quick.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     binary().parent().unwrap().with_file_name("template-builds")
 }
 

@@ -19,6 +19,7 @@ mod typed;
 
 mod author;
 mod bad_requests;
+mod checkpoints;
 mod limits;
 mod seam;
 mod start;

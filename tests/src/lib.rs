@@ -11,6 +11,7 @@
 
 mod calls;
 mod host;
+pub mod hub;
 mod raw;
 
 pub use calls::{

@@ -3,7 +3,7 @@
 //! Owns how cargo is called. The code that is compiled is the author's own, on
 //! the author's machine; a host never builds.
 
-use super::{BuildArgs, GlobalArgs, TestArgs, Usage, test, usage, watch};
+use super::{BuildArgs, GlobalArgs, TestArgs, Usage, checkpoints, test, usage, watch};
 use crate::package::admission;
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -55,6 +55,7 @@ pub fn build_model(dir: &Path, target_dir: Option<&Path>) -> anyhow::Result<Path
         return Err(Usage(text).into());
     }
     let dir = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
+    checkpoints::ensure_of(&dir)?;
     let target_dir = target_dir.map(std::path::absolute).transpose()?;
 
     let component = wants_cargo_component(&dir)? && has_cargo_component(&dir);

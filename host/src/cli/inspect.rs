@@ -84,11 +84,16 @@ fn sheet_of(path: &Path) -> anyhow::Result<Sheet> {
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     match folder::open(path, scratch.path()) {
         Ok(package) => of_package(&package, &mut sheet)?,
-        Err(FolderError::NotBuilt { .. }) => {
+        Err(missing @ (FolderError::NotBuilt { .. } | FolderError::NoCheckpoint { .. })) => {
             let text = std::fs::read_to_string(path.join("config.yaml"))
                 .with_context(|| format!("cannot read {}", path.display()))?;
             of_config(&Config::parse(&text)?, &mut sheet);
-            sheet.push(("component", "not built yet; run `ringfence build`".to_owned()));
+            sheet.push(match missing {
+                FolderError::NoCheckpoint { repo_id, .. } => {
+                    ("checkpoint", format!("{repo_id}: not fetched yet; run `ringfence build`"))
+                }
+                _ => ("component", "not built yet; run `ringfence build`".to_owned()),
+            });
         }
         Err(error) => return Err(error.into()),
     }

@@ -5,6 +5,7 @@
 //! gRPC services; it is a client of them.
 
 pub mod build;
+pub mod checkpoints;
 
 mod client;
 mod demo;
@@ -15,6 +16,7 @@ mod new;
 mod predict;
 mod render;
 mod request;
+mod schema;
 mod serve;
 mod stream;
 mod test;
@@ -78,6 +80,8 @@ enum Command {
     New(NewArgs),
     /// Write the world that a model implements, for projects without the guest crate
     Wit(WitArgs),
+    /// Print the JSON Schema of config.yaml
+    Schema,
     /// Compile a model folder's 1/model.rs to 1/model.wasm
     Build(BuildArgs),
     /// Show what a model can do, its limits, graphs and assets; or how two models differ
@@ -272,6 +276,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match command {
         Command::New(args) => new::run(&args, &global),
         Command::Wit(args) => wit::run(&args, &global),
+        Command::Schema => schema::run(),
         Command::Inspect(args) => inspect::run(&args, &global),
         Command::Test(args) => test::run(&args, &global),
         Command::Serve(args) => serve::run(&args),

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// Where the guest crate lies, as the templates say it and as a folder does.
 const SDK_IN_TEMPLATE: &str = "../../sdk";
 const SDK_IN_FOLDER: &str = "sdk";
+/// Where a template and a new folder have the schema of `config.yaml`.
+const SCHEMA_IN_TEMPLATE: &str = "$schema=../../sdk/config.schema.json";
+const SCHEMA_IN_FOLDER: &str = "$schema=./sdk/config.schema.json";
 
 /// What the manifest of a folder has beyond its template's: it belongs to no
 /// workspace above it, and a release build is what the host runs.
@@ -162,9 +165,10 @@ fn adapted(kind: Template, id: &str, path: &str, file: &File) -> Vec<u8> {
                 .replace(SDK_IN_TEMPLATE, SDK_IN_FOLDER);
             format!("{text}{MANIFEST_END}").into_bytes()
         }
-        "config.yaml" => {
-            text.replacen(&format!("\n  id: {name} "), &format!("\n  id: {id} "), 1).into_bytes()
-        }
+        "config.yaml" => text
+            .replacen(SCHEMA_IN_TEMPLATE, SCHEMA_IN_FOLDER, 1)
+            .replacen(&format!("\n  id: {name} "), &format!("\n  id: {id} "), 1)
+            .into_bytes(),
         "README.md" => text.replacen(&format!("# {name}\n"), &format!("# {id}\n"), 1).into_bytes(),
         _ => file.bytes.to_vec(),
     }
@@ -191,6 +195,9 @@ mod tests {
             let config = Config::parse(&text("config.yaml")).unwrap();
             assert_eq!(config.name.id(), "my_model-2");
             assert_eq!(config.model_type_id, kind.name());
+            let first = "# yaml-language-server: $schema=./sdk/config.schema.json\n";
+            assert!(text("config.yaml").starts_with(first), "{kind:?}");
+            assert_eq!(text("sdk/config.schema.json").trim_end(), super::super::schema::text());
             assert!(text("README.md").starts_with("# my_model-2\n"));
             assert!(text("README.md").lines().count() <= 10);
             assert!(text("1/model.rs").lines().count() < 40, "{kind:?}");

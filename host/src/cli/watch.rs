@@ -13,7 +13,8 @@ use std::time::Duration;
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// What building writes, by the first part of a path or by the whole.
-const BUILT: [&str; 4] = ["target", ".git", "Cargo.lock", "1/model.wasm"];
+const BUILT: [&str; 6] =
+    ["target", ".git", "Cargo.lock", "checkpoints.lock", "1/model.wasm", "1/checkpoints"];
 
 /// Works once, and again after each change, until the process is told to end.
 /// What fails is told, and mended by the next change.
@@ -52,7 +53,7 @@ fn is_source(path: &Path) -> bool {
         Some(Component::Normal(first)) => first.to_string_lossy().into_owned(),
         _ => return false,
     };
-    !hidden && !BUILT.iter().any(|built| *built == first || Path::new(built) == path)
+    !hidden && !first.starts_with('.') && !BUILT.iter().any(|built| path.starts_with(built))
 }
 
 #[cfg(test)]
@@ -61,7 +62,16 @@ mod tests {
 
     #[test]
     fn what_building_writes_is_no_change() {
-        for path in ["target/release/x", "Cargo.lock", "1/model.wasm", "1/.model-x", ".git/index"] {
+        for path in [
+            "target/release/x",
+            "Cargo.lock",
+            "1/model.wasm",
+            "1/.model-x",
+            ".git/index",
+            ".checkpoints.new/config.json",
+            "1/checkpoints/config.json",
+            "checkpoints.lock",
+        ] {
             assert!(!is_source(Path::new(path)), "{path}");
         }
         for path in ["1/model.rs", "config.yaml", "Cargo.toml", "1/net.onnx", "src/x.rs"] {

@@ -6,9 +6,11 @@
 mod compute;
 mod elsewhere;
 mod extension;
+mod key;
 mod name;
 mod problem;
 mod section;
+mod strip;
 mod tree;
 
 #[cfg(test)]
@@ -21,6 +23,7 @@ pub use name::{ModelName, NAME_BYTES_MAX, NameError};
 pub use problem::{Place, Problem};
 
 use crate::limits::Limits;
+use key::{Form, Key, key};
 use name::Part;
 use problem::Found;
 use section::{Entry, Section, Unknown};
@@ -64,20 +67,48 @@ const TYPES_WITH_CONCEPTS: [&str; 4] =
     ["visual-classifier", "visual-detector", "visual-segmenter", "text-classifier"];
 
 /// Every section of the file.
-const SECTIONS: [&str; 12] = [
-    "model",
-    "build_info",
-    "inference_compute_info",
-    "compute",
-    "checkpoints",
-    "concepts",
-    "num_threads",
-    "secrets",
-    "mcp_server",
-    "streaming_video_consumer",
-    "toolkit",
-    "ringfence",
+const SECTIONS: [Key; 12] = [
+    key("model", Form::Section(&MODEL_KEYS), "Whose model it is and what it is called"),
+    key("build_info", Form::Section(&elsewhere::BUILD_INFO_KEYS), "How it is built elsewhere"),
+    key(
+        "inference_compute_info",
+        Form::Section(&compute::EXACT_KEYS),
+        "What the model gets, and what it cannot exceed",
+    ),
+    key("compute", Form::Section(&compute::PRESET_KEYS), "The same by the name of a machine"),
+    key(
+        "checkpoints",
+        Form::Section(&elsewhere::CHECKPOINTS_KEYS),
+        "A repository of weights that `ringfence build` puts into 1/checkpoints",
+    ),
+    key("concepts", Form::Sections(&CONCEPT_KEYS), "The labels that the model knows"),
+    key("num_threads", Form::Number(1, 65_536), "Calls at a time elsewhere; no effect here"),
+    key("secrets", Form::Sections(&elsewhere::SECRETS_KEYS), "No effect here"),
+    key("mcp_server", Form::Ignored, "No effect here"),
+    key("streaming_video_consumer", Form::Ignored, "No effect here"),
+    key("toolkit", Form::Ignored, "No effect here"),
+    key(
+        "ringfence",
+        Form::OwnSection(&extension::KEYS),
+        "Settings of Ringfence, which other platforms ignore",
+    ),
 ];
+
+/// `model`.
+const MODEL_KEYS: [Key; 4] = [
+    key("id", Form::Name, "Unique within the app"),
+    key("user_id", Form::Name, "The owner; the token's user where absent"),
+    key("app_id", Form::Name, "Where it belongs; `main` where absent"),
+    key(
+        "model_type_id",
+        Form::Suggested(&MODEL_TYPES),
+        "What goes in and what comes out; `any-to-any` where absent",
+    ),
+];
+
+/// Each of `concepts`.
+const CONCEPT_KEYS: [Key; 2] =
+    [key("id", Form::Text, "Unique in its model"), key("name", Form::Text, "What people read")];
 
 /// Sections of the other platform that say nothing to this host, and why.
 const WITHOUT_EFFECT: [(&str, &str); 4] = [
@@ -115,6 +146,15 @@ pub struct Config {
     /// What the file leaves to defaults, and what of it has no effect here, one
     /// line each.
     pub notes: Vec<String>,
+}
+
+/// What a checkpoint on disk says about labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Labels {
+    /// There is no checkpoint, or nobody has looked for one.
+    NotThere,
+    /// It brings these, or none.
+    There(Vec<ConfigConcept>),
 }
 
 /// A label of a model.
@@ -158,13 +198,20 @@ fn listed(problems: &[Problem]) -> String {
 }
 
 impl Config {
-    /// Reads and checks a whole file.
+    /// Reads and checks a whole file by itself.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::parse_beside(text, Labels::NotThere)
+    }
+
+    /// Reads and checks a whole file. A model whose outputs are concepts takes
+    /// them from the checkpoint beside it where the file lists none.
+    pub fn parse_beside(text: &str, labels: Labels) -> Result<Self, ConfigError> {
         if text.len() > CONFIG_BYTES_MAX {
             return Err(ConfigError::TooLong { bytes: text.len() });
         }
         let found = Found::default();
-        let config = Section::new("", tree::parse(text)?, &found).and_then(take);
+        let config =
+            Section::new("", tree::parse(text)?, &found).and_then(|root| take(root, labels));
         match config {
             Some(config) if found.is_empty() => Ok(config),
             _ => Err(ConfigError::Problems(found.in_order(text))),
@@ -179,7 +226,7 @@ impl Config {
 }
 
 /// Reads every section, whatever is wrong with the others.
-fn take(mut root: Section) -> Option<Config> {
+fn take(mut root: Section, labels: Labels) -> Option<Config> {
     let (mut warnings, mut notes) = (Vec::new(), Vec::new());
     for (key, reason) in WITHOUT_EFFECT {
         if root.has(key) {
@@ -199,27 +246,41 @@ fn take(mut root: Section) -> Option<Config> {
     limits.memory_bytes_max = asked.memory_bytes.unwrap_or(limits.memory_bytes_max);
     let graphs = extension::read(root.section("ringfence"), &mut limits);
     let has_checkpoints = root.has("checkpoints");
-    let concepts = concepts(&mut root);
+    let mut concepts = concepts(&mut root);
     let build_info = elsewhere::build_info(&mut root);
     if build_info.image.is_some() {
         notes.push("`build_info.image` has no effect: a component needs no image".to_owned());
     }
     let checkpoints = elsewhere::checkpoints(&mut root);
+    notes.extend(checkpoints.iter().flat_map(elsewhere::Checkpoints::notes));
     let secrets = elsewhere::secrets(&mut root);
     if !secrets.is_empty() {
-        notes.push("`secrets` has no effect: a guest has no variables".to_owned());
+        let values = match secrets.iter().any(|secret| secret.value.is_some()) {
+            true => "; their values are left out of the package",
+            false => "",
+        };
+        notes.push(format!("`secrets` has no effect: a guest has no variables{values}"));
     }
     let num_threads = root.number("num_threads", 1, 65_536);
     let num_threads = num_threads.and_then(|threads| u32::try_from(threads).ok());
     if let Some((_, model_type_id)) = &model
         && TYPES_WITH_CONCEPTS.contains(&model_type_id.as_str())
         && concepts.is_empty()
-        && !has_checkpoints
     {
-        let fix = format!(
-            "a {model_type_id} answers with concepts; list them as `- {{id: cat, name: cat}}`"
-        );
-        root.missing("concepts", &fix);
+        let list = "list them as `- {id: cat, name: cat}`";
+        match labels {
+            Labels::There(labels) if !labels.is_empty() => concepts = labels,
+            Labels::There(_) => root.missing(
+                "concepts",
+                &format!(
+                    "a {model_type_id} answers with concepts, and 1/checkpoints has no config.json \
+                     with `id2label`; {list}"
+                ),
+            ),
+            Labels::NotThere if has_checkpoints => {}
+            Labels::NotThere => root
+                .missing("concepts", &format!("a {model_type_id} answers with concepts; {list}")),
+        }
     }
     if let Some((_, model_type_id)) = &model
         && !MODEL_TYPES.contains(&model_type_id.as_str())
@@ -267,7 +328,7 @@ fn model(root: &mut Section, notes: &mut Vec<String>) -> Option<(ModelName, Stri
     let model_type_id = part_or("model_type_id", MODEL_TYPE_DEFAULT);
     let id = section.required("id", "write a name such as `id: my-model`");
     let id = id.and_then(|entry| part(&entry));
-    section.finish(&["id", "user_id", "app_id", "model_type_id"], Unknown::RefuseMisspelt);
+    section.finish(&MODEL_KEYS, Unknown::RefuseMisspelt);
     Some((ModelName::from_parts(user_id?, app_id?, id?), model_type_id?.into_string()))
 }
 
@@ -288,10 +349,7 @@ fn concept(mut section: Section, ids: &mut HashSet<String>) -> Option<ConfigConc
     let name = section.required("name", "write what people read");
     let (id, name) = (id?, name?);
     for entry in [&id, &name] {
-        if entry.text.trim().is_empty()
-            || entry.text.len() > CONCEPT_BYTES_MAX
-            || entry.text.chars().any(char::is_control)
-        {
+        if !is_label(&entry.text) {
             return entry
                 .refuse("is empty, too long or has control characters; write a short text");
         }
@@ -299,5 +357,19 @@ fn concept(mut section: Section, ids: &mut HashSet<String>) -> Option<ConfigConc
     if !ids.insert(id.text.clone()) {
         return id.refuse("is the id of an earlier concept too; give each an id of its own");
     }
+    section.finish(&CONCEPT_KEYS, Unknown::RefuseMisspelt);
     Some(ConfigConcept { id: id.text, name: name.text })
+}
+
+/// Whether a text can be a concept's id or name.
+pub(super) fn is_label(text: &str) -> bool {
+    !text.trim().is_empty()
+        && text.len() <= CONCEPT_BYTES_MAX
+        && !text.chars().any(char::is_control)
+}
+
+/// The JSON Schema of the file (draft 7), for editors. What it refuses is
+/// refused; what it accepts may still be, as only `Config::parse` checks ranges.
+pub fn schema() -> serde_json::Value {
+    key::schema(&SECTIONS)
 }

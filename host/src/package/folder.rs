@@ -9,7 +9,8 @@ mod files;
 #[cfg(test)]
 mod tests;
 
-use super::config::{CONFIG_BYTES_MAX, Config, ConfigError, GraphAction};
+use super::checkpoint::{self, LabelsError, Lock};
+use super::config::{CONFIG_BYTES_MAX, Checkpoints, Config, ConfigError, GraphAction, Labels};
 use super::{AssetFile, Assets, GraphFile, Package};
 use bytes::Bytes;
 use cap_std::ambient_authority;
@@ -62,6 +63,26 @@ pub enum FolderError {
         /// The model folder.
         folder: PathBuf,
     },
+    /// The weights that the config file names have not been fetched.
+    #[error("the checkpoint {repo_id} is not in 1/checkpoints of {}; run `ringfence build {}`", folder.display(), folder.display())]
+    NoCheckpoint {
+        /// The model folder.
+        folder: PathBuf,
+        /// The repository on the hub.
+        repo_id: String,
+    },
+    /// What is in 1/checkpoints is of something else.
+    #[error("1/checkpoints of {} is of other `checkpoints` than those of config.yaml; run `ringfence build {}`", folder.display(), folder.display())]
+    OtherCheckpoint {
+        /// The model folder.
+        folder: PathBuf,
+    },
+    /// The file that says what 1/checkpoints is of cannot be read.
+    #[error("checkpoints.lock is not as `ringfence build` writes it; remove it and build again")]
+    Lock,
+    /// The labels of the checkpoint cannot be used.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
     /// The config file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -150,21 +171,29 @@ pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
         .map_err(|source| FolderError::Open { path: dir.to_owned(), source })?;
     let mut listing = Listing::default();
 
-    let config_bytes =
-        match files::read(&root, CONFIG, CONFIG, CONFIG_BYTES_MAX as u64, &mut listing) {
-            Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(FolderError::Missing { path: CONFIG.to_owned() });
-            }
-            bytes => bytes?,
-        };
+    let config_bytes = match files::read(&root, CONFIG, CONFIG, CONFIG_BYTES_MAX as u64) {
+        Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(FolderError::Missing { path: CONFIG.to_owned() });
+        }
+        bytes => bytes?,
+    };
     let config = std::str::from_utf8(&config_bytes).map_err(|_| FolderError::ConfigEncoding)?;
-    let config = Config::parse(config)?;
+    // Everything is said about the text as it was written, before a secret is
+    // cut out of it; what is packaged never had one.
+    let asked = Config::parse(config)?;
+    let config = Config::without_secrets(config)?;
+    listing.add(CONFIG, config.as_bytes())?;
 
     let code = open_code(&root)?;
     let names = files::walk(&code)?;
     if !names.iter().any(|name| name == COMPONENT) {
         return Err(FolderError::NotBuilt { folder: dir.to_owned() });
     }
+    if let Some(checkpoints) = &asked.checkpoints {
+        has_checkpoint(dir, &root, &names, checkpoints)?;
+    }
+    let config =
+        Config { notes: asked.notes, ..Config::parse_beside(&config, labels(&code, &names)?)? };
     let scratch_error = |source| FolderError::Scratch { path: scratch.to_owned(), source };
     let folder =
         tempfile::Builder::new().prefix("assets-").tempdir_in(scratch).map_err(scratch_error)?;
@@ -183,10 +212,12 @@ pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
         if name == SOURCE {
             continue;
         } else if name == COMPONENT {
-            component = files::read(&code, &name, &path, COMPONENT_BYTES_MAX, &mut listing)?.into();
+            component = files::read(&code, &name, &path, COMPONENT_BYTES_MAX)?.into();
+            listing.add(&path, &component)?;
         } else if let Some(stem) = name.strip_suffix(GRAPH_EXTENSION) {
             if let Some(called) = graphs.called(stem)? {
-                let bytes = files::read(&code, &name, &path, GRAPH_BYTES_MAX, &mut listing)?.into();
+                let bytes = Bytes::from(files::read(&code, &name, &path, GRAPH_BYTES_MAX)?);
+                listing.add(&path, &bytes)?;
                 graphs.found.push(GraphFile { name: called, bytes });
             }
         } else {
@@ -202,6 +233,55 @@ pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
         graphs,
         assets: Assets { folder, files },
     })
+}
+
+/// Whether 1/checkpoints is there, and of what the config file says. One that
+/// was put there by hand is as good as a fetched one.
+fn has_checkpoint(
+    dir: &Path,
+    root: &Dir,
+    names: &[String],
+    checkpoints: &Checkpoints,
+) -> Result<(), FolderError> {
+    if !names.iter().any(|name| is_of_checkpoint(name)) {
+        let repo_id = checkpoints.repo_id.clone();
+        return Err(FolderError::NoCheckpoint { folder: dir.to_owned(), repo_id });
+    }
+    match lock(root)? {
+        Some(lock) if !lock.is_of(checkpoints) => {
+            Err(FolderError::OtherCheckpoint { folder: dir.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_of_checkpoint(name: &str) -> bool {
+    name.strip_prefix(checkpoint::FOLDER).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Reads `checkpoints.lock` of a model folder, if it has one.
+pub fn lock(root: &Dir) -> Result<Option<Lock>, FolderError> {
+    match files::read(root, checkpoint::LOCK, checkpoint::LOCK, checkpoint::FILE_BYTES_MAX) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| FolderError::Lock),
+        Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The labels of the checkpoint on disk.
+fn labels(code: &Dir, names: &[String]) -> Result<Labels, FolderError> {
+    if !names.iter().any(|name| is_of_checkpoint(name)) {
+        return Ok(Labels::NotThere);
+    }
+    let name = checkpoint::CONFIG;
+    if !names.iter().any(|there| there == name) {
+        return Ok(Labels::There(Vec::new()));
+    }
+    let path = format!("{CODE}/{name}");
+    let bytes = files::read(code, name, &path, checkpoint::FILE_BYTES_MAX)?;
+    Ok(Labels::There(checkpoint::labels(&bytes)?))
 }
 
 fn open_code(root: &Dir) -> Result<Dir, FolderError> {

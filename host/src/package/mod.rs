@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod capability;
+pub mod checkpoint;
 pub mod config;
 pub mod folder;
 pub mod quantity;

@@ -2,6 +2,7 @@
 //!
 //! Owns their keys. Nothing here knows which devices exist.
 
+use super::key::{Form, Key, key};
 use super::section::{Entry, Section, Unknown};
 use crate::package::quantity::Quantity;
 
@@ -11,6 +12,39 @@ const MEMORY_BYTES_MIN: u64 = 1 << 20;
 const ACCELERATORS_MAX: u64 = 1024;
 /// Longest name or pattern of a device, and most of them.
 const ACCELERATOR_TYPES_MAX: usize = 64;
+
+/// `inference_compute_info`.
+pub(super) const EXACT_KEYS: [Key; 8] = [
+    key("cpu_limit", Form::Quantity, "CPUs: \"500m\" is half of one. 1 where absent"),
+    key(
+        "cpu_memory",
+        Form::Quantity,
+        "All that a replica makes the host hold, \"1Mi\" or more. 1Gi where absent",
+    ),
+    key("cpu_requests", Form::Quantity, "CPUs that a replica reserves; cpu_limit where absent"),
+    key(
+        "cpu_memory_requests",
+        Form::Quantity,
+        "Bytes that a replica reserves; cpu_memory where absent",
+    ),
+    key(
+        "num_accelerators",
+        Form::Number(0, ACCELERATORS_MAX),
+        "How many accelerators the model needs",
+    ),
+    key("accelerator_type", Form::Texts, "Patterns for the device's name, such as NVIDIA-*"),
+    key("accelerator_memory", Form::Quantity, "Bytes of device memory, such as \"18Gi\""),
+    key("accelerator_topology", Form::Texts, "How several accelerators have to be connected"),
+];
+
+/// `compute`.
+pub(super) const PRESET_KEYS: [Key; 5] = [
+    key("instance", Form::Text, "The other platform's name for a kind of machine"),
+    key("gpu", Form::Text, "The same for a kind with an accelerator"),
+    key("cloud", Form::Text, "Where the machine would be; no effect here"),
+    key("region", Form::Text, "Where the machine would be; no effect here"),
+    key("num_gpus", Form::Number(0, ACCELERATORS_MAX), "How many accelerators the model needs"),
+];
 
 /// What a model asks of a machine beside its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,17 +118,7 @@ fn read_exact(mut section: Section) -> Asked {
             instance: None,
         },
     };
-    let known = [
-        "cpu_limit",
-        "cpu_memory",
-        "cpu_requests",
-        "cpu_memory_requests",
-        "num_accelerators",
-        "accelerator_type",
-        "accelerator_memory",
-        "accelerator_topology",
-    ];
-    section.finish(&known, Unknown::RefuseMisspelt);
+    section.finish(&EXACT_KEYS, Unknown::RefuseMisspelt);
     asked
 }
 
@@ -108,7 +132,7 @@ fn read_preset(mut section: Section, asked: &mut Asked, warnings: &mut Vec<Strin
     let instance = section.text("instance");
     let gpu = section.text("gpu");
     let count = number_u32(&mut section, "num_gpus");
-    section.finish(&["instance", "gpu", "cloud", "region", "num_gpus"], Unknown::RefuseMisspelt);
+    section.finish(&PRESET_KEYS, Unknown::RefuseMisspelt);
 
     let accelerators = &mut asked.compute.accelerators;
     let exact =

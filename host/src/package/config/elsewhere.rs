@@ -1,14 +1,48 @@
 //! What the other platform does with a model: `build_info`, `checkpoints` and
 //! `secrets`.
 //!
-//! Owns their keys, and keeps what they say; nothing here acts on it. The text
+//! Owns their keys, and keeps what they say; `ringfence build` fetches what
+//! `checkpoints` names, nothing else here is acted on. The text
 //! of a token or a secret is in no error and no debug text.
 
 use super::NAME_BYTES_MAX;
+use super::key::{Form, Key, key};
 use super::section::{Entry, Section, Unknown};
 use std::fmt;
 
 const SECRETS_MAX: usize = 100;
+
+/// `build_info`.
+pub(super) const BUILD_INFO_KEYS: [Key; 5] = [
+    key("python_version", Form::Text, "Of platforms that build images; no effect here"),
+    key("image", Form::Text, "Of platforms that build images; no effect here"),
+    key("node_version", Form::Text, "Of platforms that build images; no effect here"),
+    key("platform", Form::Text, "What the model was built for; no effect here"),
+    key("dereference_symlinks", Form::Boolean, "A package has no links; no effect here"),
+];
+
+/// `checkpoints`.
+pub(super) const CHECKPOINTS_KEYS: [Key; 6] = [
+    key("type", Form::OneOf(&["huggingface", ""]), "The kind of hub"),
+    key("repo_id", Form::Text, "The repository of weights, OWNER/NAME"),
+    key("hf_token", Form::Text, "A token for the hub, never packaged; better in HF_TOKEN"),
+    key(
+        "when",
+        Form::OneOf(&["upload", "build", "runtime"]),
+        "Each of them means `ringfence build` and `upload` here",
+    ),
+    key("allowed_file_patterns", Form::TextOrTexts, "Globs of files to fetch; all where absent"),
+    key("ignore_file_patterns", Form::TextOrTexts, "Globs of files to leave"),
+];
+
+/// Each of `secrets`.
+pub(super) const SECRETS_KEYS: [Key; 5] = [
+    key("id", Form::Text, "The secret's name"),
+    key("env_var", Form::Text, "The variable that would hold it; a guest has no variables"),
+    key("type", Form::OneOf(&["env"]), "The kind of secret"),
+    key("value", Form::Text, "The secret itself, never packaged"),
+    key("description", Form::Text, "What it is for"),
+];
 
 /// `build_info`: kept, and of no effect here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,6 +70,27 @@ pub struct Checkpoints {
     pub allowed_file_patterns: Vec<String>,
     /// Globs of files to leave.
     pub ignore_file_patterns: Vec<String>,
+}
+
+impl Checkpoints {
+    /// What the author should know of them.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.when != CheckpointStage::Upload {
+            notes.push(
+                "`checkpoints.when`: here it always means before the upload, by `ringfence build`; \
+                 a host fetches nothing"
+                    .to_owned(),
+            );
+        }
+        if self.hf_token.is_some() {
+            notes.push(
+                "`checkpoints.hf_token` is left out of the package; better keep it in HF_TOKEN"
+                    .to_owned(),
+            );
+        }
+        notes
+    }
 }
 
 /// `checkpoints.when`.
@@ -80,12 +135,14 @@ impl fmt::Debug for Secret {
 pub(super) fn build_info(root: &mut Section) -> BuildInfo {
     let Some(mut section) = root.section("build_info") else { return BuildInfo::default() };
     section.boolean("dereference_symlinks");
-    BuildInfo {
+    let build_info = BuildInfo {
         python_version: section.plain("python_version"),
         image: section.plain("image"),
         node_version: section.plain("node_version"),
         platform: section.plain("platform"),
-    }
+    };
+    section.finish(&BUILD_INFO_KEYS, Unknown::RefuseMisspelt);
+    build_info
 }
 
 pub(super) fn checkpoints(root: &mut Section) -> Option<Checkpoints> {
@@ -112,9 +169,7 @@ pub(super) fn checkpoints(root: &mut Section) -> Option<Checkpoints> {
     };
     let allowed_file_patterns = section.texts_or_text("allowed_file_patterns");
     let ignore_file_patterns = section.texts_or_text("ignore_file_patterns");
-    let known =
-        ["type", "repo_id", "hf_token", "when", "allowed_file_patterns", "ignore_file_patterns"];
-    section.finish(&known, Unknown::RefuseMisspelt);
+    section.finish(&CHECKPOINTS_KEYS, Unknown::RefuseMisspelt);
     let repo_id = repo_id?;
     Some(Checkpoints { repo_id, hf_token, when, allowed_file_patterns, ignore_file_patterns })
 }
@@ -168,6 +223,6 @@ fn declaration(mut section: Section) -> Option<SecretDeclaration> {
     let id = section.required("id", "give each secret an id");
     let env_var = section.required("env_var", "write the environment variable's name");
     let value = section.plain("value").filter(|value| !value.is_empty()).map(Secret);
-    section.finish(&["id", "env_var", "type", "value", "description"], Unknown::RefuseMisspelt);
+    section.finish(&SECRETS_KEYS, Unknown::RefuseMisspelt);
     Some(SecretDeclaration { id: id?.text, env_var: env_var?.text, value })
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns its keys; all of it is ours, so a key that is not known is an error.
 
+use super::key::{Form, Key, key};
 use super::section::{Entry, Section, Unknown};
 use crate::limits::Limits;
 use crate::package::quantity::Quantity;
@@ -14,6 +15,25 @@ const OUTPUT_BYTES_MIN: u64 = 1 << 10;
 const OUTPUT_BYTES_MAX: u64 = 1 << 30;
 /// Longest name of a graph.
 const GRAPH_NAME_BYTES_MAX: usize = 256;
+
+/// `ringfence`.
+pub(super) const KEYS: [Key; 7] = [
+    key("isolation", Form::OneOf(&["call"]), "Who shares a sandbox: nobody, each call has its own"),
+    key("call_timeout", Form::Duration, "Longest time of a call, such as \"30s\", up to \"1h\""),
+    key("max_fuel_per_call", Form::Number(1, i64::MAX.unsigned_abs()), "Most fuel of a call"),
+    key("max_concurrency", Form::Number(1, CONCURRENCY_MAX), "Most calls at a time"),
+    key(
+        "max_output_bytes",
+        Form::Quantity,
+        "Most bytes of a call's outputs, from \"1Ki\" to \"1Gi\"",
+    ),
+    key("engine", Form::OneOf(&["tract"]), "What runs the graphs"),
+    key(
+        "graphs",
+        Form::Names,
+        "A graph's path below 1/ without .onnx: its name, or false to leave it out",
+    ),
+];
 
 /// What `ringfence.graphs` says about one graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,16 +89,7 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
     if let Some(node) = section.node("batching") {
         section.refuse("batching", node.place, "is not supported yet; leave the key out");
     }
-    let known = [
-        "isolation",
-        "call_timeout",
-        "max_fuel_per_call",
-        "max_concurrency",
-        "max_output_bytes",
-        "engine",
-        "graphs",
-    ];
-    section.finish(&known, Unknown::Refuse);
+    section.finish(&KEYS, Unknown::Refuse);
     rules
 }
 

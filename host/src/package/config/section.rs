@@ -3,6 +3,7 @@
 //! Owns how an error about a key is worded: the key's path, its line and the
 //! fix. Knows no key itself.
 
+use super::key::Key as Known;
 use super::problem::{Found, Place};
 use super::tree::{Key, Node, Value};
 use std::fmt::Display;
@@ -191,13 +192,14 @@ impl Section {
     }
 
     /// Judges the keys that nobody took; `known` are those that could have been.
-    pub(super) fn finish(self, known: &[&str], unknown: Unknown) {
+    pub(super) fn finish(self, known: &[Known], unknown: Unknown) {
+        let known: Vec<&str> = known.iter().map(|known| known.name).collect();
         for (key, _) in &self.entries {
             if known.contains(&key.name.as_str()) {
                 continue;
             }
             let path = self.path_of(&shortened(&key.name));
-            let meant = near(&key.name, known);
+            let meant = near(&key.name, &known);
             let text = match (meant, unknown) {
                 (Some(meant), _) => format!("is not a key; did you mean `{meant}`?"),
                 (None, Unknown::Refuse) => {

@@ -133,6 +133,7 @@ fn real_files_are_accepted() {
                 .any(|gpu| text.contains(&format!("instance: {gpu}")));
         assert_eq!(config.accelerators().is_some(), asks, "{name}");
         assert_same_values(&config, &serde_yaml::from_str(&text).unwrap(), &name);
+        assert!(fits_schema(&text), "{name} is not as the schema says");
         assert_eq!(config.warnings, Vec::<String>::new(), "{name}");
         count += 1;
     }
@@ -424,4 +425,64 @@ fn no_input_makes_the_reader_panic() {
             let _ = Config::parse(&String::from_utf8_lossy(&bytes));
         }
     }
+}
+
+/// Whether an editor that follows the schema finds nothing wrong.
+fn fits_schema(text: &str) -> bool {
+    let schema = jsonschema::draft7::new(&schema()).unwrap();
+    schema.is_valid(&serde_yaml::from_str(text).unwrap())
+}
+
+#[test]
+fn the_schema_accepts_and_refuses_what_the_host_does() {
+    for text in [
+        "model: {id: m}",
+        "model: {id: 7, user_id: a.b, model_type_id: a-type-of-mine}\nanything: [1]",
+        "model: {id: m, of_theirs: 1}\nbuild_info:\ninference_compute_info: {cpu_limit: 1.5, cpu_memory: 1500Mi}",
+        "model: {id: m}\nringfence: {call_timeout: 500ms, graphs: {a/b: c, d: false}, max_output_bytes: 1Mi}",
+        "model: {id: m}\ncheckpoints: {repo_id: a/b, allowed_file_patterns: '*', ignore_file_patterns: [a]}",
+        "model: {id: m}\nconcepts: [{id: 0, name: a}]\nnum_threads: '4'\nsecrets: [{id: a, env_var: B}]",
+    ] {
+        accepted(text);
+        assert!(fits_schema(text), "{text}");
+    }
+    for text in [
+        "{}",
+        "model: {id: a b}",
+        "model: [m]",
+        "model: {id: m}\ninference_compute_info: {cpu_limit: two}",
+        "model: {id: m}\ninference_compute_info: {cpu_memory: 13Gig}",
+        "model: {id: m}\ninference_compute_info: {cpu_memory: -1Gi}",
+        "model: {id: m}\ninference_compute_info: {cpu_limit: 0}",
+        "model: {id: m}\ninference_compute_info: {num_accelerators: -1}",
+        "model: {id: m}\ninference_compute_info: {accelerator_type: NVIDIA-*}",
+        "model: {id: m}\ncheckpoints: {repo_id: a, when: later}",
+        "model: {id: m}\ncheckpoints: {repo_id: a, type: git}",
+        "model: {id: m}\nconcepts: {id: 0, name: a}",
+        "model: {id: m}\nnum_threads: 0",
+        "model: {id: m}\nringfence: {isolation: caller}",
+        "model: {id: m}\nringfence: {call_timeout: 5}",
+        "model: {id: m}\nringfence: {max_fuel_per_call: 0}",
+        "model: {id: m}\nringfence: {of_nobody: 1}",
+    ] {
+        refused(text);
+        assert!(!fits_schema(text), "{text}");
+    }
+}
+
+#[test]
+fn tags_are_refused_where_they_stand() {
+    for (text, line) in [
+        ("model: {id: !!str 5}", "1:"),
+        ("model: !!map {id: m}", "1:"),
+        ("model:\n  id: m\nconcepts: !!seq []", "3:"),
+        ("!<tag:yaml.org,2002:map> {model: {id: m}}", "1:"),
+        ("model: {id: m}\n!!str toolkit: x", "2:"),
+        ("model: {id: ! m}", "1:"),
+    ] {
+        let refused = refused(text);
+        assert!(refused.starts_with(&format!("config.yaml:{line}")), "{text}: {refused}");
+        assert!(refused.contains("tags such as !!str are not read"), "{text}: {refused}");
+    }
+    accepted("model: {id: m}\ntoolkit: 'not !!str a tag'");
 }

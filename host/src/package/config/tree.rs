@@ -8,6 +8,7 @@ use super::ConfigError;
 use super::problem::Place;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+use serde_saphyr::granit_parser::{Event, Parser};
 use std::fmt;
 
 /// Nesting of a `config.yaml`; real ones need four.
@@ -62,10 +63,34 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
             let place = error.location().map(|location| place(&location)).unwrap_or_default();
             ConfigError::Yaml { place, problem: problem(&error) }
         })?;
+    refuse_tags(text)?;
     Ok(match root {
         Some(root) => node(text, root),
         None => Node { value: Value::Null, place: Place { line: 1, column: 1 } },
     })
+}
+
+/// A tag says how a reader should take a value. The library follows those of
+/// YAML itself; here each key decides.
+fn refuse_tags(text: &str) -> Result<(), ConfigError> {
+    for event in Parser::new_from_str(text) {
+        // What cannot be read has been refused by now.
+        let Ok((event, span)) = event else { return Ok(()) };
+        let tag = match event {
+            Event::Scalar(_, _, _, tag)
+            | Event::SequenceStart(_, _, tag)
+            | Event::MappingStart(_, _, tag) => tag,
+            _ => None,
+        };
+        if tag.is_some() {
+            let start = span.start;
+            let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+            let place = Place { line: count(start.line()), column: count(start.col()) + 1 };
+            let problem = "tags such as !!str are not read; write the value alone".to_owned();
+            return Err(ConfigError::Yaml { place, problem });
+        }
+    }
+    Ok(())
 }
 
 /// The library's message without what repeats the line, and without values.

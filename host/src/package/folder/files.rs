@@ -33,9 +33,16 @@ impl Listing {
         Ok(())
     }
 
+    /// A whole file.
+    pub(super) fn add(&mut self, path: &str, bytes: &[u8]) -> Result<(), FolderError> {
+        self.charge(bytes.len() as u64)?;
+        self.list(path, bytes.len() as u64, &Sha256::digest(bytes));
+        Ok(())
+    }
+
     /// Paths have no control characters, so a line is one file and no two
     /// packages have the same lines.
-    fn add(&mut self, path: &str, length: u64, digest: &[u8]) {
+    fn list(&mut self, path: &str, length: u64, digest: &[u8]) {
         let digest = hex(digest);
         self.lines.push(format!("{path}\t{length}\t{digest}\n"));
     }
@@ -115,7 +122,6 @@ pub(super) fn read(
     name: &str,
     path: &str,
     bytes_max: u64,
-    listing: &mut Listing,
 ) -> Result<Vec<u8>, FolderError> {
     let read_error = |source| FolderError::Read { path: path.to_owned(), source };
     let file = open_file(dir, name, path)?;
@@ -123,14 +129,12 @@ pub(super) fn read(
     if length > bytes_max {
         return Err(FolderError::TooLarge { path: path.to_owned(), bytes_max });
     }
-    listing.charge(length)?;
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     // One byte more than expected tells a file that grows meanwhile.
     file.take(length + 1).read_to_end(&mut bytes).map_err(read_error)?;
     if bytes.len() as u64 != length {
         return Err(FolderError::Changed { path: path.to_owned() });
     }
-    listing.add(path, length, &Sha256::digest(&bytes));
     Ok(bytes)
 }
 
@@ -163,7 +167,7 @@ pub(super) fn copy(
         hash.update(bytes);
         copied.write_all(bytes).map_err(scratch_error)?;
     }
-    listing.add(path, length, &hash.finalize());
+    listing.list(path, length, &hash.finalize());
     Ok(length)
 }
 
