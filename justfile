@@ -18,6 +18,10 @@ fmt:
 lint:
     cargo clippy --release --workspace --all-targets -- -D warnings
 
+# Ten minutes of a fuzz target: config or quantity. Needs cargo-fuzz and a nightly compiler.
+fuzz target:
+    cd tests/fuzz && cargo +nightly fuzz run --fuzz-dir . -s none {{target}} corpus/{{target}} seeds/{{target}} -- -max_total_time=600
+
 # Licences, sources and duplicate crates; advisories need their database.
 deny:
     cargo deny check bans licenses sources

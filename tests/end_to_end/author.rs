@@ -69,6 +69,8 @@ fn each_template_builds_and_answers_as_it_is() {
         let tested = ringfence(&["test", moved.join(kind).to_str().unwrap()]);
         assert!(tested.status.success(), "{kind}: {}", text(&tested));
         assert!(text(&tested).contains(expected(kind)), "{kind}: {}", text(&tested));
+        let drawn = moved.join(kind).join("target/test/predict.png");
+        assert_eq!(drawn.exists(), kind == "visual-detector", "{kind}: {}", text(&tested));
         models.push(moved.join(kind));
     }
     let host = Host::start(HostOptions { models, ..HostOptions::default() });
@@ -279,6 +281,7 @@ fn a_capability_sheet_says_what_a_model_can_do() {
         "ringfence:model/runner@0.1.0",
         "made by",
         "wit-component",
+        "png 0.",
     ] {
         assert!(sheet.contains(part), "{part} in {sheet}");
     }
@@ -551,4 +554,58 @@ fn limits_that_fit_are_found_and_written() {
         "{}",
         text(&stopped)
     );
+}
+
+#[test]
+fn arguments_are_given_by_name() {
+    let said = |input: &str| {
+        let output = ringfence(&["test", guests::TYPED, "--input", input]);
+        (output.status.code(), text(&output))
+    };
+    for (input, method, expected) in [
+        (r#"{"prompt": "ab", "times": 3, "loud": true}"#, "predict", "ABABAB."),
+        (r#"{"numbers": [1, 2, 3]}"#, "sum", "6"),
+        (r#"{"person": {"age": 36, "name": "Ada"}, "years": 1}"#, "older", "37"),
+        (r#"{"pair": ["a", 0.5]}"#, "swap", "0.5"),
+    ] {
+        let (code, text) = said(input);
+        assert_eq!(code, Some(0), "{text}");
+        let (_, after) =
+            text.split_once(&format!("\n{method}: ok")).unwrap_or_else(|| panic!("{text}"));
+        let outputs = after.split("fuel").next().unwrap();
+        assert!(outputs.contains(expected), "{method}: {text}");
+        let missed = "was not called: ";
+        assert!(text.contains(missed), "the other methods have other arguments: {text}");
+    }
+    for (input, expected) in [
+        (r#"{"numbers": [1, "2"]}"#, "`numbers/1` is \"2\", not a whole number"),
+        ("{", "--input is no JSON"),
+        ("3", "--input takes an object or a list"),
+        (r#"{"of_nobody": 1}"#, "no function was called"),
+    ] {
+        let (code, text) = said(input);
+        assert!(code.is_some_and(|code| code > 0) && text.contains(expected), "{text}");
+    }
+    // A model without methods takes any object; `generate` of this one wants a text.
+    let json = text(&ringfence(&["test", guests::ECHO, "--input", r#"{"a": [1, 0.5]}"#]));
+    assert!(json.contains(r#"{"a":[1,0.5]}"#) && json.contains("expected text"), "{json}");
+}
+
+#[test]
+fn a_model_on_a_host_is_inspected() {
+    let models = vec![guests::TYPED.into()];
+    let host = Host::start(HostOptions { models, ..HostOptions::default() });
+    let pat = host.data_dir().join("admin.pat");
+    let inspect = |model: &str| {
+        ringfence(&["inspect", model, "--base", host.base(), "--pat-file", pat.to_str().unwrap()])
+    };
+    let sheet = inspect("local/main/typed");
+    assert!(sheet.status.success(), "{}", text(&sheet));
+    for expected in ["local/main/typed of type", "sum(numbers: LIST[INT]) -> INT", "times: INT = 2"]
+    {
+        assert!(text(&sheet).contains(expected), "{expected}: {}", text(&sheet));
+    }
+    let missing = inspect("local/main/nobody");
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing).contains("there is no file or folder local/main/nobody"));
 }

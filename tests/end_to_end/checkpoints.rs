@@ -343,6 +343,34 @@ fn a_name_that_leads_elsewhere_is_never_written() {
     }
 }
 
+#[test]
+fn what_is_too_long_is_refused() {
+    let author = Author::new();
+    let names: Vec<String> =
+        (0..40_000).map(|index| format!("{index}/{}", "x".repeat(400))).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"x"[..])).collect();
+    author.hub.add(REPO, Access::Public, &files);
+    let refused = author.fetch().unwrap_err();
+    assert!(refused.contains("a listing that is too long"), "{refused}");
+
+    let long = " ".repeat((4 << 20) + 1);
+    author.write("checkpoints.lock", &long);
+    let refused = author.fetch().unwrap_err();
+    assert!(refused.contains("checkpoints.lock has more than 4194304 bytes"), "{refused}");
+
+    std::fs::remove_file(author.folder().join("checkpoints.lock")).unwrap();
+    std::fs::create_dir(author.folder().join("1/checkpoints")).unwrap();
+    author.write("1/checkpoints/config.json", &long);
+    std::fs::copy(
+        Path::new(guests::ECHO).join("1/model.wasm"),
+        author.folder().join("1/model.wasm"),
+    )
+    .unwrap();
+    let refused = author.ringfence(&["test"]);
+    let told = "1/checkpoints/config.json has more than 4194304 bytes";
+    assert!(text(&refused).contains(told), "{}", text(&refused));
+}
+
 /// The classifier's graph comes from the hub, and so do its labels.
 #[test]
 fn a_model_with_checkpoints_is_built_tested_and_inspected() {

@@ -561,6 +561,12 @@ async fn typed(client: &Client) {
     assert_eq!(client.predict_request(plain("typed")).await.text(), "hellohello.");
 }
 
+async fn hello_world(client: &Client) {
+    // Letters follow a dash; `typed.rs` compares all of its methods.
+    let answer = client.predict_request(plain("hello-world")).await;
+    assert!(answer.text().starts_with("hello-") && answer.text().len() == 10, "{answer:?}");
+}
+
 async fn visual_classifier(client: &Client) {
     let answer = client.predict("visual-classifier", vec![example("visual-classifier")]).await;
     let concepts = answer.concepts();

@@ -193,3 +193,60 @@ fn signatures_are_told_both_ways() {
         assert_eq!(told["sum"]["inputFields"][0]["typeArgs"][0]["type"], "INT");
     });
 }
+
+/// `tests/python/compare_port.py` recorded what the Python class answers. Its
+/// letters are drawn, so only their number is compared.
+#[test]
+fn a_ported_model_answers_as_the_python_class_does() {
+    let recorded: Value =
+        serde_json::from_str(include_str!("../fixtures/hello-world-python.json")).unwrap();
+    let host = Host::serve(&[guests::HELLO_WORLD]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut seen = std::collections::BTreeSet::new();
+        for answer in recorded["answers"].as_array().unwrap() {
+            let method = answer["method"].as_str().unwrap();
+            seen.insert(method);
+            let given = answer["arguments"].as_object().unwrap();
+            let scalars = given.iter().filter_map(|(name, value)| {
+                let data = match value {
+                    Value::String(given) => text(given),
+                    Value::Number(given) => integer(given.as_i64().unwrap()),
+                    _ => return None,
+                };
+                Some(part(name, data))
+            });
+            let named = |parts| api::PostModelOutputsRequest {
+                model_id: "hello-world".into(),
+                ..call(method, parts)
+            };
+            let mut scalars: Vec<_> = scalars.collect();
+            let answers = match method {
+                "predict" => vec![client.predict_request(named(scalars)).await],
+                "generate" => client.generate_all(named(scalars)).await,
+                _ => {
+                    let words = given["input_iterator"].as_array().unwrap().iter();
+                    let messages: Vec<_> = words
+                        .map(|word| {
+                            let word = part("input_iterator", text(word.as_str().unwrap()));
+                            named([vec![word], std::mem::take(&mut scalars)].concat())
+                        })
+                        .collect();
+                    collect(client.stream(tokio_stream::iter(messages)).await).await
+                }
+            };
+            let letters = answer["letters"].as_u64().unwrap() as usize;
+            let expected: Vec<_> =
+                answer["outputs"].as_array().unwrap().iter().map(|o| o.as_str().unwrap()).collect();
+            let ours: Vec<_> = answers.iter().map(|answer| returned(answer).string_value).collect();
+            assert_eq!(ours.len(), expected.len(), "{answer}");
+            for (ours, theirs) in ours.iter().zip(expected) {
+                let (before, drawn) = ours.split_at(ours.len() - letters - 1);
+                assert_eq!(before, &theirs[..theirs.len() - letters - 1], "{answer}");
+                let drawn = drawn.strip_suffix('\n').unwrap();
+                assert!(drawn.bytes().all(|b| b.is_ascii_alphabetic()), "{ours:?}");
+            }
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["generate", "predict", "s"]);
+    });
+}

@@ -257,19 +257,23 @@ fn field(json: &Json, method: &str, depth: usize, named: Named) -> Result<Field,
         },
         other => return Err(wrong(format!("`{method}`: `{name}` has the unknown type {other:?}"))),
     };
+    let flag = |key: &str| json.get(key).and_then(Json::as_bool).unwrap_or(false);
+    let required = flag("required");
     let default = json.get("default").and_then(Json::as_str).map(str::to_owned);
     // `null` is no value: the argument may be left out, and then there is none.
-    let default = default.filter(|text| !text.is_empty() && text != "null");
+    // Nor is an empty text, which protobuf also writes for an unset one, unless
+    // the argument is a text that may be left out.
+    let may_be_empty = !required && matches!(kind, Kind::Str | Kind::Text);
+    let default = default.filter(|text| text != "null" && (may_be_empty || !text.is_empty()));
     if let Some(text) = &default
         && default_value(&kind, text).is_none()
     {
         return Err(wrong(format!("`{method}`: the default of `{name}` is not of its type")));
     }
-    let flag = |key: &str| json.get(key).and_then(Json::as_bool).unwrap_or(false);
     Ok(Field {
         name,
         kind,
-        required: flag("required"),
+        required,
         default,
         streamed: flag("iterator"),
         description: text_of(json, "description"),

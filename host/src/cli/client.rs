@@ -183,7 +183,7 @@ pub(super) fn describe(status: &Status) -> String {
 }
 
 /// Runs one client call to its end.
-pub(super) fn block_on(call: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+pub(super) fn block_on<T>(call: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(call)
 }
 

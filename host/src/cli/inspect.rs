@@ -2,6 +2,9 @@
 //!
 //! Owns the capability sheet. Runs nothing of the model.
 
+mod served;
+
+use super::client::ModelRef;
 use super::{GlobalArgs, InspectArgs, Usage, usage};
 use crate::nn::{Engine, Port, Tract};
 use crate::package::config::Config;
@@ -21,10 +24,10 @@ type Line = (&'static str, String);
 type Sheet = Vec<Line>;
 
 pub(super) fn run(args: &InspectArgs, global: &GlobalArgs) -> anyhow::Result<()> {
-    let sheet = sheet_of(&args.path)?;
+    let sheet = sheet_of(&args.path, global)?;
     let mut out = std::io::stdout().lock();
     if let Some(newer) = &args.newer {
-        let newer = sheet_of(newer)?;
+        let newer = sheet_of(newer, global)?;
         let (gone, come) = difference(&sheet, &newer);
         if global.json {
             let lines = |lines: &[&Line]| {
@@ -72,8 +75,15 @@ fn difference<'a>(older: &'a Sheet, newer: &'a Sheet) -> (Vec<&'a Line>, Vec<&'a
     (missing_in(older, newer), missing_in(newer, older))
 }
 
-fn sheet_of(path: &Path) -> anyhow::Result<Sheet> {
+/// What is on disk goes before a model of the same name on a host.
+fn sheet_of(path: &Path, global: &GlobalArgs) -> anyhow::Result<Sheet> {
     let mut sheet = Sheet::new();
+    if !path.exists()
+        && let Some(model) = path.to_str().and_then(|text| text.parse::<ModelRef>().ok())
+    {
+        return served::sheet_of(&model, global)
+            .with_context(|| format!("there is no file or folder {}", path.display()));
+    }
     if path.is_file() {
         let bytes =
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -160,6 +170,10 @@ fn component(bytes: &[u8], graphs: &[&str], sheet: &mut Sheet) -> anyhow::Result
     }
     for producer in &found.producers {
         sheet.push(("made by", producer.clone()));
+    }
+    if !found.crates.is_empty() {
+        let crates: Vec<String> = found.crates.iter().cloned().collect();
+        sheet.push(("crates", format!("{} (those that the bytes name)", crates.join(", "))));
     }
     let mut words: BTreeSet<String> = BTreeSet::new();
     for import in &found.imports {

@@ -122,7 +122,7 @@ pub(crate) struct WitArgs {
 /// `inspect`
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A model folder, or a component
+    /// A model folder, a component, or a model on a host: USER/APP/MODEL[@VERSION]
     #[arg(default_value = ".", value_name = "PATH")]
     pub(crate) path: PathBuf,
     /// Another one: print only how it differs
@@ -142,6 +142,9 @@ pub(crate) struct TestArgs {
     /// A file with an image, audio, a video or text; one of each kind
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
+    /// Arguments by name, or for a model without methods any object or list; "@FILE" stands for bytes
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["text", "file"])]
+    pub(crate) input: Option<String>,
     #[command(flatten)]
     pub(crate) params: ParamArgs,
     /// What random numbers are made of; the same seed burns the same fuel
@@ -171,6 +174,7 @@ impl TestArgs {
             dir: dir.to_owned(),
             text: None,
             file: Vec::new(),
+            input: None,
             params: ParamArgs { param: Vec::new() },
             seed: 0,
             cpu: false,

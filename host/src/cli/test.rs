@@ -5,7 +5,9 @@
 //! seed, so the same call burns the same fuel. Nothing is reserved: a limit that
 //! is larger than the machine is a limit all the same.
 
+mod arguments;
 mod baseline;
+mod drawing;
 mod report;
 mod suggest;
 
@@ -18,7 +20,7 @@ use crate::package::folder;
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
 use crate::sandbox::{Diagnostics, Program, Runtime, Surroundings};
-use crate::server::request::{InputError, Turn, parse, plain_input};
+use crate::server::request::{InputError, Turn, parse, plain_input, typed_input};
 use crate::server::response::{self, CallerKind, Form};
 use anyhow::{Context, bail};
 use report::Report;
@@ -55,16 +57,17 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let package = folder::open(&args.dir, scratch.path())?;
     let mut report = Report::new(global.json);
     notes(args, &package.config, &mut report)?;
-    let message = asked(args, &package)?;
+    let asked = asked(args, &package)?;
     let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
 
     let runtime = super::serve::runtime()?;
-    let (ran, skipped) = runtime.block_on(call_all(args.seed, package, message.clone()))?;
+    let (ran, skipped) = runtime.block_on(call_all(args.seed, package, &asked))?;
     for note in &skipped {
         report.note(note)?;
     }
     for ran in &ran {
         report.function(ran)?;
+        draw(&args.dir, ran, &asked, &mut report)?;
     }
     if ran.len() == 1 && ran.iter().all(Ran::is_ok) {
         bail!("no function was called: the example fits no method; give --text or --file");
@@ -74,7 +77,7 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         bail!("{failed} of {} functions failed; see above", ran.len());
     }
     if args.limits {
-        let suggestion = runtime.block_on(suggest::suggest(args, &message, &ran))?;
+        let suggestion = runtime.block_on(suggest::suggest(args, &asked, &ran))?;
         report.suggestion(&suggestion)?;
         if args.write {
             suggest::write(&args.dir.join("config.yaml"), &suggestion)?;
@@ -84,6 +87,19 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         Some(earlier) => baseline::compare(&earlier, &ran, args.tolerance),
         None => Ok(()),
     }
+}
+
+/// Regions say little as numbers.
+fn draw(dir: &Path, ran: &Ran, asked: &Asked, report: &mut Report) -> anyhow::Result<()> {
+    let inputs = asked.message.inputs.iter().filter_map(|input| input.data.as_ref());
+    let Some(image) = inputs.filter_map(|data| data.image.as_ref()).next() else { return Ok(()) };
+    // What cannot be drawn is no failure of the model.
+    match drawing::draw(dir, &ran.function, &image.base64, &ran.outputs) {
+        Ok(None) => {}
+        Ok(Some(path)) => report.note(&format!("its regions are drawn in {}", path.display()))?,
+        Err(error) => report.note(&format!("its regions are not drawn: {error:#}"))?,
+    }
+    Ok(())
 }
 
 /// What should be known before anything runs.
@@ -120,23 +136,42 @@ fn machine_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// The request that every function gets: what was given, else the example.
-fn asked(args: &TestArgs, package: &Package) -> anyhow::Result<api::PostModelOutputsRequest> {
-    let files = match (&args.text, args.file.as_slice()) {
-        (None, []) => examples(&args.dir)?,
-        (_, files) => files.to_vec(),
+/// What every function gets.
+struct Asked {
+    message: api::PostModelOutputsRequest,
+    /// The arguments of a typed method, where they were given by name.
+    arguments: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// What was given, else the example.
+fn asked(args: &TestArgs, package: &Package) -> anyhow::Result<Asked> {
+    let mut arguments = None;
+    let data = match &args.input {
+        Some(input) => {
+            let value: serde_json::Value = serde_json::from_str(input)
+                .map_err(|error| Usage(format!("--input is no JSON: {error}")))?;
+            arguments = value.as_object().cloned();
+            arguments::plain(value)?
+        }
+        None => {
+            let files = match (&args.text, args.file.as_slice()) {
+                (None, []) => examples(&args.dir)?,
+                (_, files) => files.to_vec(),
+            };
+            if args.text.is_none() && files.is_empty() {
+                let text = format!(
+                    "{} has no example; put one there, such as example.txt or example.png, or give \
+                     --text, --file or --input",
+                    args.dir.display()
+                );
+                return Err(Usage(text).into());
+            }
+            request::of_files(args.text.as_deref(), &files)?
+        }
     };
-    if args.text.is_none() && files.is_empty() {
-        let text = format!(
-            "{} has no example; put one there, such as example.txt or example.png, or give --text \
-             or --file",
-            args.dir.display()
-        );
-        return Err(Usage(text).into());
-    }
-    let data = request::of_files(args.text.as_deref(), &files)?;
     let model = ModelRef { name: package.config.name.clone(), version: String::new() };
-    Ok(request::of_data(&model, data, &args.params.param))
+    let message = request::of_data(&model, data, &args.params.param);
+    Ok(Asked { message, arguments })
 }
 
 /// The same as a model without methods sees it.
@@ -168,9 +203,9 @@ fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 async fn call_all(
     seed: u64,
     package: Package,
-    message: api::PostModelOutputsRequest,
+    given: &Asked,
 ) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
-    let asked = plain(message.clone())?;
+    let asked = plain(given.message.clone())?;
     let runtime = Runtime::start(Diagnostics::On)?;
     let program = Program::admit(&runtime, package, Surroundings::Seeded(seed)).map_err(usage)?;
     let program = Arc::new(program);
@@ -179,7 +214,7 @@ async fn call_all(
     let mut skipped = Vec::new();
     if all.iter().all(Ran::is_ok) {
         for method in methods.iter() {
-            match of_method(method, &message, &asked) {
+            match of_method(method, given, &asked)? {
                 Ok(asked) => {
                     let form = Form {
                         typed: Some((method.clone(), CallerKind::Plain)),
@@ -205,16 +240,27 @@ async fn call_all(
     Ok((all, skipped))
 }
 
-/// The same input as the arguments of a method.
+/// The same input as the arguments of a method, or why it does not fit.
 fn of_method(
     method: &Method,
-    message: &api::PostModelOutputsRequest,
+    given: &Asked,
     asked: &Request,
-) -> Result<Request, InputError> {
-    let inputs =
-        message.inputs.iter().cloned().map(|input| plain_input(method, input, Turn::First));
-    let inputs = inputs.collect::<Result<_, _>>()?;
-    Ok(Request { method: method.name.clone(), inputs, params: asked.params.clone() })
+) -> anyhow::Result<Result<Request, InputError>> {
+    let input = |input: &api::Input| match &given.arguments {
+        Some(arguments) => {
+            let data = Some(arguments::of_method(method, arguments)?);
+            let input = api::Input { data, ..input.clone() };
+            Ok(typed_input(method, input, Turn::First))
+        }
+        None => Ok(plain_input(method, input.clone(), Turn::First)),
+    };
+    let inputs = given.message.inputs.iter().map(input);
+    let inputs = inputs.collect::<anyhow::Result<Result<Vec<_>, _>>>()?;
+    Ok(inputs.map(|inputs| Request {
+        method: method.name.clone(),
+        inputs,
+        params: asked.params.clone(),
+    }))
 }
 
 async fn load(program: &Arc<Program>) -> Ran {

@@ -5,6 +5,10 @@
 use std::collections::BTreeSet;
 use wasmparser::{Encoding, KnownCustom, Parser, Payload};
 
+/// Most crates that are told, and the longest name and version of one.
+const CRATES_MAX: usize = 10_000;
+const CRATE_BYTES_MAX: usize = 128;
+
 /// What a component says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -14,6 +18,10 @@ pub struct Capabilities {
     pub exports: Vec<String>,
     /// Compilers, languages and tools that made it, with their versions.
     pub producers: BTreeSet<String>,
+    /// Crates of a registry that its bytes name, with their versions. Rust
+    /// leaves paths of sources where a panic may come from, so a crate that
+    /// never panics is not told.
+    pub crates: BTreeSet<String>,
 }
 
 /// The bytes are no WebAssembly component.
@@ -24,7 +32,7 @@ pub struct NoComponent(String);
 /// Reads a component's header and what its tools have left in it.
 pub fn read(component: &[u8]) -> Result<Capabilities, NoComponent> {
     let broken = |error: wasmparser::BinaryReaderError| NoComponent(error.to_string());
-    let mut found = Capabilities::default();
+    let mut found = Capabilities { crates: crates(component), ..Capabilities::default() };
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(broken)? {
@@ -58,6 +66,33 @@ pub fn read(component: &[u8]) -> Result<Capabilities, NoComponent> {
         }
     }
     Ok(found)
+}
+
+/// The `NAME-VERSION` of each `registry/src/REGISTRY/NAME-VERSION/`.
+fn crates(bytes: &[u8]) -> BTreeSet<String> {
+    let segments: Vec<&[u8]> = bytes.split(|byte| matches!(byte, b'/' | b'\\')).collect();
+    let of_registry = segments.windows(4).filter_map(|window| match window {
+        [registry, b"src", _, name] if registry.ends_with(b"registry") => Some(*name),
+        _ => None,
+    });
+    of_registry.filter_map(name_and_version).take(CRATES_MAX).collect()
+}
+
+/// `serde_json-1.0.1` as `serde_json 1.0.1`.
+fn name_and_version(segment: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(segment).ok().filter(|text| text.len() <= CRATE_BYTES_MAX)?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-+.".contains(c);
+    // Both may have hyphens; a version begins with two numbers and their dots.
+    let is_version = |version: &str| {
+        let mut numbers = version.splitn(3, '.').take(2);
+        version.matches('.').count() >= 2
+            && numbers.all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let dashes = text.match_indices('-');
+    let (name, version) = dashes
+        .filter_map(|(dash, _)| Some((text.get(..dash)?, text.get(dash + 1..)?)))
+        .find(|(_, version)| is_version(version))?;
+    text.chars().all(is_plain).then(|| format!("{name} {version}"))
 }
 
 /// What an import lets a guest do, for somebody who has never read WIT; nothing
@@ -104,6 +139,16 @@ mod tests {
             assert!(!words.contains("does not give"), "{import}");
         }
         assert!(in_words("wasi:sockets/tcp@0.2.0").unwrap().contains("does not give"));
+    }
+
+    #[test]
+    fn crates_are_told_by_the_paths_of_their_sources() {
+        let bytes = b"\x00/home/a/.cargo/registry/src/index.crates.io-1/png-0.18.1/src/x.rs\
+            /cargo/registry/src/h/tar-rs-2-0.4.0-rc.1/src/registry/src/x/no-version/\
+            registry/src/h/\xff-1.2.3/";
+        let found: Vec<String> = crates(bytes).into_iter().collect();
+        assert_eq!(found, ["png 0.18.1", "tar-rs-2 0.4.0-rc.1"]);
+        assert_eq!(name_and_version(b"serde_json-1.0.1+x").unwrap(), "serde_json 1.0.1+x");
     }
 
     #[test]

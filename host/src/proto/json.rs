@@ -20,6 +20,20 @@ pub fn to_struct(fields: Map<String, Value>) -> Struct {
     Struct { fields: fields.into_iter().map(|(key, value)| (key, to_value(value))).collect() }
 }
 
+/// The key that clients wrap a list under: the wire has no bare ones.
+pub const LIST_KEY: &str = "_list";
+
+/// An object, or a list wrapped as clients do; nothing for a scalar.
+pub fn to_wrapped(value: Value) -> Option<Struct> {
+    match value {
+        Value::Object(fields) => Some(to_struct(fields)),
+        list @ Value::Array(_) => {
+            Some(Struct { fields: [(LIST_KEY.to_owned(), to_value(list))].into() })
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
 /// A JSON value as the wire has it. Numbers beyond 2^53 lose their last digits.
 pub fn to_value(value: Value) -> ProtoValue {
     let kind = match value {
@@ -53,7 +67,8 @@ fn from_value(value: ProtoValue) -> Result<Value, NotFinite> {
     })
 }
 
-fn from_number(number: f64) -> Result<Value, NotFinite> {
+/// A double as JSON; what is whole becomes an integer.
+pub fn from_number(number: f64) -> Result<Value, NotFinite> {
     if number.fract() == 0.0 && number.abs() <= EXACT_MAX {
         return Ok((number as i64).into());
     }

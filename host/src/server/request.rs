@@ -204,7 +204,12 @@ pub(crate) fn plain_input(
     Ok(Input { id, parts: typed::plain(method, parts, turn)? })
 }
 
-fn typed_input(method: &Method, input: api::Input, turn: Turn) -> Result<Input, InputError> {
+/// An input with a part for each argument.
+pub(crate) fn typed_input(
+    method: &Method,
+    input: api::Input,
+    turn: Turn,
+) -> Result<Input, InputError> {
     let mut data = input.data.unwrap_or_default();
     data.metadata = None;
     Ok(Input { id: input.id, parts: typed::arguments(method, &mut data, turn)? })
@@ -376,7 +381,7 @@ pub(super) fn frame(frame: api::Frame) -> Frame {
 pub(super) fn struct_text(fields: Struct) -> Result<String, NotFinite> {
     let mut object = json::from_struct(fields)?;
     if object.len() == 1
-        && let Some(list) = object.remove("_list")
+        && let Some(list) = object.remove(json::LIST_KEY)
     {
         return Ok(list.to_string());
     }

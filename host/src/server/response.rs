@@ -224,21 +224,14 @@ fn frame(frame: Frame, selection: &Selection) -> api::Frame {
     api::Frame { frame_info: Some(info), data: Some(data), id: String::new() }
 }
 
-/// A JSON text as the wire's struct. The wire has no bare lists and scalars,
-/// so its clients wrap a list under `_list`.
+/// A JSON text as the wire's struct.
 ///
 /// A long text stays a text: taken apart it would be many times as large.
 fn struct_of(text: &str) -> Option<prost_types::Struct> {
     if text.len() > JSON_BYTES_MAX {
         return None;
     }
-    match serde_json::from_str(text).ok()? {
-        serde_json::Value::Object(fields) => Some(json::to_struct(fields)),
-        list @ serde_json::Value::Array(_) => Some(prost_types::Struct {
-            fields: [("_list".to_owned(), json::to_value(list))].into(),
-        }),
-        _ => None,
-    }
+    json::to_wrapped(serde_json::from_str(text).ok()?)
 }
 
 #[cfg(test)]

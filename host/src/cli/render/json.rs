@@ -174,7 +174,10 @@ pub(super) fn object(from: &Struct) -> Value {
 fn value(from: &ProtoValue) -> Value {
     match &from.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::NumberValue(number)) => json!(number),
+        // A model may say NaN, which JSON cannot.
+        Some(Kind::NumberValue(number)) => {
+            crate::proto::json::from_number(*number).unwrap_or(Value::Null)
+        }
         Some(Kind::StringValue(text)) => json!(text),
         Some(Kind::BoolValue(truth)) => json!(truth),
         Some(Kind::StructValue(fields)) => object(fields),
