@@ -20,7 +20,7 @@ lint:
 
 # Ten minutes of a fuzz target: config or quantity. Needs cargo-fuzz and a nightly compiler.
 fuzz target:
-    cd tests/fuzz && cargo +nightly fuzz run --fuzz-dir . -s none {{target}} corpus/{{target}} seeds/{{target}} -- -max_total_time=600
+    cd tests/fuzz && mkdir -p corpus/{{target}} && cargo +nightly fuzz run --fuzz-dir . -s none {{target}} corpus/{{target}} seeds/{{target}} -- -max_total_time=600 -timeout=5
 
 # Licences, sources and duplicate crates; advisories need their database.
 deny:

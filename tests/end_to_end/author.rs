@@ -609,3 +609,17 @@ fn a_model_on_a_host_is_inspected() {
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing).contains("there is no file or folder local/main/nobody"));
 }
+
+/// What `inspect` says that it may do, against what it did.
+#[test]
+fn a_test_says_what_was_called() {
+    let args = [guests::SCRIBE, "--text", "It was ", "--param", "max_tokens=3"];
+    let said = figures(&args);
+    let calls = |index: usize| said[index]["host_calls"].clone();
+    assert!(calls(0).get("wasi:nn: compute").is_none(), "{}", calls(0));
+    assert_eq!(calls(2)["streams: sink.send"], said[2]["outputs"].as_array().unwrap().len());
+    assert_eq!(calls(2)["wasi:nn: compute"], said[2]["computes"]);
+    assert!(calls(2)["wasi:random: get"].as_u64().is_some_and(|draws| draws > 0), "{}", calls(2));
+    let clocks = figures(&[guests::CLOCK_PROBE, "--text", "x"]);
+    assert!(clocks[1]["host_calls"]["wasi:clocks: now"].as_u64() > Some(0), "{}", clocks[1]);
+}

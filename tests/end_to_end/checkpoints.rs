@@ -4,7 +4,7 @@
 use crate::author::{target_dir, text};
 use hf_hub::Cache;
 use ringfence::cli::checkpoints::hub::Patience;
-use ringfence::cli::checkpoints::{Settings, ensure};
+use ringfence::cli::checkpoints::{Settings, Wanted, ensure};
 use ringfence::package::config::Config;
 use ringfence_tests::hub::{Access, Hub, Manner, TOKEN, TOKEN_OF_STRANGER};
 use ringfence_tests::{binary, guests};
@@ -57,9 +57,13 @@ impl Author {
 
     /// What `ringfence build` does before it compiles.
     fn fetch_with(&self, token: Option<&str>) -> Result<(), String> {
+        self.fetch_as(Wanted::Pinned, token)
+    }
+
+    fn fetch_as(&self, wanted: Wanted, token: Option<&str>) -> Result<(), String> {
         let text = std::fs::read_to_string(self.folder().join("config.yaml")).unwrap();
         let checkpoints = Config::parse(&text).unwrap().checkpoints.unwrap();
-        ensure(&self.folder(), &checkpoints, self.settings(token))
+        ensure(&self.folder(), &checkpoints, wanted, self.settings(token))
             .map_err(|error| format!("{error:#}"))
     }
 
@@ -121,12 +125,65 @@ fn a_repository_is_fetched_whole_and_pinned() {
     assert_eq!(author.hub.seen(), []);
 
     // The branch has moved, the folder was lost: it comes back as it was.
+    author.hub.add(REPO, Access::Public, &[("other.onnx", b"x")]);
     std::fs::remove_dir_all(author.folder().join("1/checkpoints")).unwrap();
     author.fetch().unwrap();
     let asked = author.hub.seen();
     assert_eq!(asked.len(), 1, "all files are on this machine: {asked:?}");
     assert!(asked[0].path.contains(&commit), "{asked:?}");
     assert_eq!(author.read("onnx/model.onnx").unwrap(), large());
+
+    // Other globs are of the same commit, until the newest is asked for.
+    author.write("config.yaml", &config("  ignore_file_patterns: [\"*.md\"]\n"));
+    author.fetch().unwrap();
+    assert!(author.read("config.json").is_some() && author.read("README.md").is_none());
+    author.fetch_as(Wanted::Newest, None).unwrap();
+    assert!(author.read("other.onnx").is_some() && author.read("config.json").is_none());
+}
+
+#[test]
+fn a_hub_that_says_otherwise_than_the_lock_is_not_believed() {
+    for (manner, expected) in [
+        (Manner::OtherCommit, "answers with commit bbbb"),
+        (Manner::OtherDigests, "the hub lists another README.md"),
+        (Manner::Longer, "the hub lists another README.md"),
+    ] {
+        let author = Author::new();
+        add(&author.hub, Access::Public);
+        author.fetch().unwrap();
+        let lock = std::fs::read(author.folder().join("checkpoints.lock")).unwrap();
+        std::fs::remove_file(author.folder().join("1/checkpoints/config.json")).unwrap();
+        author.hub.behave(manner);
+        let refused = author.fetch().unwrap_err();
+        assert!(refused.contains(expected), "{manner:?}: {refused}");
+        assert!(refused.contains("`ringfence build --update`"), "{refused}");
+        assert_eq!(std::fs::read(author.folder().join("checkpoints.lock")).unwrap(), lock);
+    }
+}
+
+#[test]
+fn an_empty_folder_is_fetched_and_one_that_was_put_there_is_left() {
+    let author = Author::new();
+    add(&author.hub, Access::Public);
+    std::fs::create_dir(author.folder().join("1/checkpoints")).unwrap();
+    author.fetch().unwrap();
+    assert_eq!(author.read("onnx/model.onnx").unwrap(), large());
+    std::fs::remove_file(author.folder().join("checkpoints.lock")).unwrap();
+    author.hub.seen();
+    author.fetch().unwrap();
+    assert_eq!(author.hub.seen(), []);
+}
+
+#[test]
+fn a_folder_that_leads_elsewhere_is_refused() {
+    let author = Author::new();
+    add(&author.hub, Access::Public);
+    let elsewhere = author.scratch.path().join("elsewhere");
+    std::fs::rename(author.folder().join("1"), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, author.folder().join("1")).unwrap();
+    let refused = author.fetch().unwrap_err();
+    assert!(refused.contains("1 is a symbolic link"), "{refused}");
+    assert_eq!(std::fs::read_dir(elsewhere).unwrap().count(), 0);
 }
 
 #[test]
@@ -167,8 +224,38 @@ fn a_token_in_the_open_is_refused() {
     let mut settings = author.settings(Some(TOKEN));
     settings.endpoint = "http://192.0.2.1".to_owned();
     let checkpoints = Config::parse(&config("")).unwrap().checkpoints.unwrap();
-    let refused = ensure(&author.folder(), &checkpoints, settings).unwrap_err().to_string();
+    let refused =
+        ensure(&author.folder(), &checkpoints, Wanted::Pinned, settings).unwrap_err().to_string();
     assert!(refused.contains("http to") && !refused.contains(TOKEN), "{refused}");
+}
+
+#[test]
+fn a_token_is_read_as_it_is_pasted_and_refused_where_it_is_none() {
+    let author = Author::new();
+    add(&author.hub, Access::Private);
+    author.fetch_with(Some(&format!(" {TOKEN}\n"))).unwrap();
+    let refused = Author::new().fetch_with(Some("hf_a\nb: c")).unwrap_err();
+    assert!(refused.contains("characters that no token has"), "{refused}");
+}
+
+/// A proxy reads what goes over http, so none is asked.
+#[test]
+fn a_token_does_not_go_through_a_proxy_in_the_open() {
+    let author = Author::new();
+    add(&author.hub, Access::Private);
+    let proxy = Hub::start();
+    // Cargo refuses it, after the checkpoint is there.
+    author.write("Cargo.toml", "");
+    let fetched = Command::new(binary())
+        .args(["build", author.folder().to_str().unwrap()])
+        .env("HF_ENDPOINT", author.hub.endpoint())
+        .env("HF_HOME", author.scratch.path().join("home"))
+        .env("HF_TOKEN", TOKEN)
+        .envs(["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].map(|name| (name, proxy.endpoint())))
+        .output()
+        .unwrap();
+    assert!(author.read("onnx/model.onnx").is_some(), "{}", text(&fetched));
+    assert_eq!(proxy.seen(), []);
 }
 
 #[test]
@@ -176,12 +263,12 @@ fn private_missing_and_gated_are_told_apart() {
     let none = "does not exist, or is private";
     for (access, token, expected) in [
         (None, None, none),
-        (None, Some(TOKEN), "does not exist, or HF_TOKEN belongs to somebody who may not"),
+        (None, Some(TOKEN), "does not exist, or the token belongs to somebody who may not"),
         (None, Some("hf_wrong"), "does not accept the token"),
         (Some(Access::Private), None, none),
         (Some(Access::Private), Some(TOKEN_OF_STRANGER), "somebody who may not read it"),
         (Some(Access::Gated), None, "is gated: accept its terms at http://127.0.0.1:"),
-        (Some(Access::Gated), Some(TOKEN_OF_STRANGER), "HF_TOKEN has no access to it yet"),
+        (Some(Access::Gated), Some(TOKEN_OF_STRANGER), "the token has no access to it yet"),
     ] {
         let author = Author::new();
         if let Some(access) = access {
@@ -254,6 +341,23 @@ fn a_server_without_ranges_begins_anew() {
     assert_eq!(author.read("onnx/model.onnx").unwrap(), large());
 }
 
+/// A byte now and then, or the beginning again and again, is no download.
+#[test]
+fn a_hub_that_is_slow_for_ever_is_given_up() {
+    for (manner, expected) in [
+        (Manner::Drips, "onnx/model.onnx stays at"),
+        (Manner::Turns, "onnx/model.onnx stays at"),
+        (Manner::DripsListing, "127.0.0.1"),
+    ] {
+        let mut author = Author::new();
+        add(&author.hub, Access::Public);
+        author.hub.behave(manner);
+        author.wait_max = Duration::from_millis(100);
+        let refused = author.fetch().unwrap_err();
+        assert!(refused.contains(expected), "{manner:?}: {refused}");
+    }
+}
+
 #[test]
 fn bytes_of_another_digest_never_arrive() {
     let author = Author::new();
@@ -282,9 +386,13 @@ fn bytes_of_another_digest_never_arrive() {
 
 #[test]
 fn a_hub_that_does_not_answer_well_is_named() {
-    for (manner, expected) in
-        [(Manner::Unavailable, "answers 503"), (Manner::Circle, "us on more than 8 times")]
-    {
+    for (manner, expected) in [
+        (Manner::Unavailable, "answers 503"),
+        (Manner::TooMany, "answers 429"),
+        (Manner::Expired, "answers 403 Forbidden to what the hub sent us on to"),
+        (Manner::Longer, "less of README.md"),
+        (Manner::Circle, "us on more than 8 times"),
+    ] {
         let author = Author::new();
         add(&author.hub, Access::Public);
         author.hub.behave(manner);
@@ -305,7 +413,8 @@ fn a_hub_that_does_not_answer_well_is_named() {
     for (endpoint, expected) in
         [(endpoint.as_str(), "cannot reach 127.0.0.1"), ("ftp://x", "HF_ENDPOINT")]
     {
-        let refused = ensure(&folder, &checkpoints, settings(endpoint)).unwrap_err();
+        let refused =
+            ensure(&folder, &checkpoints, Wanted::Pinned, settings(endpoint)).unwrap_err();
         assert!(format!("{refused:#}").contains(expected), "{refused:#}");
     }
 }
@@ -319,9 +428,16 @@ fn a_repository_without_a_graph_is_of_no_use() {
         "ada/colours has no ONNX file; export one (guests/README.md, Exporting) or name another \
          repo_id"
     );
+    // Nor is the graph of what is about to go.
+    add(&author.hub, Access::Public);
+    author.fetch().unwrap();
+    author.hub.add(REPO, Access::Public, &[(".gitattributes", b"x"), ("pytorch_model.bin", b"x")]);
+    let refused = author.fetch_as(Wanted::Newest, None).unwrap_err();
+    assert!(refused.contains("ada/colours has no ONNX file"), "{refused}");
+    author.hub.add(REPO, Access::Public, &[("model.safetensors", b"x")]);
     // The author's own graph will do.
     author.write("1/mine.onnx", "x");
-    author.fetch().unwrap();
+    author.fetch_as(Wanted::Newest, None).unwrap();
     assert_eq!(author.read("model.safetensors").unwrap(), b"x");
 
     let author = Author::new();
@@ -407,7 +523,11 @@ fn a_model_with_checkpoints_is_built_tested_and_inspected() {
         .unwrap();
     let sheet = author.ringfence(&["inspect"]);
     assert!(sheet.status.success() && text(&sheet).contains("not fetched yet"), "{}", text(&sheet));
-    for command in [&["test"][..], &["serve", "--no-auth", "--unsafe-no-jail", "--model"]] {
+    let data = author.scratch.path().join("data");
+    let data = data.to_str().unwrap();
+    for command in
+        [&["test"][..], &["serve", "--no-auth", "--unsafe-no-jail", "--data-dir", data, "--model"]]
+    {
         let refused = author.ringfence(command);
         assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
         let told = format!("the checkpoint {REPO} is not in 1/checkpoints");
@@ -427,6 +547,14 @@ fn a_model_with_checkpoints_is_built_tested_and_inspected() {
         assert!(!text(output).contains(TOKEN), "{}", text(output));
     }
 
+    // A checkpoint without one of its files is none.
+    let graph = folder.join("1/checkpoints/net.onnx");
+    let aside = author.scratch.path().join("net.onnx");
+    std::fs::rename(&graph, &aside).unwrap();
+    let refused = author.ringfence(&["test"]);
+    assert!(text(&refused).contains("is not in 1/checkpoints"), "{}", text(&refused));
+    std::fs::rename(&aside, &graph).unwrap();
+
     // The token is no part of what the version is made of.
     let version = |config: &str| {
         author.write("config.yaml", config);
@@ -438,6 +566,18 @@ fn a_model_with_checkpoints_is_built_tested_and_inspected() {
     let with = version(&config);
     assert!(with.is_array());
     assert_eq!(with, version(&config.replace(TOKEN, "\"\"")));
+
+    // Labels that cannot be used are told where they are needed, and only there.
+    let labels = folder.join("1/checkpoints/config.json");
+    let good = std::fs::read(&labels).unwrap();
+    let bad = format!("{:<1$}", r#"{"id2label": {"0": 1}}"#, good.len());
+    std::fs::write(&labels, bad).unwrap();
+    let refused = author.ringfence(&["test"]);
+    assert!(text(&refused).contains("\"0\" is otherwise; list them"), "{}", text(&refused));
+    author.write("config.yaml", &format!("{config}\nconcepts: [{{id: a, name: a}}]\n"));
+    let tested = author.ringfence(&["test"]);
+    assert!(!text(&tested).contains("is otherwise"), "{}", text(&tested));
+    std::fs::write(&labels, good).unwrap();
 
     // Another repository is not the one that is there.
     author.write("config.yaml", &config.replace(REPO, "ada/other"));

@@ -41,6 +41,22 @@ pub enum Manner {
     BreaksOff(usize),
     /// Nothing more comes after this many bytes of all.
     Stalls(usize),
+    /// A byte after the other, a pause between them, until the client has gone.
+    Drips,
+    /// The same for listings.
+    DripsListing,
+    /// By turns ten bytes from the beginning and a long piece from where it was.
+    Turns,
+    /// Listings say another length than files have.
+    Longer,
+    /// Listings are of this commit, whatever was asked for.
+    OtherCommit,
+    /// Listings have other digests than before.
+    OtherDigests,
+    /// 403, as of a signature that is too old.
+    Expired,
+    /// 429.
+    TooMany,
     /// From the first byte, whatever was asked for.
     WithoutRanges,
     /// Other bytes of the same length.
@@ -51,7 +67,7 @@ pub enum Manner {
     Circle,
 }
 
-/// A repository at its only commit.
+/// A repository at a commit.
 #[derive(Debug, Clone)]
 pub struct Repository {
     /// Who may read it.
@@ -77,7 +93,10 @@ pub struct Seen {
 
 #[derive(Default)]
 struct State {
+    /// The newest commit of each, and the earlier ones.
     repositories: HashMap<String, Repository>,
+    earlier: Vec<(String, Repository)>,
+    turns: usize,
     manner: Option<Manner>,
     seen: Vec<Seen>,
     ends: bool,
@@ -119,7 +138,7 @@ impl Hub {
         format!("http://{}", self.address)
     }
 
-    /// Adds a repository, or replaces it. The commit is made of the contents.
+    /// Adds a repository, or a commit to it. The commit is made of the contents.
     pub fn add(&self, repo_id: &str, access: Access, files: &[(&str, &[u8])]) -> String {
         let mut hash = Sha1::new();
         for (name, bytes) in files {
@@ -129,7 +148,10 @@ impl Hub {
         let commit = hex(&hash.finalize());
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()));
         let repository = Repository { access, commit: commit.clone(), files: files.collect() };
-        lock(&self.state).repositories.insert(repo_id.to_owned(), repository);
+        let mut state = lock(&self.state);
+        if let Some(earlier) = state.repositories.insert(repo_id.to_owned(), repository) {
+            state.earlier.push((repo_id.to_owned(), earlier));
+        }
         commit
     }
 
@@ -179,12 +201,13 @@ struct Reply {
     /// How much of the body is sent, and whether the connection then stays.
     sent: usize,
     stalls: bool,
+    drips: bool,
 }
 
 impl Reply {
     fn new(status: &'static str, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self { status, headers: Vec::new(), sent: body.len(), body, stalls: false }
+        Self { status, headers: Vec::new(), sent: body.len(), body, stalls: false, drips: false }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -226,6 +249,7 @@ fn answer(
     let reply = {
         let mut state = lock(state);
         state.seen.push(seen.clone());
+        state.turns += usize::from(is_elsewhere);
         if is_elsewhere { of_file(&state, &seen) } else { of_hub(&state, &seen, elsewhere) }
     };
     let mut head = format!("HTTP/1.1 {}\r\nConnection: close\r\n", reply.status);
@@ -234,6 +258,12 @@ fn answer(
     }
     head.push_str(&format!("Content-Length: {}\r\n\r\n", reply.body.len()));
     stream.write_all(head.as_bytes())?;
+    if reply.drips {
+        for byte in &reply.body {
+            stream.write_all(&[*byte])?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
     stream.write_all(&reply.body[..reply.sent])?;
     if reply.stalls {
         // Until the client gives up, which it says by closing.
@@ -255,6 +285,10 @@ fn of_hub(state: &State, seen: &Seen, elsewhere: SocketAddr) -> Reply {
     let (repo_id, revision, name) = match parts.as_slice() {
         ["api", "models", owner, repo, "revision", revision] => {
             (format!("{owner}/{repo}"), *revision, None)
+        }
+        // Where small files are sent on to, on this origin.
+        ["api", "resolve-cache", owner, repo, revision, name @ ..] => {
+            (format!("{owner}/{repo}"), *revision, Some(name.join("/")))
         }
         [owner, repo, "resolve", revision, name @ ..] => {
             (format!("{owner}/{repo}"), *revision, Some(name.join("/")))
@@ -283,17 +317,33 @@ fn of_hub(state: &State, seen: &Seen, elsewhere: SocketAddr) -> Reply {
         }
         _ => {}
     }
-    if revision != repository.commit && revision != "main" {
-        return Reply::refusal("404 Not Found", "RevisionNotFound");
-    }
+    let earlier = || {
+        let of_this = state.earlier.iter().filter(|(id, _)| *id == repo_id);
+        of_this.map(|(_, repository)| repository).find(|there| there.commit == revision)
+    };
+    let repository = match revision == "main" || revision == repository.commit {
+        true => repository,
+        false => match earlier() {
+            Some(repository) => repository,
+            None => return Reply::refusal("404 Not Found", "RevisionNotFound"),
+        },
+    };
     let Some(name) = name else {
-        return Reply::new("200 OK", listing(repository, query == "blobs=true"))
+        let mut reply = Reply::new("200 OK", listing(state, repository, query == "blobs=true"))
             .with("Content-Type", "application/json");
+        if state.manner == Some(Manner::DripsListing) {
+            (reply.drips, reply.sent) = (true, 0);
+        }
+        return reply;
     };
     let Some((_, bytes)) = repository.files.iter().find(|(there, _)| *there == name) else {
         return Reply::refusal("404 Not Found", "EntryNotFound");
     };
     if bytes.len() < LARGE_BYTES {
+        if !path.starts_with("/api/") {
+            let location = format!("/api/resolve-cache/{repo_id}/{revision}/{name}");
+            return Reply::new("307 Temporary Redirect", "").with("Location", location);
+        }
         return ranged(bytes, seen.range.as_deref())
             .with("ETag", format!("\"{}\"", git_blob(bytes)))
             .with("X-Repo-Commit", &*repository.commit);
@@ -310,16 +360,20 @@ fn of_hub(state: &State, seen: &Seen, elsewhere: SocketAddr) -> Reply {
         .with("X-Repo-Commit", &*repository.commit)
 }
 
-fn listing(repository: &Repository, with_blobs: bool) -> String {
+fn listing(state: &State, repository: &Repository, with_blobs: bool) -> String {
+    let longer = if state.manner == Some(Manner::Longer) { 10 } else { 0 };
+    let other = state.manner == Some(Manner::OtherDigests);
     let siblings = repository.files.iter().map(|(name, bytes)| {
         let mut file = serde_json::json!({ "rfilename": name });
         if with_blobs {
-            file["size"] = bytes.len().into();
-            file["blobId"] = git_blob(bytes).into();
+            file["size"] = (bytes.len() + longer).into();
+            file["blobId"] = if other { "0".repeat(40) } else { git_blob(bytes) }.into();
             if bytes.len() >= LARGE_BYTES {
                 let digest = hex(&Sha256::digest(bytes));
+                let digest = if other { "0".repeat(64) } else { digest };
+                let size = bytes.len() + longer;
                 file["lfs"] =
-                    serde_json::json!({"sha256": digest, "size": bytes.len(), "pointerSize": 130});
+                    serde_json::json!({"sha256": digest, "size": size, "pointerSize": 130});
             }
         }
         file
@@ -331,7 +385,10 @@ fn listing(repository: &Repository, with_blobs: bool) -> String {
             Access::Gated => serde_json::json!("manual"),
             Access::Public | Access::Private => serde_json::json!(false),
         },
-        "sha": repository.commit,
+        "sha": match state.manner {
+            Some(Manner::OtherCommit) => "b".repeat(40),
+            _ => repository.commit.clone(),
+        },
         "siblings": siblings.collect::<Vec<_>>(),
     })
     .to_string()
@@ -340,11 +397,33 @@ fn listing(repository: &Repository, with_blobs: bool) -> String {
 /// The other origin, which knows files by their digest.
 fn of_file(state: &State, seen: &Seen) -> Reply {
     let digest = seen.path.trim_start_matches('/').split('?').next().unwrap_or_default();
-    let files = state.repositories.values().flat_map(|repository| &repository.files);
+    let all = state.repositories.values().chain(state.earlier.iter().map(|(_, there)| there));
+    let files = all.flat_map(|repository| &repository.files);
     let found = files.map(|(_, bytes)| bytes).find(|bytes| hex(&Sha256::digest(bytes)) == digest);
     let Some(bytes) = found else { return Reply::new("404 Not Found", "") };
     match state.manner.unwrap_or(Manner::Good) {
-        Manner::Good | Manner::Circle => ranged(bytes, seen.range.as_deref()),
+        Manner::Good
+        | Manner::Circle
+        | Manner::DripsListing
+        | Manner::Longer
+        | Manner::OtherCommit
+        | Manner::OtherDigests => ranged(bytes, seen.range.as_deref()),
+        Manner::Drips => {
+            let mut reply = ranged(bytes, seen.range.as_deref());
+            (reply.drips, reply.sent) = (true, 0);
+            reply
+        }
+        Manner::Turns => {
+            let from_begin = state.turns % 2 == 1;
+            let mut reply = match from_begin {
+                true => Reply::new("200 OK", bytes.clone()),
+                false => ranged(bytes, seen.range.as_deref()),
+            };
+            reply.sent = reply.sent.min(if from_begin { 10 } else { 70_000 });
+            reply
+        }
+        Manner::Expired => Reply::new("403 Forbidden", ""),
+        Manner::TooMany => Reply::new("429 Too Many Requests", ""),
         Manner::BreaksOff(count) => {
             let mut reply = ranged(bytes, seen.range.as_deref());
             reply.sent = reply.sent.min(count);

@@ -1,6 +1,6 @@
 //! How a call ends, and what it took.
 
-use super::GuestError;
+use super::{GuestError, HostCall, HostCalls};
 use std::fmt;
 use std::time::Duration;
 
@@ -167,6 +167,9 @@ pub struct Receipt {
     pub bytes_in: u64,
     /// Bytes of the outputs that the guest gave.
     pub bytes_out: u64,
+    /// What it asked of the host. Random numbers are counted where they are made
+    /// of a seed.
+    pub host_calls: HostCalls,
 }
 
 /// Where a guest was when it was stopped, for its author.
@@ -175,7 +178,7 @@ pub struct Trace {
     /// The guest's stack, innermost first; empty if it waited in the host.
     pub frames: Vec<TraceFrame>,
     /// The last function of the world that the guest called.
-    pub last_host_call: Option<&'static str>,
+    pub last_host_call: Option<HostCall>,
     /// Bytes of linear memory when the function was called.
     pub memory_bytes_start: u64,
     /// Times that linear memory has grown since the sandbox was made.

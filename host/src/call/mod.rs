@@ -5,10 +5,12 @@
 //! nor the sandbox below, so either side can change without the other.
 
 mod end;
+mod host_calls;
 mod signature;
 mod value;
 
 pub use end::{End, Holder, Phase, Receipt, Trace, TraceFrame, Verdict};
+pub use host_calls::{HostCall, HostCalls};
 pub use signature::{Field, Kind, Method, Methods, SignatureError};
 pub use value::{BoundingBox, Concept, Frame, NdArray, Point, Region, Value};
 

@@ -3,6 +3,7 @@
 //! Owns how cargo is called. The code that is compiled is the author's own, on
 //! the author's machine; a host never builds.
 
+use super::checkpoints::Wanted;
 use super::{BuildArgs, GlobalArgs, TestArgs, Usage, checkpoints, test, usage, watch};
 use crate::package::admission;
 use anyhow::{Context, bail};
@@ -31,7 +32,8 @@ fn build_and_test(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
 }
 
 fn build(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
-    let path = build_model(&args.dir, args.target_dir.as_deref())?;
+    let wanted = if args.update { Wanted::Newest } else { Wanted::Pinned };
+    let path = build_with(&args.dir, args.target_dir.as_deref(), wanted)?;
     let bytes = std::fs::metadata(&path)?.len();
     let mut stdout = std::io::stdout().lock();
     if global.json {
@@ -46,6 +48,10 @@ fn build(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
 /// whose path is returned. Cargo keeps what it compiles in `target_dir`, or
 /// where it would anyway.
 pub fn build_model(dir: &Path, target_dir: Option<&Path>) -> anyhow::Result<PathBuf> {
+    build_with(dir, target_dir, Wanted::Pinned)
+}
+
+fn build_with(dir: &Path, target_dir: Option<&Path>, wanted: Wanted) -> anyhow::Result<PathBuf> {
     if !dir.join("Cargo.toml").is_file() {
         let what = match dir.is_dir() {
             true => "has no Cargo.toml",
@@ -55,7 +61,7 @@ pub fn build_model(dir: &Path, target_dir: Option<&Path>) -> anyhow::Result<Path
         return Err(Usage(text).into());
     }
     let dir = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
-    checkpoints::ensure_of(&dir)?;
+    checkpoints::ensure_of(&dir, wanted)?;
     let target_dir = target_dir.map(std::path::absolute).transpose()?;
 
     let component = wants_cargo_component(&dir)? && has_cargo_component(&dir);

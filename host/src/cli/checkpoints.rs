@@ -9,7 +9,7 @@ pub mod selection;
 
 use crate::package::checkpoint::{FOLDER, LOCK, Lock, LockedFile};
 use crate::package::config::{Checkpoints, Config, Secret};
-use crate::package::folder;
+use crate::package::folder::{self, FolderError};
 use crate::text::printable;
 use anyhow::{Context, bail};
 use cache::Blobs;
@@ -19,6 +19,7 @@ use hf_hub::Cache;
 use hub::{Hub, Patience};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use selection::{Selection, select};
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -63,52 +64,74 @@ impl Settings {
     }
 }
 
+/// Which commit is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// That of `checkpoints.lock`; without one, the newest.
+    Pinned,
+    /// The newest.
+    Newest,
+}
+
 /// Fetches what the folder's `config.yaml` names, unless it is there. Says what
 /// it does on standard error.
-pub(super) fn ensure_of(dir: &Path) -> anyhow::Result<()> {
-    let path = dir.join("config.yaml");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
+pub(super) fn ensure_of(dir: &Path, wanted: Wanted) -> anyhow::Result<()> {
+    let root = Dir::open_ambient_dir(dir, ambient_authority())
+        .with_context(|| format!("cannot open {}", dir.display()))?;
+    let text = match folder::config_text(&root) {
         // Whether there has to be one is for whoever reads the package.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(FolderError::Missing { .. }) => return Ok(()),
+        text => text?,
     };
     match Config::parse(&text)?.checkpoints {
-        Some(checkpoints) => ensure(dir, &checkpoints, Settings::of_environment()?),
+        Some(checkpoints) => ensure(dir, &checkpoints, wanted, Settings::of_environment()?),
         None => Ok(()),
     }
 }
 
 /// Fetches `checkpoints` into `1/checkpoints` of the folder, unless they are
-/// there: at the commit of `checkpoints.lock`, else at the newest, which is
-/// then written there.
-pub fn ensure(dir: &Path, checkpoints: &Checkpoints, settings: Settings) -> anyhow::Result<()> {
+/// there, and writes their commit and digests to `checkpoints.lock`.
+pub fn ensure(
+    dir: &Path,
+    checkpoints: &Checkpoints,
+    wanted: Wanted,
+    settings: Settings,
+) -> anyhow::Result<()> {
     let root = Dir::open_ambient_dir(dir, ambient_authority())
         .with_context(|| format!("cannot open {}", dir.display()))?;
-    let lock = folder::lock(&root)?;
     let place = dir.join("1").join(FOLDER);
     let repo_id = &checkpoints.repo_id;
-    let (earlier, pinned) = match lock {
-        Some(lock) if lock.is_of(checkpoints) => {
-            if is_there(&place, &lock.files) {
-                return Ok(());
-            }
-            (Some(lock.clone()), Some(lock.commit))
-        }
-        Some(lock) => (Some(lock), None),
-        None if place.exists() => {
-            say(&format!("1/checkpoints has no {LOCK}: it is used as it is"));
-            return Ok(());
-        }
-        None => (None, None),
+    let earlier = folder::lock(&root)?;
+    // A commit is pinned for its repository, whatever is chosen of it.
+    let pin = match wanted {
+        Wanted::Pinned => earlier.as_ref().filter(|lock| lock.repo_id == *repo_id),
+        Wanted::Newest => None,
     };
-    only_of(&place, earlier.as_ref())?;
+    if pin.is_some_and(|lock| lock.is_of(checkpoints) && is_there(&place, &lock.files)) {
+        return Ok(());
+    }
+    if earlier.is_none() && !files_of_checkpoint(&root)?.is_empty() {
+        say(&format!("1/checkpoints has no {LOCK}: it is used as it is"));
+        return Ok(());
+    }
+    let _only_one = alone(dir)?;
+    only_of(&root, earlier.as_ref())?;
 
     let token = checkpoints.hf_token.as_ref().map(Secret::reveal).map(str::to_owned);
     let hub = Hub::new(&settings.endpoint, token.or(settings.token), settings.patience)?;
-    let listing = hub.listing(repo_id, pinned.as_deref().unwrap_or(BRANCH))?;
+    let revision = pin.map_or(BRANCH, |lock| &lock.commit);
+    let listing = hub.listing(repo_id, revision)?;
     let selection = select(checkpoints, listing.files)?;
-    has_onnx(dir, repo_id, &selection)?;
+    has_onnx(&root, repo_id, &selection)?;
+    if selection.files.is_empty() {
+        bail!(
+            "of {repo_id} nothing is left to fetch; widen `allowed_file_patterns`, or narrow \
+             `ignore_file_patterns`"
+        );
+    }
+    if let Some(lock) = pin {
+        is_as_locked(lock, checkpoints, &listing.commit, &selection.files)?;
+    }
     if !selection.code.is_empty() {
         let names = names(&selection.code);
         say(&format!("{repo_id}: left out, as reading them runs code: {names}"));
@@ -131,7 +154,50 @@ pub fn ensure(dir: &Path, checkpoints: &Checkpoints, settings: Settings) -> anyh
         commit: listing.commit,
         files: selection.files,
     };
+    // Somebody may have put a file there meanwhile.
+    only_of(&root, earlier.as_ref())?;
     install(dir, &staging, &place, &lock)
+}
+
+/// Keeps a second build of the folder out; ends with the value.
+fn alone(dir: &Path) -> anyhow::Result<File> {
+    let folder = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another build fetches the checkpoint of {}; wait for it", dir.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", dir.display()))
+        }
+    }
+}
+
+/// What a hub says of a pinned commit has to be what it said before.
+fn is_as_locked(
+    lock: &Lock,
+    checkpoints: &Checkpoints,
+    commit: &str,
+    files: &[LockedFile],
+) -> anyhow::Result<()> {
+    let repo_id = &lock.repo_id;
+    let mend = "`ringfence build --update` takes what is there now";
+    if commit != lock.commit {
+        bail!(
+            "the hub answers with commit {commit} of {repo_id}, and {LOCK} has {}; {mend}",
+            lock.commit
+        );
+    }
+    let other = files
+        .iter()
+        .find(|file| lock.files.iter().any(|locked| locked.name == file.name && locked != *file));
+    if let Some(file) = other {
+        bail!("the hub lists another {} of {repo_id} than {LOCK} has; {mend}", file.name);
+    }
+    if lock.is_of(checkpoints) && lock.files != files {
+        bail!("the hub lists other files of {repo_id} than {LOCK} has; {mend}");
+    }
+    Ok(())
 }
 
 /// Whether every file is there in its length.
@@ -142,41 +208,35 @@ fn is_there(place: &Path, files: &[LockedFile]) -> bool {
     })
 }
 
-/// Replacing a folder that holds somebody's own work would lose it.
-fn only_of(place: &Path, earlier: Option<&Lock>) -> anyhow::Result<()> {
-    let mut folders = vec![place.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", folder.display()));
-            }
-        };
-        for entry in entries {
-            let entry = entry?;
-            let path = entry.path();
-            if entry.file_type()?.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(place)?.to_string_lossy().into_owned();
-            let is_ours = earlier.is_some_and(|lock| lock.files.iter().any(|f| f.name == name));
-            if !is_ours {
-                bail!(
-                    "1/checkpoints has {name}, which was not fetched; move it out, as the folder is \
-                     about to be replaced"
-                );
-            }
-        }
-    }
-    Ok(())
+/// The files below `1/checkpoints`, by their paths there.
+fn files_of_checkpoint(root: &Dir) -> anyhow::Result<Vec<String>> {
+    let prefix = format!("{FOLDER}/");
+    let names = folder::names(root)?;
+    Ok(names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
 }
 
-/// A checkpoint without a graph that an engine can run is of little use.
-fn has_onnx(dir: &Path, repo_id: &str, selection: &Selection) -> anyhow::Result<()> {
-    let fetched = selection.files.iter().any(|file| file.name.ends_with(".onnx"));
-    if fetched || has_graph(&dir.join("1"))? {
+/// Replacing a folder that holds somebody's own work would lose it.
+fn only_of(root: &Dir, earlier: Option<&Lock>) -> anyhow::Result<()> {
+    let is_ours = |name: &String| {
+        earlier.is_some_and(|lock| lock.files.iter().any(|file| file.name == *name))
+    };
+    match files_of_checkpoint(root)?.into_iter().find(|name| !is_ours(name)) {
+        Some(name) => bail!(
+            "1/checkpoints has {name}, which was not fetched; move it out, as the folder is about to \
+             be replaced"
+        ),
+        None => Ok(()),
+    }
+}
+
+/// A checkpoint without a graph that an engine can run is of little use, unless
+/// the author has put one beside it.
+fn has_onnx(root: &Dir, repo_id: &str, selection: &Selection) -> anyhow::Result<()> {
+    let is_graph = |name: &str| name.ends_with(".onnx");
+    let beside = folder::names(root)?;
+    if selection.files.iter().any(|file| is_graph(&file.name))
+        || beside.iter().any(|name| is_graph(name) && !folder::is_of_checkpoint(name))
+    {
         return Ok(());
     }
     if selection.onnx_left_out > 0 {
@@ -188,23 +248,6 @@ fn has_onnx(dir: &Path, repo_id: &str, selection: &Selection) -> anyhow::Result<
     bail!(
         "{repo_id} has no ONNX file; export one (guests/README.md, Exporting) or name another repo_id"
     );
-}
-
-/// Whether the author has put a graph there.
-fn has_graph(code: &Path) -> anyhow::Result<bool> {
-    let mut folders = vec![code.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else if entry.file_name().to_string_lossy().ends_with(".onnx") {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
 }
 
 /// Exchanges the whole folder. Cut off anywhere, it leaves no files that a lock

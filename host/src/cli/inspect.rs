@@ -12,6 +12,8 @@ use crate::package::folder::{self, FolderError};
 use crate::package::{Package, admission, capability};
 use crate::text::{escape_controls, hex, printable};
 use anyhow::Context;
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -85,6 +87,15 @@ fn sheet_of(path: &Path, global: &GlobalArgs) -> anyhow::Result<Sheet> {
             .with_context(|| format!("there is no file or folder {}", path.display()));
     }
     if path.is_file() {
+        let length = std::fs::metadata(path)?.len();
+        if length > folder::COMPONENT_BYTES_MAX {
+            let text = format!(
+                "{} has {length} bytes; a component has at most {}",
+                path.display(),
+                folder::COMPONENT_BYTES_MAX
+            );
+            return Err(Usage(text).into());
+        }
         let bytes =
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         component(&bytes, &[], &mut sheet)
@@ -95,9 +106,9 @@ fn sheet_of(path: &Path, global: &GlobalArgs) -> anyhow::Result<Sheet> {
     match folder::open(path, scratch.path()) {
         Ok(package) => of_package(&package, &mut sheet)?,
         Err(missing @ (FolderError::NotBuilt { .. } | FolderError::NoCheckpoint { .. })) => {
-            let text = std::fs::read_to_string(path.join("config.yaml"))
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            of_config(&Config::parse(&text)?, &mut sheet);
+            let root = Dir::open_ambient_dir(path, ambient_authority())
+                .with_context(|| format!("cannot open {}", path.display()))?;
+            of_config(&Config::parse(&folder::config_text(&root)?)?, &mut sheet);
             sheet.push(match missing {
                 FolderError::NoCheckpoint { repo_id, .. } => {
                     ("checkpoint", format!("{repo_id}: not fetched yet; run `ringfence build`"))

@@ -226,6 +226,9 @@ pub(crate) struct BuildArgs {
     /// Where cargo keeps what it compiles [default: cargo's own choice]
     #[arg(long, value_name = "DIR")]
     pub(crate) target_dir: Option<PathBuf>,
+    /// Take the newest commit of `checkpoints`, not that of checkpoints.lock
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) update: bool,
     /// Build and test again whenever a file of the folder changes
     #[arg(long)]
     pub(crate) watch: bool,

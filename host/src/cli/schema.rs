@@ -10,7 +10,7 @@ pub(super) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn text() -> String {
+fn text() -> String {
     format!("{:#}", config::schema())
 }
 

@@ -14,7 +14,7 @@ mod suggest;
 use super::client::ModelRef;
 use super::{GlobalArgs, TestArgs, Usage, request, usage};
 use crate::call::{
-    Deadline, Event, Function, GuestError, Holder, Method, Receipt, Request, Verdict,
+    Deadline, Event, Function, GuestError, Holder, Method, Receipt, Request, Value, Verdict,
 };
 use crate::package::folder;
 use crate::package::{Package, config::Config};
@@ -37,6 +37,8 @@ struct Ran {
     /// Nothing for `load-model`, which succeeded.
     verdict: Option<Verdict>,
     receipt: Receipt,
+    /// The image that it was asked about, if any.
+    image: Option<Vec<u8>>,
     outputs: Vec<api::Output>,
     failures: Vec<GuestError>,
     wall: Duration,
@@ -67,7 +69,7 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     }
     for ran in &ran {
         report.function(ran)?;
-        draw(&args.dir, ran, &asked, &mut report)?;
+        draw(&args.dir, ran, &mut report)?;
     }
     if ran.len() == 1 && ran.iter().all(Ran::is_ok) {
         bail!("no function was called: the example fits no method; give --text or --file");
@@ -90,16 +92,24 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
 }
 
 /// Regions say little as numbers.
-fn draw(dir: &Path, ran: &Ran, asked: &Asked, report: &mut Report) -> anyhow::Result<()> {
-    let inputs = asked.message.inputs.iter().filter_map(|input| input.data.as_ref());
-    let Some(image) = inputs.filter_map(|data| data.image.as_ref()).next() else { return Ok(()) };
+fn draw(dir: &Path, ran: &Ran, report: &mut Report) -> anyhow::Result<()> {
+    let Some(image) = &ran.image else { return Ok(()) };
     // What cannot be drawn is no failure of the model.
-    match drawing::draw(dir, &ran.function, &image.base64, &ran.outputs) {
+    match drawing::draw(dir, &ran.function, image, &ran.outputs) {
         Ok(None) => {}
         Ok(Some(path)) => report.note(&format!("its regions are drawn in {}", path.display()))?,
         Err(error) => report.note(&format!("its regions are not drawn: {error:#}"))?,
     }
     Ok(())
+}
+
+/// The first image of a request.
+fn image_of(asked: &Request) -> Option<Vec<u8>> {
+    let mut parts = asked.inputs.iter().flat_map(|input| &input.parts);
+    parts.find_map(|part| match &part.value {
+        Value::Image(image) => Some(image.clone()),
+        _ => None,
+    })
 }
 
 /// What should be known before anything runs.
@@ -276,6 +286,7 @@ async fn load(program: &Arc<Program>) -> Ran {
         function: "load-model".to_owned(),
         verdict,
         receipt,
+        image: None,
         outputs: Vec::new(),
         failures: Vec::new(),
         wall,
@@ -291,6 +302,7 @@ async fn call(
     form: &Form,
 ) -> anyhow::Result<Ran> {
     program.account().restart_peaks();
+    let image = image_of(&asked);
     let began = Instant::now();
     let deadline = Deadline::after(program.limits().call_timeout);
     let (inputs, mut calling) = program.call(function, "test", deadline, ());
@@ -310,6 +322,7 @@ async fn call(
                     function: name.to_owned(),
                     verdict: Some(verdict),
                     receipt,
+                    image,
                     outputs,
                     failures,
                     wall: began.elapsed(),

@@ -8,7 +8,7 @@
 use super::engine::RunError;
 use super::tensor::{ElementType, Tensor, TensorError};
 use super::{Graphs, NamedGraph};
-use crate::call::Holder;
+use crate::call::{Holder, HostCall};
 use crate::sandbox::nn_bindings::errors::ErrorCode;
 use crate::sandbox::nn_bindings::{errors, graph, inference, tensor};
 use crate::sandbox::{Account, Charge, Level, State, Stop};
@@ -88,7 +88,7 @@ impl tensor::HostTensor for State {
         ty: tensor::TensorType,
         data: Vec<u8>,
     ) -> wasmtime::Result<Resource<GuestTensor>> {
-        self.last_host_call = Some("wasi:nn: tensor");
+        self.note(HostCall::Tensor);
         let bytes_max = self.shared.limits.tensor_bytes_max;
         self.push_tensor(Tensor::within(bytes_max, ty.into(), dimensions, data))
     }
@@ -161,7 +161,7 @@ impl graph::Host for State {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<GuestGraph>, Resource<GuestFailure>>> {
-        self.last_host_call = Some("wasi:nn: load-by-name");
+        self.note(HostCall::LoadGraph);
         match self.nn.graphs.named(&name) {
             Some(graph) => Ok(Ok(self.table.push(GuestGraph(graph)).map_err(Stop::from)?)),
             None => {
@@ -201,7 +201,7 @@ impl inference::HostGraphExecutionContext for State {
         context: Resource<GuestContext>,
         inputs: Vec<inference::NamedTensor>,
     ) -> wasmtime::Result<Result<Vec<inference::NamedTensor>, Resource<GuestFailure>>> {
-        self.last_host_call = Some("wasi:nn: compute");
+        self.note(HostCall::Compute);
         let graph = self.table.get(&context).map_err(Stop::from)?.0.clone();
         let mut named = Vec::with_capacity(inputs.len());
         let mut held = Vec::with_capacity(inputs.len());

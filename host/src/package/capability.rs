@@ -70,12 +70,20 @@ pub fn read(component: &[u8]) -> Result<Capabilities, NoComponent> {
 
 /// The `NAME-VERSION` of each `registry/src/REGISTRY/NAME-VERSION/`.
 fn crates(bytes: &[u8]) -> BTreeSet<String> {
-    let segments: Vec<&[u8]> = bytes.split(|byte| matches!(byte, b'/' | b'\\')).collect();
-    let of_registry = segments.windows(4).filter_map(|window| match window {
-        [registry, b"src", _, name] if registry.ends_with(b"registry") => Some(*name),
-        _ => None,
-    });
-    of_registry.filter_map(name_and_version).take(CRATES_MAX).collect()
+    let mut found = BTreeSet::new();
+    // The last segments of a path, of which only these matter.
+    let (mut registry, mut src, mut of_host): (&[u8], &[u8], &[u8]) = (b"", b"", b"");
+    for name in bytes.split(|byte| matches!(byte, b'/' | b'\\')) {
+        if registry.ends_with(b"registry")
+            && src == b"src"
+            && !of_host.is_empty()
+            && found.len() < CRATES_MAX
+        {
+            found.extend(name_and_version(name));
+        }
+        (registry, src, of_host) = (src, of_host, name);
+    }
+    found
 }
 
 /// `serde_json-1.0.1` as `serde_json 1.0.1`.

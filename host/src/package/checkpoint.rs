@@ -67,6 +67,11 @@ impl Digest {
 }
 
 impl Lock {
+    /// Whether its commit is one.
+    pub fn is_plain(&self) -> bool {
+        self.commit.len() == 40 && self.commit.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
     /// Whether it is of what `config.yaml` asks for.
     pub fn is_of(&self, checkpoints: &Checkpoints) -> bool {
         self.repo_id == checkpoints.repo_id
@@ -79,12 +84,12 @@ impl Lock {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelsError {
     /// It, or its `id2label`, is no JSON object.
-    #[error("1/checkpoints/config.json, or `id2label` in it, is no JSON object; fetch it again")]
+    #[error("1/checkpoints/config.json, or `id2label` in it, is no JSON object")]
     Json,
-    /// A key of `id2label` is no number, or its value no text.
+    /// A key of `id2label` is no number or stands there twice, or its value is no
+    /// text.
     #[error(
-        "1/checkpoints/config.json: `id2label` has the key {key:?}, but it maps numbers to texts; \
-         list the labels under `concepts` in config.yaml"
+        "1/checkpoints/config.json: `id2label` maps numbers to texts, once each, and {key:?} is otherwise"
     )]
     Label {
         /// That key.
@@ -105,7 +110,9 @@ pub fn labels(config: &[u8]) -> Result<Vec<ConfigConcept>, LabelsError> {
     let mut labels = BTreeMap::new();
     for (key, value) in id2label {
         match (key.parse::<u32>(), value) {
-            (Ok(number), Value::String(name)) if is_label(name) => {
+            (Ok(number), Value::String(name))
+                if is_label(name) && !labels.contains_key(&number) =>
+            {
                 labels.insert(number, ConfigConcept { id: key.clone(), name: name.clone() });
             }
             _ => return Err(LabelsError::Label { key: key.clone() }),
@@ -131,10 +138,9 @@ mod tests {
         for config in [r#"{"id2label": {"a": "b"}}"#, r#"{"id2label": {"a": 1}}"#] {
             assert_eq!(labels(config.as_bytes()), Err(LabelsError::Label { key: "a".into() }));
         }
-        assert_eq!(
-            labels(br#"{"id2label": {"1": 2}}"#),
-            Err(LabelsError::Label { key: "1".into() })
-        );
+        for config in [r#"{"id2label": {"1": 2}}"#, r#"{"id2label": {"01": "a", "1": "b"}}"#] {
+            assert_eq!(labels(config.as_bytes()), Err(LabelsError::Label { key: "1".into() }));
+        }
         for config in ["[]", "{", r#"{"id2label": []}"#] {
             assert_eq!(labels(config.as_bytes()), Err(LabelsError::Json));
         }

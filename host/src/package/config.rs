@@ -22,6 +22,7 @@ pub use extension::{GraphAction, GraphRule};
 pub use name::{ModelName, NAME_BYTES_MAX, NameError};
 pub use problem::{Place, Problem};
 
+use super::checkpoint::LabelsError;
 use crate::limits::Limits;
 use key::{Form, Key, key};
 use name::Part;
@@ -153,8 +154,8 @@ pub struct Config {
 pub enum Labels {
     /// There is no checkpoint, or nobody has looked for one.
     NotThere,
-    /// It brings these, or none.
-    There(Vec<ConfigConcept>),
+    /// It brings these, none, or some that cannot be used.
+    There(Result<Vec<ConfigConcept>, LabelsError>),
 }
 
 /// A label of a model.
@@ -251,8 +252,7 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
     if build_info.image.is_some() {
         notes.push("`build_info.image` has no effect: a component needs no image".to_owned());
     }
-    let checkpoints = elsewhere::checkpoints(&mut root);
-    notes.extend(checkpoints.iter().flat_map(elsewhere::Checkpoints::notes));
+    let checkpoints = elsewhere::checkpoints(&mut root, &mut notes);
     let secrets = elsewhere::secrets(&mut root);
     if !secrets.is_empty() {
         let values = match secrets.iter().any(|secret| secret.value.is_some()) {
@@ -269,14 +269,15 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
     {
         let list = "list them as `- {id: cat, name: cat}`";
         match labels {
-            Labels::There(labels) if !labels.is_empty() => concepts = labels,
-            Labels::There(_) => root.missing(
-                "concepts",
-                &format!(
-                    "a {model_type_id} answers with concepts, and 1/checkpoints has no config.json \
-                     with `id2label`; {list}"
-                ),
-            ),
+            Labels::There(Ok(labels)) if !labels.is_empty() => concepts = labels,
+            Labels::There(found) => {
+                let why = found.err().map_or_else(
+                    || "1/checkpoints has no config.json with `id2label`".to_owned(),
+                    |error| error.to_string(),
+                );
+                let text = format!("a {model_type_id} answers with concepts, and {why}; {list}");
+                root.missing("concepts", &text);
+            }
             Labels::NotThere if has_checkpoints => {}
             Labels::NotThere => root
                 .missing("concepts", &format!("a {model_type_id} answers with concepts; {list}")),
@@ -368,8 +369,8 @@ pub(super) fn is_label(text: &str) -> bool {
         && !text.chars().any(char::is_control)
 }
 
-/// The JSON Schema of the file (draft 7), for editors. What it refuses is
-/// refused; what it accepts may still be, as only `Config::parse` checks ranges.
+/// The JSON Schema of the file (draft 7), for editors. It asks for values in
+/// their plain forms and checks no ranges; `Config::parse` decides.
 pub fn schema() -> serde_json::Value {
     key::schema(&SECTIONS)
 }

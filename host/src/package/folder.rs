@@ -9,7 +9,7 @@ mod files;
 #[cfg(test)]
 mod tests;
 
-use super::checkpoint::{self, LabelsError, Lock};
+use super::checkpoint::{self, Lock, LockedFile};
 use super::config::{CONFIG_BYTES_MAX, Checkpoints, Config, ConfigError, GraphAction, Labels};
 use super::{AssetFile, Assets, GraphFile, Package};
 use bytes::Bytes;
@@ -80,9 +80,6 @@ pub enum FolderError {
     /// The file that says what 1/checkpoints is of cannot be read.
     #[error("checkpoints.lock is not as `ringfence build` writes it; remove it and build again")]
     Lock,
-    /// The labels of the checkpoint cannot be used.
-    #[error(transparent)]
-    Labels(#[from] LabelsError),
     /// The config file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -171,18 +168,12 @@ pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
         .map_err(|source| FolderError::Open { path: dir.to_owned(), source })?;
     let mut listing = Listing::default();
 
-    let config_bytes = match files::read(&root, CONFIG, CONFIG, CONFIG_BYTES_MAX as u64) {
-        Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Err(FolderError::Missing { path: CONFIG.to_owned() });
-        }
-        bytes => bytes?,
-    };
-    let config = std::str::from_utf8(&config_bytes).map_err(|_| FolderError::ConfigEncoding)?;
+    let text = config_text(&root)?;
     // Everything is said about the text as it was written, before a secret is
     // cut out of it; what is packaged never had one.
-    let asked = Config::parse(config)?;
-    let config = Config::without_secrets(config)?;
-    listing.add(CONFIG, config.as_bytes())?;
+    let asked = Config::parse(&text)?;
+    let text = Config::without_secrets(&text)?;
+    listing.add(CONFIG, text.as_bytes())?;
 
     let code = open_code(&root)?;
     let names = files::walk(&code)?;
@@ -190,10 +181,10 @@ pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
         return Err(FolderError::NotBuilt { folder: dir.to_owned() });
     }
     if let Some(checkpoints) = &asked.checkpoints {
-        has_checkpoint(dir, &root, &names, checkpoints)?;
+        has_checkpoint(dir, &root, &code, &names, checkpoints)?;
     }
-    let config =
-        Config { notes: asked.notes, ..Config::parse_beside(&config, labels(&code, &names)?)? };
+    let config = Config::parse_beside(&text, labels(&code, &names)?)?;
+    let config = Config { notes: asked.notes, ..config };
     let scratch_error = |source| FolderError::Scratch { path: scratch.to_owned(), source };
     let folder =
         tempfile::Builder::new().prefix("assets-").tempdir_in(scratch).map_err(scratch_error)?;
@@ -240,29 +231,66 @@ pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
 fn has_checkpoint(
     dir: &Path,
     root: &Dir,
+    code: &Dir,
     names: &[String],
     checkpoints: &Checkpoints,
 ) -> Result<(), FolderError> {
-    if !names.iter().any(|name| is_of_checkpoint(name)) {
+    let folder = || dir.to_owned();
+    let absent = || {
         let repo_id = checkpoints.repo_id.clone();
-        return Err(FolderError::NoCheckpoint { folder: dir.to_owned(), repo_id });
+        Err(FolderError::NoCheckpoint { folder: folder(), repo_id })
+    };
+    if !names.iter().any(|name| is_of_checkpoint(name)) {
+        return absent();
     }
     match lock(root)? {
         Some(lock) if !lock.is_of(checkpoints) => {
-            Err(FolderError::OtherCheckpoint { folder: dir.to_owned() })
+            Err(FolderError::OtherCheckpoint { folder: folder() })
         }
+        Some(lock) if !lock.files.iter().all(|file| is_whole(code, file)) => absent(),
         _ => Ok(()),
     }
 }
 
-fn is_of_checkpoint(name: &str) -> bool {
+/// Whether a file of the checkpoint is there in its length.
+fn is_whole(code: &Dir, file: &LockedFile) -> bool {
+    let path = format!("{}/{}", checkpoint::FOLDER, file.name);
+    code.symlink_metadata(path).is_ok_and(|there| there.is_file() && there.len() == file.size)
+}
+
+/// The text of `config.yaml`, of a length that is read.
+pub fn config_text(root: &Dir) -> Result<String, FolderError> {
+    match files::read(root, CONFIG, CONFIG, CONFIG_BYTES_MAX as u64) {
+        Ok(bytes) => String::from_utf8(bytes).map_err(|_| FolderError::ConfigEncoding),
+        Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(FolderError::Missing { path: CONFIG.to_owned() })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The names of all files below `1/`, with `/` between their parts; none where
+/// there is no such folder.
+pub fn names(root: &Dir) -> Result<Vec<String>, FolderError> {
+    match open_code(root) {
+        Ok(code) => files::walk(&code),
+        Err(FolderError::Missing { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file below `1/` is of the checkpoint.
+pub fn is_of_checkpoint(name: &str) -> bool {
     name.strip_prefix(checkpoint::FOLDER).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Reads `checkpoints.lock` of a model folder, if it has one.
 pub fn lock(root: &Dir) -> Result<Option<Lock>, FolderError> {
     match files::read(root, checkpoint::LOCK, checkpoint::LOCK, checkpoint::FILE_BYTES_MAX) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| FolderError::Lock),
+        Ok(bytes) => match serde_json::from_slice::<Lock>(&bytes) {
+            Ok(lock) if lock.is_plain() => Ok(Some(lock)),
+            _ => Err(FolderError::Lock),
+        },
         Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(None)
         }
@@ -277,11 +305,11 @@ fn labels(code: &Dir, names: &[String]) -> Result<Labels, FolderError> {
     }
     let name = checkpoint::CONFIG;
     if !names.iter().any(|there| there == name) {
-        return Ok(Labels::There(Vec::new()));
+        return Ok(Labels::There(Ok(Vec::new())));
     }
     let path = format!("{CODE}/{name}");
     let bytes = files::read(code, name, &path, checkpoint::FILE_BYTES_MAX)?;
-    Ok(Labels::There(checkpoint::labels(&bytes)?))
+    Ok(Labels::There(checkpoint::labels(&bytes)))
 }
 
 fn open_code(root: &Dir) -> Result<Dir, FolderError> {

@@ -4,6 +4,7 @@ use super::bindings::ringfence::model::{context, types};
 use super::convert::refusal;
 use super::log::Level;
 use super::state::State;
+use crate::call::HostCall;
 use std::os::unix::fs::FileExt;
 
 /// Bytes that one read of an asset returns at most.
@@ -13,12 +14,12 @@ impl types::Host for State {}
 
 impl context::Host for State {
     fn model(&mut self) -> wasmtime::Result<context::ModelInfo> {
-        self.last_host_call = Some("context: model");
+        self.note(HostCall::Model);
         Ok(self.shared.info.clone())
     }
 
     fn log(&mut self, level: context::Level, message: String) -> wasmtime::Result<()> {
-        self.last_host_call = Some("context: log");
+        self.note(HostCall::Log);
         let level = match level {
             context::Level::Debug => Level::Debug,
             context::Level::Info => Level::Info,
@@ -35,7 +36,7 @@ impl context::Host for State {
         offset: u64,
         length: u32,
     ) -> wasmtime::Result<Result<Vec<u8>, types::Error>> {
-        self.last_host_call = Some("context: asset");
+        self.note(HostCall::Asset);
         let Some(file) = self.shared.asset_files.get(&name) else {
             let message = "the package has no such asset; `model().assets` lists what it has";
             return Ok(Err(refusal(types::ErrorCode::InvalidArgument, message)));

@@ -117,7 +117,7 @@ impl Instance {
         state.meters = meters.clone();
         // Nothing of `load-model` is left in what the call is judged by.
         state.limiter.start_call();
-        state.last_host_call = None;
+        state.forget_host_calls();
         state.log.lock().start_call(job.id.clone(), limits);
         if let Err(error) = refuel(&mut self.store, fuel) {
             let end = End::HostBug(format!("{error:#}"));
@@ -185,6 +185,7 @@ fn receipt(store: &Store<State>, fuel_max: u64) -> Receipt {
     Receipt {
         fuel: fuel_max.saturating_sub(store.get_fuel().unwrap_or(0)),
         memory_bytes_peak: state.limiter.memory_bytes_peak(),
+        host_calls: state.host_calls(),
         ..state.meters.receipt()
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Meters {
     engine_cpu_ns: Counter,
 }
 
-/// A number that only grows.
+/// A number that grows, and begins anew with a call.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -26,8 +26,12 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn value(&self) -> u64 {
+    pub(super) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 

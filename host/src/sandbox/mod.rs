@@ -19,7 +19,7 @@ mod state;
 mod streams;
 
 mod account;
-mod clock;
+mod ambient;
 mod context;
 mod convert;
 mod limiter;

@@ -1,6 +1,6 @@
 //! What a sandbox's store holds on the host's side.
 
-use super::clock::{Counting, Monotonic, Wall};
+use super::ambient::{Ambient, Counting, Monotonic, Seeded, Wall};
 use super::limiter::Limiter;
 use super::log::GuestLog;
 use super::meters::Meters;
@@ -8,10 +8,9 @@ use super::program::Shared;
 use super::program::Surroundings;
 use super::stdio::LogStream;
 use super::stop::Stop;
+use crate::call::{HostCall, HostCalls};
 use crate::limits::Limits;
 use crate::nn::guest::NnState;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
@@ -31,7 +30,9 @@ pub(crate) struct State {
     /// What the call takes.
     pub(crate) meters: Arc<Meters>,
     /// The last function of the world that the guest called.
-    pub(crate) last_host_call: Option<&'static str>,
+    pub(crate) last_host_call: Option<HostCall>,
+    host_calls: HostCalls,
+    ambient: Arc<Ambient>,
     /// When what runs now must have ended.
     pub(crate) deadline: Instant,
     wasi: WasiCtx,
@@ -47,6 +48,7 @@ impl State {
         let mut wasi_table = ResourceTable::new();
         wasi_table.set_max_capacity(limits.wasi_handles_max);
 
+        let ambient = Arc::new(Ambient::default());
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(LogStream(log.clone()))
             .stderr(LogStream(log.clone()))
@@ -57,13 +59,13 @@ impl State {
             .map_err(|error| Stop::HostBug(format!("cannot open the assets: {error:#}")))?;
         match shared.surroundings {
             Surroundings::Real => {
-                wasi.monotonic_clock(Monotonic(Instant::now())).wall_clock(Wall);
+                wasi.monotonic_clock(Monotonic::new(&ambient)).wall_clock(Wall::new(&ambient));
             }
             Surroundings::Seeded(seed) => {
-                wasi.monotonic_clock(Counting::default())
-                    .wall_clock(Counting::default())
-                    .secure_random(StdRng::seed_from_u64(seed))
-                    .insecure_random(StdRng::seed_from_u64(!seed))
+                wasi.monotonic_clock(Counting::new(&ambient))
+                    .wall_clock(Counting::new(&ambient))
+                    .secure_random(Seeded::new(seed, &ambient))
+                    .insecure_random(Seeded::new(!seed, &ambient))
                     .insecure_random_seed(u128::from(seed));
             }
         }
@@ -76,10 +78,36 @@ impl State {
             nn: NnState::new(&shared.graphs, &shared.account),
             meters: Arc::default(),
             last_host_call: None,
+            host_calls: HostCalls::default(),
+            ambient,
             deadline,
             wasi: wasi.build(),
             shared: shared.clone(),
         })
+    }
+}
+
+impl State {
+    /// Remembers that the guest called a function of the world.
+    pub(crate) fn note(&mut self, call: HostCall) {
+        self.last_host_call = Some(call);
+        self.host_calls.add(call, 1);
+    }
+
+    /// Forgets what `load-model` called.
+    pub(crate) fn forget_host_calls(&mut self) {
+        self.last_host_call = None;
+        self.host_calls = HostCalls::default();
+        self.ambient.clock_reads.reset();
+        self.ambient.random_draws.reset();
+    }
+
+    /// What the guest has asked of the host.
+    pub(crate) fn host_calls(&self) -> HostCalls {
+        let mut calls = self.host_calls;
+        calls.add(HostCall::Clock, self.ambient.clock_reads.value());
+        calls.add(HostCall::Random, self.ambient.random_draws.value());
+        calls
     }
 }
 

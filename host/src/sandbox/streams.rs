@@ -10,7 +10,7 @@ use super::meters::Meters;
 use super::size;
 use super::state::State;
 use super::stop::Stop;
-use crate::call::{Event, Holder, Output, Request};
+use crate::call::{Event, Holder, HostCall, Output, Request};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use wasmtime::component::Resource;
@@ -69,7 +69,7 @@ impl streams::Host for State {}
 
 impl streams::HostSource for State {
     async fn next(&mut self, source: Resource<Source>) -> wasmtime::Result<Option<wit::Request>> {
-        self.last_host_call = Some("streams: source.next");
+        self.note(HostCall::Next);
         let source = self.table.get_mut(&source).map_err(Stop::from)?;
         let received = source.requests.recv().await;
         Ok(received.map(|received| {
@@ -90,7 +90,7 @@ impl streams::HostSink for State {
         sink: Resource<Sink>,
         output: wit::Output,
     ) -> wasmtime::Result<Result<(), wit::Error>> {
-        self.last_host_call = Some("streams: sink.send");
+        self.note(HostCall::Send);
         let sink = self.table.get_mut(&sink).map_err(Stop::from)?;
         match sink.output(output.into()).await? {
             Ok(()) => Ok(Ok(())),

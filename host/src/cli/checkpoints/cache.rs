@@ -9,8 +9,9 @@ use crate::text::hex;
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const COPY_BYTES: usize = 64 << 10;
@@ -27,7 +28,7 @@ pub enum CacheError {
         /// The file.
         name: String,
     },
-    /// A name of the hub that could leave the cache.
+    /// A file on this machine cannot be read or written.
     #[error("cannot use {path}")]
     Io {
         /// On this machine.
@@ -79,14 +80,7 @@ impl Blobs {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(io)?;
         }
-        let mut part = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(io)?;
-        part.try_lock().map_err(|_| CacheError::Busy { path: path.clone() })?;
+        let mut part = locked(&path)?;
         hub.download(&self.repo_id, &self.commit, file, &mut part, progress)?;
         part.sync_all().map_err(io)?;
         if !copy(&path, to, file)? {
@@ -109,6 +103,28 @@ impl Blobs {
         match std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(blob), &pointer) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             made => made.map_err(io),
+        }
+    }
+}
+
+/// Opens a part that nobody else writes to. One that was whole before it could
+/// be locked has another name by now, so its lock is worth nothing.
+fn locked(path: &Path) -> Result<File, CacheError> {
+    let io = |source| CacheError::Io { path: path.to_owned(), source };
+    loop {
+        let mut options = File::options();
+        let part = options.create(true).truncate(false).read(true).write(true).open(path);
+        let part = part.map_err(io)?;
+        match part.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(CacheError::Busy { path: path.to_owned() });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let opened = part.metadata().map_err(io)?;
+        if std::fs::metadata(path).is_ok_and(|named| named.ino() == opened.ino()) {
+            return Ok(part);
         }
     }
 }
@@ -140,6 +156,8 @@ fn copy(from: &Path, to: &Path, file: &LockedFile) -> Result<bool, CacheError> {
         hash.update(bytes);
         copied.write_all(bytes).map_err(io(to))?;
     }
+    // A file of the right length and without its bytes would pass for fetched.
+    copied.sync_all().map_err(io(to))?;
     let is_listed = hash.finish() == file.digest.digits();
     if !is_listed {
         remove(to)?;

@@ -9,11 +9,15 @@
 //! /REPO/resolve/COMMIT/NAME` is a file or sends to where it is, ranges are
 //! honoured, and `X-Error-Code` says why not.
 
+mod error;
+
+pub use error::HubError;
+
 use crate::package::checkpoint::{Digest, LockedFile};
 use crate::text::escape_controls;
 use serde::Deserialize;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::http::{Response, StatusCode, header};
 use url::Url;
@@ -22,8 +26,11 @@ use url::Url;
 const LISTING_BYTES_MAX: u64 = 16 << 20;
 /// Most times that one request is sent elsewhere.
 const REDIRECTS_MAX: usize = 8;
-/// What an attempt has to bring to count as one that did.
+/// What has to come within `wait_max`, and what an attempt has to bring beyond
+/// all before it to count as one that did.
 const PROGRESS_BYTES_MIN: u64 = 64 << 10;
+/// A listing comes whole within this many times `wait_max`.
+const LISTING_WAITS: u32 = 10;
 const COPY_BYTES: usize = 64 << 10;
 
 /// How patient a download is.
@@ -60,137 +67,6 @@ pub struct Listing {
     pub files: Vec<LockedFile>,
 }
 
-/// Why a hub does not give what was asked of it. Each text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum HubError {
-    /// The address is none.
-    #[error("HF_ENDPOINT is {0:?}, which is no http or https address without a path; correct it")]
-    Endpoint(String),
-    /// A token would travel in the open.
-    #[error("a token is not sent over http to {0}; use https, or ask without a token")]
-    TokenInTheOpen(String),
-    /// The hub does not tell strangers which of the two it is.
-    #[error(
-        "{repo_id} does not exist, or is private: check its name, and if it is private, set HF_TOKEN \
-         to a token that may read it"
-    )]
-    MissingOrPrivate {
-        /// The repository.
-        repo_id: String,
-    },
-    /// There is none that this token may read.
-    #[error(
-        "{repo_id} does not exist, or HF_TOKEN belongs to somebody who may not read it; check its name"
-    )]
-    Missing {
-        /// The repository.
-        repo_id: String,
-    },
-    /// Its terms have to be accepted by somebody.
-    #[error("{repo_id} is gated: accept its terms at {url}, then set HF_TOKEN to your token")]
-    GatedForStrangers {
-        /// The repository.
-        repo_id: String,
-        /// Its page.
-        url: String,
-    },
-    /// Its terms have to be accepted by whose token it is.
-    #[error("{repo_id} is gated, and HF_TOKEN has no access to it yet; ask for it at {url}")]
-    Gated {
-        /// The repository.
-        repo_id: String,
-        /// Its page.
-        url: String,
-    },
-    /// The token is no good.
-    #[error("the hub does not accept the token; correct HF_TOKEN or `checkpoints.hf_token`")]
-    Token,
-    /// The token is good, but not for this.
-    #[error("the token may not read {repo_id}; give it that right, or use another")]
-    TokenRights {
-        /// The repository.
-        repo_id: String,
-    },
-    /// The pinned commit is gone.
-    #[error("{repo_id} has no commit {revision}; remove checkpoints.lock to take the newest")]
-    Revision {
-        /// The repository.
-        repo_id: String,
-        /// What was asked for.
-        revision: String,
-    },
-    /// A file that was listed is gone.
-    #[error(
-        "{repo_id} lists {name}, but does not have it; try again, or leave it out by `ignore_file_patterns`"
-    )]
-    File {
-        /// The repository.
-        repo_id: String,
-        /// The file.
-        name: String,
-    },
-    /// Some other answer.
-    #[error("{host} answers {status}; try again later")]
-    Status {
-        /// Who answers.
-        host: String,
-        /// With what.
-        status: StatusCode,
-    },
-    /// An answer that makes no sense.
-    #[error("{host} sends {what}; is it a hub of models?")]
-    Protocol {
-        /// Who sends it.
-        host: String,
-        /// What it sends.
-        what: String,
-    },
-    /// The bytes stop coming.
-    #[error("{name} stays at {there} of {size} bytes; try again, and it goes on from there")]
-    Stalled {
-        /// The file.
-        name: String,
-        /// How much is there.
-        there: u64,
-        /// How much it should be.
-        size: u64,
-        /// What the last attempt met.
-        source: Box<Self>,
-    },
-    /// No answer.
-    #[error("cannot reach {host}")]
-    Network {
-        /// Who was asked.
-        host: String,
-        /// Why.
-        source: Box<ureq::Error>,
-    },
-    /// An answer that breaks off.
-    #[error("the answer of {host} breaks off")]
-    Broken {
-        /// Who answered.
-        host: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file on this machine cannot be written.
-    #[error("cannot write the download")]
-    Write(#[source] std::io::Error),
-}
-
-impl HubError {
-    /// Whether asking again may help.
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::Network { .. } | Self::Broken { .. } => true,
-            Self::Status { status, .. } => {
-                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
-            }
-            _ => false,
-        }
-    }
-}
-
 impl Hub {
     /// A hub at an address such as `https://huggingface.co`.
     pub fn new(
@@ -198,23 +74,33 @@ impl Hub {
         token: Option<String>,
         patience: Patience,
     ) -> Result<Self, HubError> {
-        let refused = || HubError::Endpoint(endpoint.to_owned());
-        let mut url = Url::parse(endpoint).map_err(|_| refused())?;
+        let mut url = Url::parse(endpoint).map_err(|_| HubError::Endpoint)?;
         if !matches!(url.scheme(), "http" | "https")
             || !url.username().is_empty()
             || url.password().is_some()
             || url.query().is_some()
             || url.fragment().is_some()
         {
-            return Err(refused());
+            return Err(HubError::Endpoint);
         }
         // A mirror may live below a path.
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
-        if token.is_some() && url.scheme() == "http" && !is_this_machine(&url) {
-            return Err(HubError::TokenInTheOpen(endpoint.to_owned()));
+        let token = token.map(|token| token.trim().to_owned());
+        if let Some(token) = &token {
+            if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(HubError::TokenForm);
+            }
+            if url.scheme() == "http" && !is_this_machine(&url) {
+                return Err(HubError::TokenInTheOpen { host: host(&url) });
+            }
         }
-        let agent = Agent::config_builder()
+        let mut config = Agent::config_builder();
+        if url.scheme() == "http" {
+            // A proxy would read along; one for https only passes bytes on.
+            config = config.proxy(None);
+        }
+        let agent = config
             .http_status_as_error(false)
             .max_redirects(0)
             .accept_encoding("identity")
@@ -246,7 +132,8 @@ impl Hub {
     }
 
     fn listing_once(&self, url: &Url, repo_id: &str, revision: &str) -> Result<Listing, HubError> {
-        let (url, mut response) = self.get(url.clone(), None)?;
+        let whole = self.patience.wait_max * LISTING_WAITS;
+        let (url, mut response) = self.get(url.clone(), None, Some(whole))?;
         if response.status() != StatusCode::OK {
             return Err(self.refusal(&url, &response, repo_id, Asked::Revision(revision)));
         }
@@ -305,12 +192,12 @@ impl Hub {
             there = 0;
         }
         progress(there.cast_signed());
-        let mut fruitless = 0;
+        let (mut fruitless, mut most) = (0, there);
         while there < file.size {
-            let before = there;
             let attempt = self.download_once(&url, repo_id, file, part, &mut there, progress);
             let Err(error) = attempt else { continue };
-            let brought = there.saturating_sub(before);
+            let brought = there.saturating_sub(most);
+            most = most.max(there);
             fruitless = if brought >= PROGRESS_BYTES_MIN { 0 } else { fruitless + 1 };
             if !error.may_pass() {
                 return Err(error);
@@ -338,7 +225,7 @@ impl Hub {
         there: &mut u64,
         progress: &mut dyn FnMut(i64),
     ) -> Result<(), HubError> {
-        let (url, mut response) = self.get(url.clone(), Some(*there))?;
+        let (url, mut response) = self.get(url.clone(), Some(*there), None)?;
         let host = host(&url);
         match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(&response) == Some(*there) => {}
@@ -352,8 +239,16 @@ impl Hub {
                 let what = "another range than was asked for".to_owned();
                 return Err(HubError::Protocol { host, what });
             }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                restart(part)?;
+                progress(-there.cast_signed());
+                *there = 0;
+                let what = format!("less of {} than the hub lists", file.name);
+                return Err(HubError::Protocol { host, what });
+            }
             _ => return Err(self.refusal(&url, &response, repo_id, Asked::File(&file.name))),
         }
+        let mut window = (Instant::now(), *there);
         let mut body = response.body_mut().as_reader().take(file.size - *there);
         let mut buffer = vec![0; COPY_BYTES];
         while *there < file.size {
@@ -368,6 +263,14 @@ impl Hub {
             part.write_all(bytes).map_err(HubError::Write)?;
             *there += count as u64;
             progress(i64::try_from(count).unwrap_or(0));
+            let (began, from) = window;
+            if began.elapsed() > self.patience.wait_max {
+                if *there - from < PROGRESS_BYTES_MIN {
+                    let source = std::io::ErrorKind::TimedOut.into();
+                    return Err(HubError::Broken { host, source });
+                }
+                window = (Instant::now(), *there);
+            }
         }
         Ok(())
     }
@@ -378,6 +281,7 @@ impl Hub {
         &self,
         mut url: Url,
         from: Option<u64>,
+        whole: Option<Duration>,
     ) -> Result<(Url, Response<ureq::Body>), HubError> {
         for _ in 0..=REDIRECTS_MAX {
             let mut request = self.agent.get(url.as_str());
@@ -390,6 +294,7 @@ impl Hub {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
             let host = host(&url);
+            let request = request.config().timeout_global(whole).build();
             let response = request.call().map_err(|source| HubError::Network {
                 host: host.clone(),
                 source: source.into(),
@@ -437,6 +342,14 @@ impl Hub {
         let repo_id = || repo_id.to_owned();
         let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok());
         let page = || self.page(&repo_id());
+        let status = response.status();
+        if url.origin() != self.endpoint.origin() {
+            let host = host(url);
+            return match status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+                true => HubError::Elsewhere { host, status },
+                false => HubError::Status { host, status },
+            };
+        }
         match (response.status(), code, &self.token) {
             (_, Some("GatedRepo"), None) => {
                 HubError::GatedForStrangers { repo_id: repo_id(), url: page() }

@@ -40,14 +40,6 @@ pub enum SelectionError {
         /// The file.
         name: String,
     },
-    /// Nothing is left.
-    #[error(
-        "of {repo_id} nothing is left to fetch; widen `allowed_file_patterns`, or narrow `ignore_file_patterns`"
-    )]
-    Nothing {
-        /// The repository.
-        repo_id: String,
-    },
     /// More than a package may hold.
     #[error(
         "{repo_id} has {files} files of {bytes} bytes in all, but a package has at most {ENTRIES_MAX} \
@@ -63,7 +55,7 @@ pub enum SelectionError {
     },
 }
 
-/// Chooses by the globs of `config.yaml`; `*` also matches `/`, as in Python's
+/// Chooses by the globs of `config.yaml`, which may leave nothing; `*` also matches `/`, as in Python's
 /// `fnmatch`, which the other platform uses.
 pub fn select(
     checkpoints: &Checkpoints,
@@ -94,9 +86,6 @@ pub fn select(
     selection.files.sort_by(|a, b| a.name.cmp(&b.name));
     let files = selection.files.len();
     let bytes = selection.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size));
-    if files == 0 {
-        return Err(SelectionError::Nothing { repo_id: repo_id() });
-    }
     if files > ENTRIES_MAX || bytes > PACKAGE_BYTES_MAX {
         return Err(SelectionError::TooMuch { repo_id: repo_id(), files, bytes });
     }
@@ -199,10 +188,9 @@ mod tests {
         assert_eq!(chosen(&checkpoints(&["onnx/"], &[]), &names).len(), 2);
         let selection = select(&checkpoints(&["*.json"], &[]), listed(&names)).unwrap();
         assert_eq!(selection.onnx_left_out, 2);
-        for (globs, wanted) in [(&["["], "is no glob"), (&["none"], "nothing is left")] {
-            let refused = select(&checkpoints(globs, &[]), listed(&names)).unwrap_err();
-            assert!(refused.to_string().contains(wanted), "{refused}");
-        }
+        let refused = select(&checkpoints(&["["], &[]), listed(&names)).unwrap_err();
+        assert!(refused.to_string().contains("is no glob"), "{refused}");
+        assert_eq!(chosen(&checkpoints(&["none"], &[]), &names), [""; 0]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Owns how a box looks. The image is the author's own, read on the author's
 //! machine; a host decodes none.
 
-use crate::proto::clarifai::api::{Output, Region};
+use crate::proto::clarifai::api::{Data, Output, Region};
 use anyhow::Context;
 use image::{ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 use std::io::Cursor;
@@ -34,13 +34,10 @@ pub(super) fn draw(
     image: &[u8],
     outputs: &[Output],
 ) -> anyhow::Result<Option<PathBuf>> {
-    let regions: Vec<&Region> = outputs
-        .iter()
-        .filter_map(|output| output.data.as_ref())
-        .flat_map(|data| &data.regions)
-        .filter(|region| bounds(region).is_some())
-        .take(REGIONS_MAX)
-        .collect();
+    let mut regions = Vec::new();
+    for data in outputs.iter().filter_map(|output| output.data.as_ref()) {
+        collect(data, &mut regions);
+    }
     if regions.is_empty() {
         return Ok(None);
     }
@@ -68,6 +65,15 @@ pub(super) fn draw(
     Ok(Some(path))
 }
 
+/// The regions of an output and of its parts, which nest no deeper than types.
+fn collect<'a>(data: &'a Data, regions: &mut Vec<&'a Region>) {
+    let drawable = data.regions.iter().filter(|region| bounds(region).is_some());
+    regions.extend(drawable.take(REGIONS_MAX.saturating_sub(regions.len())));
+    for part in data.parts.iter().filter_map(|part| part.data.as_ref()) {
+        collect(part, regions);
+    }
+}
+
 /// Top, left, bottom and right as fractions, where they are ones.
 fn bounds(region: &Region) -> Option<[f32; 4]> {
     let b = region.region_info.as_ref()?.bounding_box?;
@@ -85,10 +91,16 @@ fn outline(drawing: &mut RgbImage, [top, left, bottom, right]: [f32; 4], colour:
     let (top, bottom) = (pixel(top, height), pixel(bottom, height));
     let (left, right) = (pixel(left, width), pixel(right, width));
     let line = (width.max(height) / LINE_SHARE).max(1);
-    for y in top..=bottom {
-        for x in left..=right {
-            let edge = (x - left).min(right - x).min(y - top).min(bottom - y);
-            if edge < line {
+    let last = line - 1;
+    // Four edges, as wide as a line or as what there is.
+    for (rows, columns) in [
+        (top..=bottom.min(top + last), left..=right),
+        (top.max(bottom.saturating_sub(last))..=bottom, left..=right),
+        (top..=bottom, left..=right.min(left + last)),
+        (top..=bottom, left.max(right.saturating_sub(last))..=right),
+    ] {
+        for y in rows {
+            for x in columns.clone() {
                 drawing.put_pixel(x, y, colour);
             }
         }
@@ -98,7 +110,7 @@ fn outline(drawing: &mut RgbImage, [top, left, bottom, right]: [f32; 4], colour:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::clarifai::api::{BoundingBox, Data, RegionInfo};
+    use crate::proto::clarifai::api::{BoundingBox, RegionInfo};
 
     fn output(boxes: &[[f32; 4]]) -> Output {
         let region = |[top_row, left_col, bottom_row, right_col]: &[f32; 4]| Region {

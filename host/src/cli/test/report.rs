@@ -3,7 +3,7 @@
 use super::super::render;
 use super::Ran;
 use super::suggest::Suggestion;
-use crate::call::{End, Holder, Phase, Trace, Verdict};
+use crate::call::{End, Holder, HostCall, Phase, Trace, Verdict};
 use crate::proto::clarifai::api;
 use crate::server::status::Outcome;
 use crate::text::printable;
@@ -70,6 +70,10 @@ impl Report {
         if let Some(verdict) = ran.verdict.as_ref().filter(|verdict| verdict.end != End::Done) {
             lines.extend(stopped(verdict));
         }
+        let calls = ran.receipt.host_calls.to_string();
+        if !calls.is_empty() {
+            lines.push(format!("  called {calls}"));
+        }
         lines.push(format!("  {}", measures(ran)));
         for line in lines {
             let line = if self.terminal { printable(&line) } else { line };
@@ -99,6 +103,9 @@ impl Report {
             .iter()
             .map(|(holder, bytes)| (holder.as_str().to_owned(), (*bytes).into()))
             .collect();
+        let calls = ran.receipt.host_calls.iter();
+        let host_calls: serde_json::Map<String, serde_json::Value> =
+            calls.map(|(call, times)| (call.as_str().to_owned(), times.into())).collect();
         let trace = ran.verdict.as_ref().and_then(|verdict| verdict.trace.as_deref());
         json!({
             "function": ran.function,
@@ -118,6 +125,7 @@ impl Report {
             "held_bytes_peak": held,
             "bytes_in": ran.receipt.bytes_in,
             "bytes_out": ran.receipt.bytes_out,
+            "host_calls": host_calls,
             "stack": trace.map(|trace| trace.frames.iter().map(frame).collect::<Vec<_>>()),
         })
     }
@@ -201,7 +209,7 @@ fn stopped(verdict: &Verdict) -> Vec<String> {
 
 fn traced(trace: &Trace, verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
-    let last = trace.last_host_call.unwrap_or("none of the world's functions");
+    let last = trace.last_host_call.map_or("none of the world's functions", HostCall::as_str);
     lines.push(format!("  last call {last}"));
     let peak = verdict.receipt.memory_bytes_peak;
     lines.push(match verdict.phase {

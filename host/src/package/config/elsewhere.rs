@@ -29,7 +29,7 @@ pub(super) const CHECKPOINTS_KEYS: [Key; 6] = [
     key(
         "when",
         Form::OneOf(&["upload", "build", "runtime"]),
-        "Each of them means `ringfence build` and `upload` here",
+        "Each of them means `ringfence build` here",
     ),
     key("allowed_file_patterns", Form::TextOrTexts, "Globs of files to fetch; all where absent"),
     key("ignore_file_patterns", Form::TextOrTexts, "Globs of files to leave"),
@@ -70,27 +70,6 @@ pub struct Checkpoints {
     pub allowed_file_patterns: Vec<String>,
     /// Globs of files to leave.
     pub ignore_file_patterns: Vec<String>,
-}
-
-impl Checkpoints {
-    /// What the author should know of them.
-    pub(super) fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if self.when != CheckpointStage::Upload {
-            notes.push(
-                "`checkpoints.when`: here it always means before the upload, by `ringfence build`; \
-                 a host fetches nothing"
-                    .to_owned(),
-            );
-        }
-        if self.hf_token.is_some() {
-            notes.push(
-                "`checkpoints.hf_token` is left out of the package; better keep it in HF_TOKEN"
-                    .to_owned(),
-            );
-        }
-        notes
-    }
 }
 
 /// `checkpoints.when`.
@@ -145,7 +124,7 @@ pub(super) fn build_info(root: &mut Section) -> BuildInfo {
     build_info
 }
 
-pub(super) fn checkpoints(root: &mut Section) -> Option<Checkpoints> {
+pub(super) fn checkpoints(root: &mut Section, notes: &mut Vec<String>) -> Option<Checkpoints> {
     let mut section = root.section("checkpoints")?;
     let kind = section.text("type");
     if let Some(entry) = &kind
@@ -163,6 +142,12 @@ pub(super) fn checkpoints(root: &mut Section) -> Option<Checkpoints> {
         false => entry.refuse_secret("it is not a repository; write \"OWNER/NAME\""),
     });
     let hf_token = section.text("hf_token").and_then(secret);
+    if hf_token.is_some() {
+        notes.push(
+            "`checkpoints.hf_token` is left out of the package; better keep it in HF_TOKEN"
+                .to_owned(),
+        );
+    }
     let when = match section.text("when") {
         None => CheckpointStage::Runtime,
         Some(entry) => stage(&entry).unwrap_or(CheckpointStage::Runtime),
@@ -171,6 +156,13 @@ pub(super) fn checkpoints(root: &mut Section) -> Option<Checkpoints> {
     let ignore_file_patterns = section.texts_or_text("ignore_file_patterns");
     section.finish(&CHECKPOINTS_KEYS, Unknown::RefuseMisspelt);
     let repo_id = repo_id?;
+    if when != CheckpointStage::Upload {
+        notes.push(
+            "`checkpoints.when`: here it always means on the author's machine, by `ringfence build`; \
+             a host fetches nothing"
+                .to_owned(),
+        );
+    }
     Some(Checkpoints { repo_id, hf_token, when, allowed_file_patterns, ignore_file_patterns })
 }
 
