@@ -1,6 +1,7 @@
 //! From nothing to a served model, with the commands that an author uses.
 
-use ringfence_tests::{Host, HostOptions, Variant, binary, guests};
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence_tests::{Client, Host, HostOptions, Variant, binary, block_on, guests, image_input};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -534,7 +535,9 @@ fn limits_that_fit_are_found_and_written() {
     assert!(text(&told).contains("inference_compute_info.cpu_memory"), "{}", text(&told));
     let after = std::fs::read_to_string(&path).unwrap();
     let changed = |line: &&str| {
-        !["cpu_limit", "cpu_memory", "call_timeout", "ringfence:"].iter().any(|k| line.contains(k))
+        !["cpu_limit", "cpu_memory", "call_timeout", "max_concurrency", "ringfence:"]
+            .iter()
+            .any(|key| line.contains(key))
             && !line.is_empty()
     };
     let (old, new) = (before.lines().filter(changed), after.lines().filter(changed));
@@ -542,6 +545,18 @@ fn limits_that_fit_are_found_and_written() {
     assert_ne!(before, after);
     let again = ringfence(&["test", variant.path(), "--file", scan]);
     assert!(again.status.success(), "{}", text(&again));
+
+    // Calls at the same time wait for each other, and none is lost.
+    let host = Host::serve(&[variant.path()]);
+    let bytes = std::fs::read(scan).unwrap();
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let calls = (0..16).map(|_| client.predict("digits", vec![image_input(bytes.clone())]));
+        for answer in futures_util::future::join_all(calls).await {
+            assert_eq!(answer.code(), StatusCode::Success, "{answer:?}");
+        }
+    });
+    drop(host);
 
     // 70 % of what was suggested.
     let line = after.lines().find(|line| line.contains("cpu_memory:")).unwrap();

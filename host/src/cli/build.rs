@@ -41,6 +41,10 @@ fn build(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     } else {
         writeln!(stdout, "{} ({bytes} bytes)", path.display())?;
     }
+    if !args.dir.join("config.yaml").exists() {
+        let text = "note: there is no config.yaml, which `test` and `serve` need";
+        writeln!(std::io::stderr().lock(), "{text}")?;
+    }
     Ok(())
 }
 

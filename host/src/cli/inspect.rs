@@ -22,6 +22,9 @@ use std::path::Path;
 /// A topic and what is said about it.
 type Line = (&'static str, String);
 
+/// Topics that a folder and a host tell in the same words.
+const TOLD_BY_BOTH: [&str; 2] = ["model", "version"];
+
 /// What is known of a model.
 type Sheet = Vec<Line>;
 
@@ -29,7 +32,14 @@ pub(super) fn run(args: &InspectArgs, global: &GlobalArgs) -> anyhow::Result<()>
     let sheet = sheet_of(&args.path, global)?;
     let mut out = std::io::stdout().lock();
     if let Some(newer) = &args.newer {
-        let newer = sheet_of(newer, global)?;
+        let mut sheets = [sheet, sheet_of(newer, global)?];
+        if args.path.exists() != newer.exists() {
+            // A host tells less of a model than a folder.
+            for sheet in &mut sheets {
+                sheet.retain(|(topic, _)| TOLD_BY_BOTH.contains(topic));
+            }
+        }
+        let [sheet, newer] = sheets;
         let (gone, come) = difference(&sheet, &newer);
         if global.json {
             let lines = |lines: &[&Line]| {
@@ -152,8 +162,8 @@ fn of_package(package: &Package, sheet: &mut Sheet) -> anyhow::Result<()> {
 fn of_config(config: &Config, sheet: &mut Sheet) {
     let limits = &config.limits;
     sheet.push(("model", format!("{} of type {}", config.name, config.model_type_id)));
-    sheet.push(("limits", format!("{} thousandths of a CPU", limits.cpu_millis)));
-    sheet.push(("limits", format!("{} bytes of memory", limits.memory_bytes_max)));
+    sheet.push(("limits", format!("cpu_limit {}m", limits.cpu_millis)));
+    sheet.push(("limits", format!("cpu_memory {}", quantity(limits.memory_bytes_max))));
     sheet.push((
         "limits",
         format!("{:?} for a call, {} fuel", limits.call_timeout, limits.fuel_per_call()),
@@ -205,6 +215,13 @@ fn component(bytes: &[u8], graphs: &[&str], sheet: &mut Sheet) -> anyhow::Result
     sheet.extend(found.imports.iter().map(|name| ("imports", escape_controls(name))));
     sheet.extend(found.exports.iter().map(|name| ("exports", escape_controls(name))));
     Ok(())
+}
+
+/// Bytes as `config.yaml` has them.
+fn quantity(bytes: u64) -> String {
+    let units = [(30, "Gi"), (20, "Mi"), (10, "Ki")];
+    let whole = units.iter().find(|(shift, _)| bytes.is_multiple_of(1_u64 << shift));
+    whole.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
 fn port(port: &Port) -> String {

@@ -142,7 +142,7 @@ pub(crate) struct TestArgs {
     /// A file with an image, audio, a video or text; one of each kind
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
-    /// Arguments by name, or for a model without methods any object or list; "@FILE" stands for bytes
+    /// Arguments by name, where "@FILE" stands for the content of an image, audio, video or bytes; for a model without methods any object or list
     #[arg(long, value_name = "JSON", conflicts_with_all = ["text", "file"])]
     pub(crate) input: Option<String>,
     #[command(flatten)]

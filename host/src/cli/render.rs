@@ -211,7 +211,7 @@ fn region_lines(regions: &[Region], indent: &str, lines: &mut Vec<String>) {
         let bounds = region.region_info.as_ref().and_then(|info| info.bounding_box);
         let bounds = bounds.map_or("(no box)".to_owned(), |b| {
             format!(
-                "({:.3}, {:.3})-({:.3}, {:.3})",
+                "top {:.3} left {:.3} bottom {:.3} right {:.3}",
                 b.top_row, b.left_col, b.bottom_row, b.right_col
             )
         });

@@ -112,7 +112,7 @@ pub(super) async fn start(
 }
 
 /// Whether the source has changed since it was built. No answer is no.
-fn is_stale(folder: &Path) -> bool {
+pub(super) fn is_stale(folder: &Path) -> bool {
     let changed_at = |file: &str| folder.join(file).metadata()?.modified();
     matches!(
         (changed_at("1/model.rs"), changed_at("1/model.wasm")),

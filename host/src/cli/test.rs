@@ -63,16 +63,17 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
 
     let runtime = super::serve::runtime()?;
-    let (ran, skipped) = runtime.block_on(call_all(args.seed, package, &asked))?;
+    // Each is told as it ends: the next may take as long as `call_timeout`.
+    let mut seen = |ran: &Ran| -> anyhow::Result<()> {
+        report.function(ran)?;
+        draw(&args.dir, ran, &mut report)
+    };
+    let (ran, skipped) = runtime.block_on(call_all(args.seed, package, &asked, &mut seen))?;
     for note in &skipped {
         report.note(note)?;
     }
-    for ran in &ran {
-        report.function(ran)?;
-        draw(&args.dir, ran, &mut report)?;
-    }
     if ran.len() == 1 && ran.iter().all(Ran::is_ok) {
-        bail!("no function was called: the example fits no method; give --text or --file");
+        bail!("no function was called: the input fits no method; see the notes above for why");
     }
     let failed = ran.iter().filter(|ran| !ran.is_ok()).count();
     if failed > 0 {
@@ -82,7 +83,9 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         let suggestion = runtime.block_on(suggest::suggest(args, &asked, &ran))?;
         report.suggestion(&suggestion)?;
         if args.write {
-            suggest::write(&args.dir.join("config.yaml"), &suggestion)?;
+            let path = args.dir.join("config.yaml");
+            suggest::write(&path, &suggestion)?;
+            report.note(&format!("they are in {} now", path.display()))?;
         }
     }
     match earlier {
@@ -116,6 +119,11 @@ fn image_of(asked: &Request) -> Option<Vec<u8>> {
 fn notes(args: &TestArgs, config: &Config, report: &mut Report) -> anyhow::Result<()> {
     for line in config.notes.iter().chain(&config.warnings) {
         report.note(line)?;
+    }
+    if super::serve::is_stale(&args.dir) {
+        report.note(
+            "1/model.rs is newer than 1/model.wasm; `ringfence build` brings it up to date",
+        )?;
     }
     if let Some(asked) = config.accelerators() {
         if !args.cpu {
@@ -208,19 +216,22 @@ fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Loads the model and calls its functions one after the other: its typed
-/// methods if it has any. Tells also which methods could not be called.
+/// Loads the model and calls its functions one after the other, its typed
+/// methods if it has any, and hands on each that has ended. Tells also which methods could not be called.
 async fn call_all(
     seed: u64,
     package: Package,
     given: &Asked,
+    seen: &mut dyn FnMut(&Ran) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
     let asked = plain(given.message.clone())?;
     let runtime = Runtime::start(Diagnostics::On)?;
     let program = Program::admit(&runtime, package, Surroundings::Seeded(seed)).map_err(usage)?;
     let program = Arc::new(program);
     let methods = program.methods().await.map_err(usage)?;
-    let mut all = vec![load(&program).await];
+    let loaded = load(&program).await;
+    seen(&loaded)?;
+    let mut all = vec![loaded];
     let mut skipped = Vec::new();
     if all.iter().all(Ran::is_ok) {
         for method in methods.iter() {
@@ -230,7 +241,9 @@ async fn call_all(
                         typed: Some((method.clone(), CallerKind::Plain)),
                         ..Form::default()
                     };
-                    all.push(call(&program, &method.name, method.function, asked, &form).await?);
+                    let ran = call(&program, &method.name, method.function, asked, &form).await?;
+                    seen(&ran)?;
+                    all.push(ran);
                 }
                 Err(error) => skipped.push(format!("`{}` was not called: {error}", method.name)),
             }
@@ -242,7 +255,9 @@ async fn call_all(
                 ("stream", Function::Stream),
             ] {
                 let form = Form::default();
-                all.push(call(&program, name, function, asked.clone(), &form).await?);
+                let ran = call(&program, name, function, asked.clone(), &form).await?;
+                seen(&ran)?;
+                all.push(ran);
             }
         }
     }

@@ -141,13 +141,18 @@ fn first_line(error: &wasmparser::BinaryReaderError) -> String {
     error.to_string().lines().next().unwrap_or_default().trim_end_matches(':').to_owned()
 }
 
-/// Imports that are refused, each with what usually causes it.
+/// Imports that are refused, with what usually causes them, once for those of
+/// the same cause.
 fn named(imports: &[String]) -> String {
-    let one = |import: &String| match culprit(import) {
-        Some(culprit) => format!("{import} ({culprit})"),
-        None => import.clone(),
+    let same_cause = |a: &String, b: &String| culprit(a) == culprit(b);
+    let group = |group: &[String]| {
+        let names = group.join(", ");
+        match group.first().and_then(|import| culprit(import)) {
+            Some(culprit) => format!("{names} ({culprit})"),
+            None => names,
+        }
     };
-    imports.iter().map(one).collect::<Vec<_>>().join(", ")
+    imports.chunk_by(same_cause).map(group).collect::<Vec<_>>().join(", ")
 }
 
 /// What in a guest's code usually asks for an interface.
@@ -199,10 +204,15 @@ mod tests {
     fn a_refused_import_is_told_with_what_causes_it() {
         let refused = AdmissionError::Imports(vec![
             "wasi:sockets/tcp@0.2.9".to_owned(),
+            "wasi:sockets/udp@0.2.9".to_owned(),
             "acme:odd/thing".to_owned(),
         ]);
         let text = refused.to_string();
-        assert!(text.contains("wasi:sockets/tcp@0.2.9 (the standard library's"), "{text}");
+        assert_eq!(text.matches("standard library").count(), 1, "{text}");
+        assert!(
+            text.contains("wasi:sockets/tcp@0.2.9, wasi:sockets/udp@0.2.9 (the standard library's"),
+            "{text}"
+        );
         assert!(text.contains(", acme:odd/thing, which"), "{text}");
     }
 

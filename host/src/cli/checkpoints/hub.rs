@@ -445,5 +445,6 @@ fn is_as_safe(next: &Url, endpoint: &Url) -> bool {
 }
 
 fn host(url: &Url) -> String {
-    url.host_str().unwrap_or("the hub").to_owned()
+    let name = url.host_str().unwrap_or("the hub");
+    url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
 }

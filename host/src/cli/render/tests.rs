@@ -69,7 +69,10 @@ fn other_values_are_told_in_short() {
         ..Data::default()
     };
     let text = printed(&[of(data)], false, Between::Line, false);
-    assert!(text.contains("  0.5000  (0.100, 0.200)-(0.300, 0.400)  \"sign\"\n"), "{text}");
+    assert!(
+        text.contains("  0.5000  top 0.100 left 0.200 bottom 0.300 right 0.400  \"sign\"\n"),
+        "{text}"
+    );
     assert!(
         text.contains("embedding of 9 numbers: 0.5000, ") && text.contains("return:\n  7\n"),
         "{text}"

@@ -89,11 +89,14 @@ impl Report {
             let keys: serde_json::Map<String, serde_json::Value> = keys.into_iter().collect();
             return writeln!(self.out, "{}", json!({ "suggested": keys }));
         }
-        writeln!(self.out, "limits that fit, with a fifth to spare:")?;
+        writeln!(self.out, "limits that fit one call at a time, with a fifth to spare:")?;
         for (section, key, value) in suggestion.lines() {
             writeln!(self.out, "  {section}.{key}: {value}")?;
         }
-        Ok(())
+        writeln!(
+            self.out,
+            "for N calls at a time, N times that `cpu_memory`, and `max_concurrency: N`"
+        )
     }
 
     fn as_json(&self, ran: &Ran) -> serde_json::Value {
@@ -191,10 +194,10 @@ fn summary(ran: &Ran) -> String {
 /// last, and what to change.
 fn stopped(verdict: &Verdict) -> Vec<String> {
     let outcome = Outcome::from(verdict);
-    let mut lines = vec![format!("  {}: {}", outcome.reason, outcome.text)];
-    if let End::Panic(message) = &verdict.end {
-        lines.push(format!("  panic     {message}"));
-    }
+    let mut lines = vec![match &verdict.end {
+        End::Panic(message) => format!("  {}: {message}", outcome.reason),
+        _ => format!("  {}: {}", outcome.reason, outcome.text),
+    }];
     if let End::HostBug(text) = &verdict.end {
         lines.push(format!("  host      {text}"));
     }

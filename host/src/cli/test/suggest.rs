@@ -39,13 +39,15 @@ pub(super) struct Suggestion {
 }
 
 impl Suggestion {
-    /// Section, key and value of each.
-    pub(super) fn lines(&self) -> [(&'static str, &'static str, String); 3] {
+    /// Section, key and value of each. The memory is that of one call, and all
+    /// calls at a time share it, so the others have to wait.
+    pub(super) fn lines(&self) -> [(&'static str, &'static str, String); 4] {
         let info = "inference_compute_info";
         [
             (info, "cpu_limit", format!("\"{}m\"", self.cpu_millis)),
             (info, "cpu_memory", format!("\"{}Ki\"", self.memory_bytes >> 10)),
             ("ringfence", "call_timeout", format!("{}s", self.call_timeout.as_secs())),
+            ("ringfence", "max_concurrency", "1".to_owned()),
         ]
     }
 }
@@ -97,7 +99,7 @@ async fn passes(args: &TestArgs, asked: &Asked, memory_bytes: u64) -> anyhow::Re
     let mut package = folder::open(&args.dir, scratch.path())?;
     package.config.limits.memory_bytes_max = memory_bytes;
     // A model that does not even start with so little has too little.
-    match call_all(args.seed, package, asked).await {
+    match call_all(args.seed, package, asked, &mut |_| Ok(())).await {
         Ok((ran, _)) => Ok(ran.iter().all(Ran::is_ok)),
         Err(_) => Ok(false),
     }

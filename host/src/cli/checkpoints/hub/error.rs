@@ -118,7 +118,7 @@ pub enum HubError {
         source: Box<Self>,
     },
     /// No answer.
-    #[error("cannot reach {host}")]
+    #[error("cannot reach the hub at {host}; HF_ENDPOINT chooses another")]
     Network {
         /// Who was asked.
         host: String,
