@@ -3,7 +3,7 @@
 use super::super::render;
 use super::Ran;
 use super::suggest::Suggestion;
-use crate::call::{End, Holder, HostCall, Phase, Trace, Verdict};
+use crate::call::{End, Holder, HostCall, Phase, Trace, TraceFrame, Verdict};
 use crate::proto::clarifai::api;
 use crate::server::status::Outcome;
 use crate::text::printable;
@@ -22,6 +22,19 @@ const NAME_CHARS_SHOWN: usize = 40;
 
 /// Characters of the bar of a concept that is certain.
 const BAR_CHARS: usize = 30;
+
+/// Parts of paths of sources that are nobody's own: the standard library's, of
+/// crates, and of the guest crate beside the model.
+const LIBRARIES: [&str; 8] = [
+    "/rustc/",
+    "/rustlib/",
+    "library/core/src/",
+    "library/alloc/src/",
+    "library/std/src/",
+    "/registry/src/",
+    "/git/checkouts/",
+    "sdk/src/",
+];
 
 /// Where the report goes.
 pub(super) struct Report {
@@ -230,13 +243,30 @@ fn traced(trace: &Trace, verdict: &Verdict) -> Vec<String> {
         [] => lines.push("  stack     it waited in the host".to_owned()),
         frames => {
             lines.push("  stack     innermost first".to_owned());
-            lines.extend(frames.iter().map(|one| format!("    {}", frame(one))));
+            let (authors, others) = authors_first(frames);
+            lines.extend(authors.iter().map(|one| format!("    {}", frame(one))));
+            if others > 0 {
+                lines.push(format!("    and {others} of libraries; --json shows them"));
+            }
         }
     }
     lines
 }
 
-fn frame(frame: &crate::call::TraceFrame) -> String {
+/// The frames of the author's own source, and how many others there are; all of
+/// them where none is the author's.
+fn authors_first(frames: &[TraceFrame]) -> (Vec<&TraceFrame>, usize) {
+    let is_of_library = |place: &str| LIBRARIES.iter().any(|part| place.contains(part));
+    let is_authors =
+        |frame: &&TraceFrame| frame.place.as_deref().is_some_and(|place| !is_of_library(place));
+    let authors: Vec<_> = frames.iter().filter(is_authors).collect();
+    match authors.len() {
+        0 => (frames.iter().collect(), 0),
+        count => (authors, frames.len() - count),
+    }
+}
+
+fn frame(frame: &TraceFrame) -> String {
     match &frame.place {
         Some(place) => format!("{} at {place}", frame.function),
         None => frame.function.clone(),
@@ -341,6 +371,24 @@ mod tests {
             ]
         );
         assert_eq!(bars(&api::Output::default()), None);
+    }
+
+    #[test]
+    fn the_authors_own_frames_are_shown_where_there_are_any() {
+        let frame = |place: Option<&str>| TraceFrame {
+            function: "f".into(),
+            place: place.map(str::to_owned),
+        };
+        let all = [
+            frame(Some("/rustc/1/library/core/src/panicking.rs:1")),
+            frame(Some("/home/a/.cargo/registry/src/h/png-1.0.0/src/lib.rs:2")),
+            frame(Some("/home/a/model/1/model.rs:3")),
+            frame(None),
+        ];
+        let (shown, others) = authors_first(&all);
+        assert_eq!((shown, others), (vec![&all[2]], 3));
+        let (shown, others) = authors_first(&all[..2]);
+        assert_eq!((shown.len(), others), (2, 0));
     }
 
     #[test]
