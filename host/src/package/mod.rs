@@ -4,6 +4,7 @@
 //! Never touches sockets or wasmtime's runtime.
 
 pub mod admission;
+pub mod archive;
 pub mod capability;
 pub mod checkpoint;
 pub mod config;

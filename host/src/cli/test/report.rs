@@ -25,7 +25,7 @@ const BAR_CHARS: usize = 30;
 
 /// Parts of paths of sources that are nobody's own: the standard library's, of
 /// crates, and of the guest crate beside the model.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "/rustc/",
     "/rustlib/",
     "library/core/src/",
@@ -34,6 +34,7 @@ const LIBRARIES: [&str; 8] = [
     "/registry/src/",
     "/git/checkouts/",
     "sdk/src/",
+    "wasisdk://",
 ];
 
 /// Where the report goes.
