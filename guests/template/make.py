@@ -116,8 +116,8 @@ def project(path):
     )
 
 
-def picture(path, background, shapes):
-    image = Image.new("RGB", (96, 64), background)
+def picture(path, background, shapes, size=(96, 64)):
+    image = Image.new("RGB", size, background)
     draw = ImageDraw.Draw(image)
     for box, colour in shapes:
         draw.ellipse(box, fill=colour)
@@ -142,6 +142,8 @@ parts(HERE / "visual-detector/1/parts.onnx")
 project(HERE / "text-embedder/1/project.onnx")
 picture(HERE / "visual-classifier/example.png", (20, 60, 220), [((60, 8, 84, 32), (250, 240, 80))])
 scene = [((12, 10, 36, 34), (255, 250, 220)), ((60, 36, 84, 60), (15, 15, 25))]
-picture(HERE / "visual-detector/example.png", (120, 130, 120), scene)
+# As large as one of the detector's squares, and where one of them is.
+parts_scene = [((32, 48, 95, 111), (255, 250, 220)), ((160, 144, 223, 207), (15, 15, 25))]
+picture(HERE / "visual-detector/example.png", (120, 130, 120), parts_scene, size=(256, 256))
 picture(HERE / "any-to-any/example.png", (120, 130, 120), scene)
 melody(HERE / "audio-to-text/example.wav", [261.63, 329.63, 392.0, 523.25])
