@@ -15,11 +15,12 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
 import pathlib
 import re
 import sys
 import tempfile
+
+from sdk_scenario import isolate
 
 REPOSITORY = "https://github.com/Clarifai/runners-examples"
 COMMIT = "1ece936442a9f0eebc1627d321ac1f0415e4452f"
@@ -79,14 +80,7 @@ def fixed(outputs, letters):
 def main():
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as home:
-        # The SDK reads these when it is imported.
-        os.environ.update(
-            HOME=home,
-            CLARIFAI_API_BASE=arguments.base,
-            CLARIFAI_PAT=arguments.pat,
-            no_proxy="127.0.0.1,localhost",
-            no_grpc_proxy="127.0.0.1,localhost",
-        )
+        isolate(arguments, home)
         from clarifai.client.model import Model
 
         version = f"clarifai {importlib.metadata.version('clarifai')}"

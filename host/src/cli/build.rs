@@ -42,8 +42,7 @@ fn build(args: &BuildArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         writeln!(stdout, "{} ({bytes} bytes)", path.display())?;
     }
     if !args.dir.join("config.yaml").exists() {
-        let text = "note: there is no config.yaml, which `test` and `serve` need";
-        writeln!(std::io::stderr().lock(), "{text}")?;
+        note("there is no config.yaml, which `test` and `serve` need");
     }
     Ok(())
 }

@@ -19,8 +19,9 @@ use hf_hub::Cache;
 use hub::{Hub, Patience};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use selection::{Selection, select};
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What is fetched where nothing is pinned.
@@ -107,7 +108,7 @@ pub fn ensure(
         Wanted::Pinned => earlier.as_ref().filter(|lock| lock.repo_id == *repo_id),
         Wanted::Newest => None,
     };
-    if pin.is_some_and(|lock| lock.is_of(checkpoints) && is_there(&place, &lock.files)) {
+    if pin.is_some_and(|lock| lock.is_of(checkpoints) && folder::has_files_of(&root, lock)) {
         return Ok(());
     }
     if earlier.is_none() && !files_of_checkpoint(&root)?.is_empty() {
@@ -200,19 +201,10 @@ fn is_as_locked(
     Ok(())
 }
 
-/// Whether every file is there in its length.
-fn is_there(place: &Path, files: &[LockedFile]) -> bool {
-    files.iter().all(|file| {
-        std::fs::symlink_metadata(place.join(&file.name))
-            .is_ok_and(|there| there.is_file() && there.len() == file.size)
-    })
-}
-
 /// The files below `1/checkpoints`, by their paths there.
 fn files_of_checkpoint(root: &Dir) -> anyhow::Result<Vec<String>> {
-    let prefix = format!("{FOLDER}/");
     let names = folder::names(root)?;
-    Ok(names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
+    Ok(names.iter().filter_map(|name| folder::in_checkpoint(name)).map(str::to_owned).collect())
 }
 
 /// Replacing a folder that holds somebody's own work would lose it.
@@ -235,7 +227,7 @@ fn has_onnx(root: &Dir, repo_id: &str, selection: &Selection) -> anyhow::Result<
     let is_graph = |name: &str| name.ends_with(".onnx");
     let beside = folder::names(root)?;
     if selection.files.iter().any(|file| is_graph(&file.name))
-        || beside.iter().any(|name| is_graph(name) && !folder::is_of_checkpoint(name))
+        || beside.iter().any(|name| is_graph(name) && folder::in_checkpoint(name).is_none())
     {
         return Ok(());
     }
@@ -256,9 +248,12 @@ fn install(dir: &Path, staging: &Path, place: &Path, lock: &Lock) -> anyhow::Res
     let cannot = || format!("cannot put the checkpoint at {}", place.display());
     let path = dir.join(LOCK);
     let text = format!("{:#}\n", serde_json::to_value(lock)?);
-    let mut file = tempfile::NamedTempFile::new_in(dir).with_context(cannot)?;
+    // A temporary file is private; what an author keeps under git is not.
+    let mut file = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(dir)
+        .with_context(cannot)?;
     file.write_all(text.as_bytes()).with_context(cannot)?;
-    allow_others(file.path()).with_context(cannot)?;
     let earlier = dir.join(EARLIER);
     remove_all(&earlier)?;
     if place.exists() {
@@ -271,12 +266,6 @@ fn install(dir: &Path, staging: &Path, place: &Path, lock: &Lock) -> anyhow::Res
     }
     std::fs::rename(staging, place).with_context(cannot)?;
     remove_all(&earlier)
-}
-
-/// A temporary file is private; what an author keeps under git is not.
-fn allow_others(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
 
 fn remove_all(folder: &Path) -> anyhow::Result<()> {

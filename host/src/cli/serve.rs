@@ -83,11 +83,8 @@ pub(super) async fn start(
     for path in folders {
         let package = folder::open(path, &scratch)
             .with_context(|| format!("cannot serve {}", path.display()))?;
-        if is_stale(path) {
-            tracing::warn!(
-                folder = %path.display(),
-                "1/model.rs is newer than 1/model.wasm; `ringfence build` brings it up to date"
-            );
+        if let Some(note) = staleness(path) {
+            tracing::warn!(folder = %path.display(), "{note}");
         }
         for note in &package.config.notes {
             tracing::info!(folder = %path.display(), "{note}");
@@ -111,13 +108,12 @@ pub(super) async fn start(
     Ok((Arc::new(App { auth, deployments, default_model }), sandboxes))
 }
 
-/// Whether the source has changed since it was built. No answer is no.
-pub(super) fn is_stale(folder: &Path) -> bool {
-    let changed_at = |file: &str| folder.join(file).metadata()?.modified();
-    matches!(
-        (changed_at("1/model.rs"), changed_at("1/model.wasm")),
-        (Ok(source), Ok(built)) if source > built
-    )
+/// What to say where the source has changed since it was built. No answer is
+/// no change.
+pub(super) fn staleness(folder: &Path) -> Option<&'static str> {
+    let changed_at = |file: &str| folder.join(file).metadata().ok()?.modified().ok();
+    (changed_at("1/model.rs")? > changed_at("1/model.wasm")?)
+        .then_some("1/model.rs is newer than 1/model.wasm; `ringfence build` brings it up to date")
 }
 
 /// Takes the address before anything that lasts is done.

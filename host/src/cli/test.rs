@@ -120,10 +120,8 @@ fn notes(args: &TestArgs, config: &Config, report: &mut Report) -> anyhow::Resul
     for line in config.notes.iter().chain(&config.warnings) {
         report.note(line)?;
     }
-    if super::serve::is_stale(&args.dir) {
-        report.note(
-            "1/model.rs is newer than 1/model.wasm; `ringfence build` brings it up to date",
-        )?;
+    if let Some(note) = super::serve::staleness(&args.dir) {
+        report.note(note)?;
     }
     if let Some(asked) = config.accelerators() {
         if !args.cpu {
@@ -217,7 +215,8 @@ fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Loads the model and calls its functions one after the other, its typed
-/// methods if it has any, and hands on each that has ended. Tells also which methods could not be called.
+/// methods if it has any, and hands on each that has ended. Tells also which
+/// methods could not be called.
 async fn call_all(
     seed: u64,
     package: Package,

@@ -9,7 +9,7 @@ mod files;
 #[cfg(test)]
 mod tests;
 
-use super::checkpoint::{self, Lock, LockedFile};
+use super::checkpoint::{self, Lock};
 use super::config::{CONFIG_BYTES_MAX, Checkpoints, Config, ConfigError, GraphAction, Labels};
 use super::{AssetFile, Assets, GraphFile, Package};
 use bytes::Bytes;
@@ -240,22 +240,29 @@ fn has_checkpoint(
         let repo_id = checkpoints.repo_id.clone();
         Err(FolderError::NoCheckpoint { folder: folder(), repo_id })
     };
-    if !names.iter().any(|name| is_of_checkpoint(name)) {
+    if !names.iter().any(|name| in_checkpoint(name).is_some()) {
         return absent();
     }
     match lock(root)? {
         Some(lock) if !lock.is_of(checkpoints) => {
             Err(FolderError::OtherCheckpoint { folder: folder() })
         }
-        Some(lock) if !lock.files.iter().all(|file| is_whole(code, file)) => absent(),
+        Some(lock) if !is_complete(code, &lock) => absent(),
         _ => Ok(()),
     }
 }
 
-/// Whether a file of the checkpoint is there in its length.
-fn is_whole(code: &Dir, file: &LockedFile) -> bool {
-    let path = format!("{}/{}", checkpoint::FOLDER, file.name);
-    code.symlink_metadata(path).is_ok_and(|there| there.is_file() && there.len() == file.size)
+/// Whether every file of a lock is below `1/` in its length.
+fn is_complete(code: &Dir, lock: &Lock) -> bool {
+    lock.files.iter().all(|file| {
+        let path = format!("{}/{}", checkpoint::FOLDER, file.name);
+        code.symlink_metadata(path).is_ok_and(|there| there.is_file() && there.len() == file.size)
+    })
+}
+
+/// Whether a model folder has every file of a lock, in its length.
+pub fn has_files_of(root: &Dir, lock: &Lock) -> bool {
+    open_code(root).is_ok_and(|code| is_complete(&code, lock))
 }
 
 /// The text of `config.yaml`, of a length that is read.
@@ -279,9 +286,10 @@ pub fn names(root: &Dir) -> Result<Vec<String>, FolderError> {
     }
 }
 
-/// Whether a file below `1/` is of the checkpoint.
-pub fn is_of_checkpoint(name: &str) -> bool {
-    name.strip_prefix(checkpoint::FOLDER).is_some_and(|rest| rest.starts_with('/'))
+/// The path in `1/checkpoints` of a file below `1/`, if it is one of the
+/// checkpoint.
+pub fn in_checkpoint(name: &str) -> Option<&str> {
+    name.strip_prefix(checkpoint::FOLDER)?.strip_prefix('/')
 }
 
 /// Reads `checkpoints.lock` of a model folder, if it has one.
@@ -300,7 +308,7 @@ pub fn lock(root: &Dir) -> Result<Option<Lock>, FolderError> {
 
 /// The labels of the checkpoint on disk.
 fn labels(code: &Dir, names: &[String]) -> Result<Labels, FolderError> {
-    if !names.iter().any(|name| is_of_checkpoint(name)) {
+    if !names.iter().any(|name| in_checkpoint(name).is_some()) {
         return Ok(Labels::NotThere);
     }
     let name = checkpoint::CONFIG;

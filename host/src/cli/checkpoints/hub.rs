@@ -350,7 +350,7 @@ impl Hub {
                 false => HubError::Status { host, status },
             };
         }
-        match (response.status(), code, &self.token) {
+        match (status, code, &self.token) {
             (_, Some("GatedRepo"), None) => {
                 HubError::GatedForStrangers { repo_id: repo_id(), url: page() }
             }
@@ -367,16 +367,15 @@ impl Hub {
                     Asked::File(name) | Asked::Revision(name) => name.to_owned(),
                 },
             },
-            (_, Some("RepoNotFound"), None) | (StatusCode::UNAUTHORIZED, _, None) => {
+            (_, Some("RepoNotFound"), None)
+            | (StatusCode::UNAUTHORIZED, _, None)
+            | (StatusCode::NOT_FOUND, None, None) => {
                 HubError::MissingOrPrivate { repo_id: repo_id() }
             }
             (StatusCode::UNAUTHORIZED, _, Some(_)) => HubError::Token,
             (StatusCode::FORBIDDEN, _, Some(_)) => HubError::TokenRights { repo_id: repo_id() },
             (_, Some("RepoNotFound"), Some(_)) | (StatusCode::NOT_FOUND, None, Some(_)) => {
                 HubError::Missing { repo_id: repo_id() }
-            }
-            (StatusCode::NOT_FOUND, None, None) => {
-                HubError::MissingOrPrivate { repo_id: repo_id() }
             }
             (status, ..) => HubError::Status { host: host(url), status },
         }

@@ -3,7 +3,7 @@
 //! Owns the globs and what is left out without being asked. Names come from
 //! the hub, so none is used before it is checked.
 
-use crate::package::checkpoint::LockedFile;
+use crate::package::checkpoint::{FOLDER, LockedFile};
 use crate::package::config::Checkpoints;
 use crate::package::folder::{DEPTH_MAX, ENTRIES_MAX, PACKAGE_BYTES_MAX, PATH_BYTES_MAX};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -12,8 +12,8 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 const CODE_ENDINGS: [&str; 10] =
     [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".h5", ".keras"];
 
-/// Room for `1/checkpoints/` before a name.
-const FOLDER_BYTES: usize = 12;
+/// Room for `checkpoints/` before a name.
+const FOLDER_BYTES: usize = FOLDER.len() + 1;
 
 /// What is fetched of a repository, and what is not.
 #[derive(Debug, Default)]
@@ -55,8 +55,8 @@ pub enum SelectionError {
     },
 }
 
-/// Chooses by the globs of `config.yaml`, which may leave nothing; `*` also matches `/`, as in Python's
-/// `fnmatch`, which the other platform uses.
+/// Chooses by the globs of `config.yaml`, which may leave nothing; `*` also
+/// matches `/`, as in Python's `fnmatch`, which the other platform uses.
 pub fn select(
     checkpoints: &Checkpoints,
     listed: Vec<LockedFile>,
@@ -90,10 +90,7 @@ pub fn select(
         return Err(SelectionError::TooMuch { repo_id: repo_id(), files, bytes });
     }
     // Two files in one place.
-    let clash = selection.files.windows(2).find(|pair| match pair {
-        [a, b] => a.name == b.name,
-        _ => false,
-    });
+    let clash = selection.files.array_windows().find(|[a, b]| a.name == b.name);
     if let Some([file, _]) = clash {
         return Err(SelectionError::Name { repo_id: repo_id(), name: file.name.clone() });
     }

@@ -34,11 +34,11 @@ pub(super) fn draw(
     image: &[u8],
     outputs: &[Output],
 ) -> anyhow::Result<Option<PathBuf>> {
-    let mut regions = Vec::new();
+    let mut boxes = Vec::new();
     for data in outputs.iter().filter_map(|output| output.data.as_ref()) {
-        collect(data, &mut regions);
+        collect(data, &mut boxes);
     }
-    if regions.is_empty() {
+    if boxes.is_empty() {
         return Ok(None);
     }
     let mut limits = Limits::default();
@@ -47,10 +47,8 @@ pub(super) fn draw(
     let mut reader = ImageReader::new(Cursor::new(image)).with_guessed_format()?;
     reader.limits(limits);
     let mut drawing = reader.decode().context("cannot draw on the image")?.into_rgb8();
-    for (region, colour) in regions.iter().zip(COLOURS.iter().cycle()) {
-        if let Some(bounds) = bounds(region) {
-            outline(&mut drawing, bounds, *colour);
-        }
+    for (bounds, colour) in boxes.into_iter().zip(COLOURS.iter().cycle()) {
+        outline(&mut drawing, bounds, *colour);
     }
     let folder = dir.join("target").join("test");
     // A method's name may hold what a path must not.
@@ -65,12 +63,12 @@ pub(super) fn draw(
     Ok(Some(path))
 }
 
-/// The regions of an output and of its parts, which nest no deeper than types.
-fn collect<'a>(data: &'a Data, regions: &mut Vec<&'a Region>) {
-    let drawable = data.regions.iter().filter(|region| bounds(region).is_some());
-    regions.extend(drawable.take(REGIONS_MAX.saturating_sub(regions.len())));
+/// The boxes of an output and of its parts, which nest no deeper than types.
+fn collect(data: &Data, boxes: &mut Vec<[f32; 4]>) {
+    let room = REGIONS_MAX.saturating_sub(boxes.len());
+    boxes.extend(data.regions.iter().filter_map(bounds).take(room));
     for part in data.parts.iter().filter_map(|part| part.data.as_ref()) {
-        collect(part, regions);
+        collect(part, boxes);
     }
 }
 
