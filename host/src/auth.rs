@@ -29,6 +29,12 @@ impl Caller {
     pub fn user_id(&self) -> &str {
         &self.user_id
     }
+
+    /// A caller as a test needs one.
+    #[cfg(test)]
+    pub(crate) fn of_user(user_id: &str) -> Self {
+        Self { user_id: user_id.into() }
+    }
 }
 
 /// A token. Whoever has its text is its user, so it is never shown by chance.

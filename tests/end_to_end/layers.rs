@@ -16,7 +16,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("call", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
     ("limits.rs", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
     ("text.rs", &["tonic::", "wasmtime::", "crate::", "tract_"]),
-    ("telemetry.rs", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
+    ("telemetry", &["tonic::", "wasmtime::", "crate::proto", "tract_"]),
     ("proto", &["wasmtime::", "crate::sandbox", "tract_"]),
 ];
 

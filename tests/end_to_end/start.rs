@@ -126,7 +126,7 @@ fn a_source_that_is_newer_than_what_was_built_is_told() {
     let source = std::fs::File::options().write(true).open(variant.folder().join("1/model.rs"));
     source.unwrap().set_modified(later).unwrap();
     let host = Host::serve(&[variant.path()]);
-    assert!(host.log().contains("newer than 1/model.wasm"), "{}", host.log());
+    host.wait_until("the note", |host| host.log().contains("newer than 1/model.wasm"));
     let fresh = Variant::of(guests::ECHO, &[]);
     let built = std::fs::File::options().write(true).open(fresh.folder().join("1/model.wasm"));
     built.unwrap().set_modified(later).unwrap();

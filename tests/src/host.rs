@@ -1,7 +1,8 @@
 //! The host as a child process on a free port of loopback.
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ pub struct HostOptions {
     pub args: Vec<String>,
     /// A data directory to use again.
     pub data_dir: Option<PathBuf>,
+    /// Where its log goes, if not to a file that [`Host::log`] reads.
+    pub stderr: Option<Stdio>,
 }
 
 /// A running host. Ends with this value, by its process id.
@@ -49,7 +52,7 @@ impl Host {
             .args(&options.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(options.stderr.unwrap_or_else(|| log.into()))
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -76,6 +79,30 @@ impl Host {
     /// Where it listens: `http://127.0.0.1:PORT`.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// The answer of the operator's listener to a GET: the status and the body.
+    pub fn operator_get(&self, path: &str) -> (u16, String) {
+        let address = self
+            .greeting
+            .iter()
+            .find_map(|line| line.strip_prefix("metrics on http://")?.strip_suffix("/metrics"))
+            .expect("a host with --metrics-listen");
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
+    /// The value of one series of /metrics, or 0 where there is none.
+    pub fn metric(&self, series: &str) -> f64 {
+        let (status, text) = self.operator_get("/metrics");
+        assert_eq!(status, 200, "{text}");
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 
     /// What it printed before it was ready, line by line.

@@ -139,6 +139,35 @@ impl fmt::Display for End {
     }
 }
 
+impl End {
+    /// Whether something stopped the guest: what its owner wants to know of.
+    pub fn is_kill(&self) -> bool {
+        match self {
+            Self::Trap(_)
+            | Self::Panic(_)
+            | Self::Exit(_)
+            | Self::Contract(_)
+            | Self::FuelExhausted { .. }
+            | Self::DeadlinePassed
+            | Self::MemoryLimit { .. }
+            | Self::HandleLimit { .. }
+            | Self::OutputLimit { .. }
+            | Self::HostcallLimit { .. } => true,
+            Self::Done | Self::GuestError(_) | Self::Cancelled | Self::HostBug(_) => false,
+        }
+    }
+
+    /// The same few words without any of the guest's own, which may repeat what
+    /// a caller sent.
+    pub fn without_words(&self) -> String {
+        match self {
+            Self::GuestError(_) => "its code returned an error".to_owned(),
+            Self::Panic(_) => "its code panicked".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl Verdict {
     /// The verdict of a call that ended before anything was counted.
     pub fn early(end: End, phase: Phase) -> Self {
@@ -161,6 +190,9 @@ pub struct Receipt {
     pub guest_cpu: Duration,
     /// CPU time of the engine's threads while they computed for the call.
     pub engine_cpu: Duration,
+    /// Time that the call waited for a sandbox that had run `load-model`;
+    /// nothing where one was ready.
+    pub load: Duration,
     /// Times that a graph was computed.
     pub computes: u64,
     /// Bytes of the requests that the guest was given.
@@ -170,6 +202,24 @@ pub struct Receipt {
     /// What it asked of the host. Random numbers are counted where they are made
     /// of a seed.
     pub host_calls: HostCalls,
+}
+
+impl fmt::Display for Receipt {
+    /// The figures in a few words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at_least = if self.fuel_is_lower_bound { "at least " } else { "" };
+        write!(
+            f,
+            "{at_least}{} fuel, {:?} CPU, {:?} on engines, {} bytes of memory at most, {} bytes in, \
+             {} bytes out",
+            self.fuel,
+            self.guest_cpu,
+            self.engine_cpu,
+            self.memory_bytes_peak,
+            self.bytes_in,
+            self.bytes_out
+        )
+    }
 }
 
 /// Where a guest was when it was stopped, for its author.

@@ -14,6 +14,7 @@ pub use host_calls::{HostCall, HostCalls};
 pub use signature::{Field, Kind, Method, Methods, SignatureError};
 pub use value::{BoundingBox, Concept, Frame, NdArray, Point, Region, Value};
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which of the guest's functions a call runs.
@@ -25,6 +26,36 @@ pub enum Function {
     Generate,
     /// Any number of requests of one input each, any number of outputs.
     Stream,
+}
+
+impl Function {
+    /// Every function, in the order of the discriminants.
+    pub const ALL: [Self; 3] = [Self::Predict, Self::Generate, Self::Stream];
+
+    /// The word used in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Generate => "generate",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// Where a call comes from, for logs. A guest is never told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// What the call is known by.
+    pub call: Arc<str>,
+    /// The user who made it, or nothing where that is not known.
+    pub user: Arc<str>,
+}
+
+impl From<&str> for Origin {
+    /// A call of nobody in particular.
+    fn from(call: &str) -> Self {
+        Self { call: call.into(), user: "".into() }
+    }
 }
 
 /// When a call must have ended, wherever it is by then.

@@ -8,6 +8,7 @@ use super::render::{Between, Printer};
 use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict, request, serve};
 use crate::auth::Auth;
 use crate::server::{self, Options};
+use crate::telemetry::{self, LogFormat};
 use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ const PROMPT: &str = "It was not in her power to ";
 const MESSAGES: [&str; 3] = ["first message", "second message", "third message"];
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    crate::telemetry::start(Some("warn"))?;
+    let logging = telemetry::start(Some("warn"), LogFormat::Text)?;
     let guests = args.guests.canonicalize().with_context(|| {
         format!("{} is missing; name the folder of examples with --guests", args.guests.display())
     })?;
@@ -39,7 +40,8 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         let listener = serve::bind(([127, 0, 0, 1], 0).into()).await?;
         let base = format!("http://{}", listener.local_addr()?);
         let (auth, _) = Auth::open(data_dir.path())?;
-        let (app, sandboxes) = serve::start(auth, data_dir.path(), &folders).await?;
+        let (app, sandboxes) =
+            serve::start(auth, data_dir.path(), &folders, logging.dropped()).await?;
         let serving = tokio::spawn(async move {
             let stop = async {
                 // A demo that fails drops its end, which stops the host as well.

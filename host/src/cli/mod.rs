@@ -12,6 +12,7 @@ mod demo;
 mod embedded;
 mod generate;
 mod inspect;
+mod logs;
 mod new;
 mod predict;
 mod render;
@@ -25,6 +26,7 @@ mod wit;
 
 use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
+use crate::telemetry::LogFormat;
 use clap::{Args, Parser, Subcommand};
 use client::ModelRef;
 use std::ffi::OsString;
@@ -96,6 +98,8 @@ enum Command {
     Generate(CallArgs),
     /// Send each line of standard input as it is read, print the outputs as they come
     Stream(StreamArgs),
+    /// Print what a model's guests wrote, and how its calls were stopped
+    Logs(LogsArgs),
     /// Build the example models, serve them and call each of them
     Demo(DemoArgs),
 }
@@ -207,6 +211,25 @@ pub(crate) struct ServeArgs {
     /// Offer gRPC reflection
     #[arg(long)]
     pub(crate) reflection: bool,
+    /// Serve /metrics and /healthz at this address, for the operator alone [default address: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:9464")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// The form of the log on standard error
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// `logs`
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// USER/APP/MODEL[@VERSION], or MODEL for local/main/MODEL
+    pub(crate) model: ModelRef,
+    /// Only what belongs to this call: the `req_id` of its answer
+    #[arg(long, value_name = "ID")]
+    pub(crate) call: Option<String>,
+    /// Go on with what is added, until interrupted
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 /// `demo`
@@ -290,6 +313,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Predict(args) => predict::run(&args, &global),
         Command::Generate(args) => generate::run(&args, &global),
         Command::Stream(args) => stream::run(&args, &global),
+        Command::Logs(args) => logs::run(&args, &global),
         Command::Build(args) => build::run(&args, &global),
         Command::Demo(args) => demo::run(&args),
     };

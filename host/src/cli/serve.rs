@@ -7,6 +7,7 @@ use crate::package::config::ModelName;
 use crate::package::folder;
 use crate::sandbox::{Diagnostics, Runtime};
 use crate::server::{self, App, Options};
+use crate::telemetry::{self, Dropped, Telemetry, VersionLogs};
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 /// Time in which guests that nobody waits for any more have to end.
 const SANDBOXES_DRAIN: Duration = Duration::from_secs(5);
@@ -24,13 +26,21 @@ const SANDBOXES_DRAIN: Duration = Duration::from_secs(5);
 /// Files of running versions, below the data directory. Emptied at every start.
 const RUN_FOLDER: &str = "run";
 
+/// What guests wrote, below the data directory.
+const LOGS_FOLDER: &str = "logs";
+
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     check(args)?;
     raise_file_limit();
-    crate::telemetry::start(std::env::var("RINGFENCE_LOG").ok().as_deref())?;
+    let filter = std::env::var("RINGFENCE_LOG").ok();
+    let logging = telemetry::start(filter.as_deref(), args.log_format)?;
     runtime()?.block_on(async {
         let listener = bind(args.listen).await?;
         let address = listener.local_addr()?;
+        let operator = match args.metrics_listen {
+            Some(listen) => Some(bind_operator(listen).await?),
+            None => None,
+        };
         let (auth, first_token) = Auth::open(&args.data_dir)?;
         if let Some(first) = first_token {
             tracing::info!(path = %first.path.display(), "made the first token");
@@ -44,15 +54,28 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             }
             false => auth,
         };
-        let (app, sandboxes) = start(auth, &args.data_dir, &args.model).await?;
+        let dropped = logging.dropped();
+        let (app, sandboxes) = start(auth, &args.data_dir, &args.model, dropped).await?;
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
-        greet(args, address, &app)?;
+        let operator_address = operator.as_ref().map(TcpListener::local_addr).transpose()?;
+        if let Err(error) = greet(args, address, operator_address, &app) {
+            tracing::warn!(%error, "cannot print the greeting; the host goes on without");
+        }
+        // It ends with this function, after the drain.
+        let mut watched = JoinSet::new();
+        if let Some(operator) = operator {
+            watched.spawn(server::serve_operator(operator, app.clone()));
+        }
         let options = Options { reflection: args.reflection, ..Options::default() };
+        let logs = app.telemetry.logs.clone();
         server::run(listener, app, options, stop).await?;
         if tokio::time::timeout(SANDBOXES_DRAIN, sandboxes.drain()).await.is_err() {
             tracing::warn!("a guest still ran at the end of the drain");
+        }
+        if let Some(logs) = logs {
+            logs.flush();
         }
         Ok(())
     })
@@ -75,10 +98,15 @@ pub(super) async fn start(
     auth: Auth,
     data_dir: &Path,
     folders: &[PathBuf],
+    log_lines_dropped: Dropped,
 ) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
     let scratch = data_dir.join(RUN_FOLDER);
     empty(&scratch)?;
-    let sandboxes = Runtime::start(Diagnostics::Off)?;
+    let logs = VersionLogs::open(&data_dir.join(LOGS_FOLDER))
+        .with_context(|| format!("cannot keep logs in {}", data_dir.display()))?;
+    let telemetry =
+        Telemetry { logs: Some(logs.clone()), log_lines_dropped, ..Telemetry::default() };
+    let sandboxes = Runtime::start_with(Diagnostics::Off, Some(logs))?;
     let deployments = Deployments::default();
     for path in folders {
         let package = folder::open(path, &scratch)
@@ -105,7 +133,7 @@ pub(super) async fn start(
         (true, [only]) => Some(only.name.clone()),
         _ => None,
     };
-    Ok((Arc::new(App { auth, deployments, default_model }), sandboxes))
+    Ok((Arc::new(App { auth, deployments, default_model, telemetry }), sandboxes))
 }
 
 /// What to say where the source has changed since it was built. No answer is
@@ -121,6 +149,17 @@ pub(super) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(listen)
         .await
         .with_context(|| format!("cannot listen on {listen}; choose another with --listen"))
+        .map_err(usage)
+}
+
+/// The same for the operator's listener.
+async fn bind_operator(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    if !listen.ip().is_loopback() {
+        tracing::warn!(%listen, "whoever reaches the address of --metrics-listen reads all metrics");
+    }
+    TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}; choose another with --metrics-listen"))
         .map_err(usage)
 }
 
@@ -150,9 +189,17 @@ fn raise_file_limit() {
 
 /// What the operator needs next, on standard output. The `export` lines work in
 /// any folder.
-fn greet(args: &ServeArgs, address: SocketAddr, app: &App) -> anyhow::Result<()> {
+fn greet(
+    args: &ServeArgs,
+    address: SocketAddr,
+    operator: Option<SocketAddr>,
+    app: &App,
+) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "ringfence listens on http://{address}")?;
+    if let Some(operator) = operator {
+        writeln!(out, "metrics on http://{operator}/metrics")?;
+    }
     writeln!(out, "note: guests run inside the wasm sandbox only; there is no jail yet")?;
     writeln!(out, "export CLARIFAI_API_BASE={}", base_of(address))?;
     if args.no_auth {

@@ -4,10 +4,11 @@
 //! touches guests.
 
 use crate::auth::Caller;
-use crate::call::{Deadline, Function, Methods};
+use crate::call::{Deadline, Function, Holder, Methods, Origin};
 use crate::package::Package;
 use crate::package::config::{ConfigConcept, ModelName};
 use crate::sandbox::Runtime;
+use crate::telemetry::VersionLog;
 use crate::worker::{AdmitError, Inputs, Outputs, Worker};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -155,7 +156,36 @@ impl Deployments {
     }
 }
 
+/// How much a deployment has to do at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Calls that run.
+    pub running: usize,
+    /// Calls that wait for a place.
+    pub waiting: usize,
+    /// Bytes held, by what holds them.
+    pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
+    /// Sandboxes made since it became callable.
+    pub sandboxes_made: u64,
+}
+
 impl Deployment {
+    /// How much it has to do now.
+    pub fn load(&self) -> Load {
+        let places = self.worker.limits().concurrency_max;
+        Load {
+            running: places.saturating_sub(self.slots.available_permits()),
+            waiting: self.waiting.load(Ordering::Acquire),
+            memory_bytes: self.worker.memory_bytes(),
+            sandboxes_made: self.worker.sandboxes_made(),
+        }
+    }
+
+    /// Where what its guests wrote is kept, if it is.
+    pub fn log(&self) -> Option<&VersionLog> {
+        self.worker.log()
+    }
+
     /// Admits a call, after waiting for its turn if need be.
     ///
     /// The deadline is the model's `call_timeout` from now, or the caller's
@@ -193,9 +223,9 @@ impl Deployment {
 impl Lease {
     /// Starts the call. The permission goes with the guest: it is free again
     /// when the guest has ended, which dropping the outputs brings about.
-    /// `id` is what the log calls it.
-    pub fn call(self, function: Function, id: &str) -> (Inputs, Outputs) {
-        self.deployment.worker.call(function, id, self.deadline, self.permit)
+    /// `origin` is what logs say of it.
+    pub fn call(self, function: Function, origin: Origin) -> (Inputs, Outputs) {
+        self.deployment.worker.call(function, origin, self.deadline, self.permit)
     }
 }
 

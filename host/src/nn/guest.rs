@@ -11,7 +11,8 @@ use super::{Graphs, NamedGraph};
 use crate::call::{Holder, HostCall};
 use crate::sandbox::nn_bindings::errors::ErrorCode;
 use crate::sandbox::nn_bindings::{errors, graph, inference, tensor};
-use crate::sandbox::{Account, Charge, Level, State, Stop};
+use crate::sandbox::{Account, Charge, State, Stop};
+use crate::telemetry::Level;
 use std::sync::Arc;
 use wasmtime::component::Resource;
 

@@ -4,9 +4,10 @@
 //! to the version, no longer than a little beyond the call's deadline.
 
 use super::account::{Account, OverLimit};
+use super::meters::Meters;
 use super::size;
 use super::streams::{Received, Sent};
-use crate::call::{Deadline, End, Event, Holder, Phase, Request, Verdict};
+use crate::call::{Deadline, End, Event, Holder, Phase, Receipt, Request, Verdict};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -21,7 +22,19 @@ const DELIVERY_GRACE: Duration = Duration::from_secs(2);
 pub struct Calling {
     events: Events,
     give_up_at: Instant,
+    spent: Spent,
     _stop: DropGuard,
+}
+
+/// What a call has taken so far. Outlives the call.
+#[derive(Debug, Clone)]
+pub struct Spent(Arc<Meters>);
+
+impl Spent {
+    /// The figures. Fuel and memory are known only at the end; they are 0 here.
+    pub fn receipt(&self) -> Receipt {
+        Receipt { fuel_is_lower_bound: true, ..self.0.receipt() }
+    }
 }
 
 /// The way of a call's messages to its guest.
@@ -74,8 +87,18 @@ pub(super) fn give_up_at(deadline: Deadline) -> Instant {
 }
 
 impl Calling {
-    pub(super) fn new(events: Events, deadline: Deadline, stop: DropGuard) -> Self {
-        Self { events, give_up_at: give_up_at(deadline), _stop: stop }
+    pub(super) fn new(
+        events: Events,
+        deadline: Deadline,
+        stop: DropGuard,
+        meters: Arc<Meters>,
+    ) -> Self {
+        Self { events, give_up_at: give_up_at(deadline), spent: Spent(meters), _stop: stop }
+    }
+
+    /// What the call has taken so far.
+    pub fn spent(&self) -> &Spent {
+        &self.spent
     }
 
     /// The next event; nothing after the end.
@@ -88,7 +111,10 @@ impl Calling {
             // From here on the message is the server's.
             Ok(Some(Sent { event, .. })) => Some(event),
             Ok(None) if Instant::now() < self.give_up_at => None,
-            Ok(None) | Err(_) => Some(Event::End(Verdict::early(End::DeadlinePassed, Phase::Call))),
+            Ok(None) | Err(_) => {
+                let early = Verdict::early(End::DeadlinePassed, Phase::Call);
+                Some(Event::End(Verdict { receipt: self.spent.receipt(), ..early }))
+            }
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::bindings::ringfence::model::{context, types};
 use super::convert::refusal;
-use super::log::Level;
 use super::state::State;
 use crate::call::HostCall;
+use crate::telemetry::Level;
 use std::os::unix::fs::FileExt;
 
 /// Bytes that one read of an asset returns at most.

@@ -9,9 +9,10 @@ use super::state::State;
 use super::stop::{Stop, end_of};
 use super::streams::{Gone, Received, Sink, Source};
 use super::trace;
-use crate::call::{End, Event, Function, Phase, Receipt, Trace, Verdict};
+use crate::call::{End, Event, Function, Origin, Phase, Receipt, Trace, Verdict};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::mpsc;
 use wasmtime::{Store, UpdateDeadline};
@@ -40,8 +41,7 @@ pub(crate) struct Used {
 /// What a call brings along.
 pub(crate) struct Job {
     pub(crate) function: Function,
-    /// What the log calls it.
-    pub(crate) id: Arc<str>,
+    pub(crate) origin: Origin,
     pub(crate) requests: mpsc::Receiver<Received>,
     pub(crate) sink: Sink,
     pub(crate) deadline: Instant,
@@ -118,7 +118,7 @@ impl Instance {
         // Nothing of `load-model` is left in what the call is judged by.
         state.limiter.start_call();
         state.forget_host_calls();
-        state.log.lock().start_call(job.id.clone(), limits);
+        state.log.lock().start_call(job.origin.clone(), limits);
         if let Err(error) = refuel(&mut self.store, fuel) {
             let end = End::HostBug(format!("{error:#}"));
             return (verdict(end, Phase::Call, &mut self.store, fuel, None), None);
@@ -148,6 +148,7 @@ fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Store<State>, Box<Ve
     let state =
         State::new(shared, deadline).map_err(|stop| early(End::HostBug(stop.to_string())))?;
     let mut store = Store::new(shared.runtime.engine(), state);
+    shared.sandboxes_made.fetch_add(1, Ordering::Relaxed);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(limits.hostcall_bytes());
     store.set_max_component_handles(limits.handles_max);

@@ -1,9 +1,12 @@
 //! What a guest writes to its log, bounded per call and per version.
 //!
-//! Owns cutting, counting and dropping lines. Every line goes to the host's log
-//! under the target `guest`, with control characters escaped.
+//! Owns cutting, counting and dropping lines. Every line goes to the log of its
+//! version, with control characters escaped; where the runtime was started
+//! without such logs, it is told to `tracing` under the target `guest`.
 
+use crate::call::Origin;
 use crate::limits::Limits;
+use crate::telemetry::{Level, VersionLog};
 use crate::text::{cut, escape_controls};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -17,15 +20,6 @@ const LINES_BURST: f64 = 400.0;
 /// How a Rust panic announces itself, in a log line and on standard error.
 const PANIC_MARK: &str = "panicked at";
 
-/// How serious a guest says a line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
-    Debug,
-    Info,
-    Warn,
-    Error,
-}
-
 /// The log of one sandbox; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct GuestLog(Arc<Mutex<Inner>>);
@@ -33,8 +27,9 @@ pub(crate) struct GuestLog(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     model: Arc<str>,
-    /// The call, or nothing while the model loads.
-    req_id: Arc<str>,
+    kept: Option<VersionLog>,
+    /// The call; one without a name while the model loads.
+    origin: Origin,
     rate: Arc<LogRate>,
     lines_left: u32,
     lines_dropped: u32,
@@ -45,10 +40,16 @@ pub(crate) struct Inner {
 }
 
 impl GuestLog {
-    pub(crate) fn new(model: Arc<str>, rate: Arc<LogRate>, limits: &Limits) -> Self {
+    pub(crate) fn new(
+        model: Arc<str>,
+        kept: Option<VersionLog>,
+        rate: Arc<LogRate>,
+        limits: &Limits,
+    ) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             model,
-            req_id: Arc::from(""),
+            kept,
+            origin: Origin::from(""),
             rate,
             lines_left: limits.log_lines_per_call_max,
             lines_dropped: 0,
@@ -67,9 +68,9 @@ impl GuestLog {
 
 impl Inner {
     /// Starts the count of a call afresh after the lines of `load-model`.
-    pub(crate) fn start_call(&mut self, id: Arc<str>, limits: &Limits) {
+    pub(crate) fn start_call(&mut self, origin: Origin, limits: &Limits) {
         self.finish();
-        self.req_id = id;
+        self.origin = origin;
         self.lines_left = limits.log_lines_per_call_max;
         self.last_words = None;
     }
@@ -103,7 +104,7 @@ impl Inner {
         self.flush_partial();
         let dropped = std::mem::take(&mut self.lines_dropped);
         if dropped > 0 && self.rate.take() {
-            tracing::warn!(target: "guest", model = %self.model, dropped, "log lines dropped");
+            self.tell(Level::Warn, format!("{dropped} log lines dropped"));
         }
     }
 
@@ -142,8 +143,14 @@ impl Inner {
             return;
         }
         self.lines_left -= 1;
-        let line = shown(text, self.line_bytes_max);
-        let (model, req_id) = (&self.model, &self.req_id);
+        self.tell(level, shown(text, self.line_bytes_max));
+    }
+
+    fn tell(&self, level: Level, line: String) {
+        if let Some(kept) = &self.kept {
+            return kept.output(&self.origin, level, line);
+        }
+        let (model, req_id) = (&self.model, &self.origin.call);
         match level {
             Level::Debug => tracing::debug!(target: "guest", %model, %req_id, "{line}"),
             Level::Info => tracing::info!(target: "guest", %model, %req_id, "{line}"),
@@ -189,7 +196,7 @@ mod tests {
     use super::*;
 
     fn log(limits: &Limits) -> GuestLog {
-        GuestLog::new("m".into(), Arc::new(LogRate::new()), limits)
+        GuestLog::new("m".into(), None, Arc::new(LogRate::new()), limits)
     }
 
     #[test]

@@ -31,17 +31,17 @@ mod stop;
 mod trace;
 
 pub use account::{Account, Charge, OverLimit};
-pub use calling::{Calling, Requests, SendError};
+pub use calling::{Calling, Requests, SendError, Spent};
 pub use program::{AdmitError, MethodsError, Program, Surroundings};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
 pub(crate) use executor::be_nice;
-pub(crate) use log::Level;
 pub(crate) use meters::Meters;
 pub(crate) use state::State;
 pub(crate) use stop::Stop;
 
 use crate::nn::Nn;
+use crate::telemetry::VersionLogs;
 use engine::Ticker;
 use executor::Executor;
 use std::sync::Arc;
@@ -58,6 +58,7 @@ pub struct Runtime {
     nn: Nn,
     stopping: CancellationToken,
     diagnostics: Diagnostics,
+    logs: Option<Arc<VersionLogs>>,
 }
 
 /// Whether calls that are stopped tell where the guest was.
@@ -82,7 +83,16 @@ pub enum StartError {
 
 impl Runtime {
     /// Starts with as many guest threads and engine threads as there are CPUs.
+    /// What guests write is told to `tracing` under the target `guest`.
     pub fn start(diagnostics: Diagnostics) -> Result<Arc<Self>, StartError> {
+        Self::start_with(diagnostics, None)
+    }
+
+    /// The same, and what guests write goes to their versions' logs.
+    pub fn start_with(
+        diagnostics: Diagnostics,
+        logs: Option<Arc<VersionLogs>>,
+    ) -> Result<Arc<Self>, StartError> {
         let wasmtime = |error: wasmtime::Error| StartError::Wasmtime(format!("{error:#}"));
         let threads = std::thread::available_parallelism()?.get();
         let engine = wasmtime::Engine::new(&engine::config(diagnostics)).map_err(wasmtime)?;
@@ -91,7 +101,7 @@ impl Runtime {
         let executor = Executor::start(threads)?;
         let nn = Nn::start(threads)?;
         let stopping = CancellationToken::new();
-        Ok(Arc::new(Self { engine, linker, executor, ticker, nn, stopping, diagnostics }))
+        Ok(Arc::new(Self { engine, linker, executor, ticker, nn, stopping, diagnostics, logs }))
     }
 
     /// Waits until no guest runs any more. Whoever drains has stopped calls
@@ -124,6 +134,10 @@ impl Runtime {
 
     pub(crate) fn diagnoses(&self) -> bool {
         self.diagnostics == Diagnostics::On
+    }
+
+    pub(crate) fn logs(&self) -> Option<&Arc<VersionLogs>> {
+        self.logs.as_ref()
     }
 
     pub(crate) fn nn(&self) -> &Nn {

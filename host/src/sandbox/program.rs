@@ -9,22 +9,24 @@ use super::engine::Running;
 use super::instance::{Instance, Job, Used};
 use super::log::LogRate;
 use super::meters::Meters;
-use super::ready::{Ready, load_deadline};
+use super::ready::{Ready, Taken, load_deadline};
 use super::state::State;
 use super::streams::{Sent, Sink};
 use crate::call::{
-    Deadline, End, Event, Function, Methods, Phase, Receipt, SignatureError, Verdict,
+    Deadline, End, Event, Function, Methods, Origin, Phase, Receipt, SignatureError, Verdict,
 };
 use crate::limits::Limits;
 use crate::nn::Graphs;
 use crate::package::{Assets, Package, admission};
+use crate::telemetry::VersionLog;
 use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
@@ -47,6 +49,9 @@ pub(crate) struct Shared {
     pub(crate) assets: Assets,
     pub(crate) asset_files: HashMap<String, File>,
     pub(crate) log_rate: Arc<LogRate>,
+    /// Where guests' lines go; nothing where nobody keeps them.
+    pub(crate) log: Option<VersionLog>,
+    pub(crate) sandboxes_made: AtomicU64,
     pub(crate) surroundings: Surroundings,
 }
 
@@ -120,6 +125,8 @@ impl Program {
         }
         let info = info_of(&package);
         let label = package.config.name.to_string().into();
+        let logs = runtime.logs();
+        let log = logs.map(|logs| logs.of(&package.config.name, &package.version));
         let shared = Shared {
             runtime: runtime.clone(),
             pre,
@@ -131,6 +138,8 @@ impl Program {
             assets: package.assets,
             asset_files,
             log_rate: Arc::new(LogRate::new()),
+            log,
+            sandboxes_made: AtomicU64::new(0),
             surroundings,
         };
         Ok(Self { shared: Arc::new(shared), ready: Ready::new() })
@@ -181,13 +190,23 @@ impl Program {
         &self.shared.account
     }
 
+    /// Sandboxes made since the version was admitted.
+    pub fn sandboxes_made(&self) -> u64 {
+        self.shared.sandboxes_made.load(Ordering::Relaxed)
+    }
+
+    /// Where the version's own lines are kept, if they are.
+    pub fn log(&self) -> Option<&VersionLog> {
+        self.shared.log.as_ref()
+    }
+
     /// Starts a call. The guest runs on its own executor; requests go in by
     /// [`Requests`], events come out of [`Calling`]. `hold` is dropped when the
-    /// guest has ended, whoever still reads. `id` is what the log calls it.
+    /// guest has ended, whoever still reads. `origin` is what logs say of it.
     pub fn call<H: Send + 'static>(
         self: &Arc<Self>,
         function: Function,
-        id: &str,
+        origin: impl Into<Origin>,
         deadline: Deadline,
         hold: H,
     ) -> (Requests, Calling) {
@@ -200,11 +219,12 @@ impl Program {
         let stop = CancellationToken::new();
 
         let program = self.clone();
-        let id = Arc::from(id);
+        let origin = origin.into();
         let stopped = stop.clone();
         let unread = events.clone();
         let account = self.shared.account.clone();
         let meters = Arc::new(Meters::default());
+        let spent = meters.clone();
         let sink = Sink {
             events: event_sender,
             account: account.clone(),
@@ -212,7 +232,8 @@ impl Program {
             output_bytes_left: self.shared.limits.output_bytes_max,
         };
         self.shared.runtime.executor().spawn(async move {
-            let job = Job { function, id, requests, sink, deadline: deadline.instant(), meters };
+            let job =
+                Job { function, origin, requests, sink, deadline: deadline.instant(), meters };
             let loaded = AtomicBool::new(false);
             let run = AssertUnwindSafe(program.run(job, &loaded)).catch_unwind();
             let ended = tokio::select! {
@@ -246,22 +267,26 @@ impl Program {
             tokio::join!(refilled, discarded);
         });
         let requests = Requests { sender: request_sender, account };
-        (requests, Calling::new(events, deadline, stop.drop_guard()))
+        (requests, Calling::new(events, deadline, stop.drop_guard(), spent))
     }
 
     async fn run(&self, job: Job, loaded: &AtomicBool) -> (Verdict, Option<Used>) {
         let _running = self.running();
-        let instance = match self.ready.take(job.deadline).await {
-            Some(instance) => Ok(instance),
-            None => Instance::load(&self.shared, job.deadline).await,
+        let began = Instant::now();
+        let (instance, load) = match self.ready.take(job.deadline).await {
+            Some(Taken::Ready(instance)) => (Ok(*instance), Duration::ZERO),
+            Some(Taken::Awaited(instance)) => (Ok(instance), began.elapsed()),
+            None => (Instance::load(&self.shared, job.deadline).await, began.elapsed()),
         };
-        match instance {
+        let (mut verdict, used) = match instance {
             Ok(instance) => {
                 loaded.store(true, Ordering::Relaxed);
                 instance.call(job).await
             }
             Err(verdict) => (*verdict, None),
-        }
+        };
+        verdict.receipt.load = load;
+        (verdict, used)
     }
 
     fn running(&self) -> Running {

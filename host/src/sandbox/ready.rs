@@ -23,6 +23,12 @@ pub(super) struct Ready {
     load_bytes: AtomicU64,
 }
 
+/// A sandbox for a call, and whether the call had to wait for it.
+pub(super) enum Taken {
+    Ready(Box<Instance>),
+    Awaited(Instance),
+}
+
 enum Place {
     Empty,
     Loading(oneshot::Receiver<Instance>),
@@ -40,13 +46,14 @@ impl Ready {
 
     /// The sandbox that waits or is about to; nothing if there is none, or not
     /// in time.
-    pub(super) async fn take(&self, deadline: Instant) -> Option<Instance> {
+    pub(super) async fn take(&self, deadline: Instant) -> Option<Taken> {
         let place = std::mem::replace(&mut *self.lock(), Place::Empty);
         match place {
             Place::Empty => None,
-            Place::Loaded(instance) => Some(*instance),
+            Place::Loaded(instance) => Some(Taken::Ready(instance)),
             Place::Loading(loaded) => {
-                tokio::time::timeout_at(deadline.into(), loaded).await.ok()?.ok()
+                let loaded = tokio::time::timeout_at(deadline.into(), loaded).await.ok()?.ok()?;
+                Some(Taken::Awaited(loaded))
             }
         }
     }

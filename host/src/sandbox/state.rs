@@ -42,7 +42,8 @@ impl State {
     pub(crate) fn new(shared: &Arc<Shared>, deadline: Instant) -> Result<Self, Stop> {
         let limits: &Limits = &shared.limits;
         let limiter = Limiter::new(&shared.account, limits)?;
-        let log = GuestLog::new(shared.label.clone(), shared.log_rate.clone(), limits);
+        let rate = shared.log_rate.clone();
+        let log = GuestLog::new(shared.label.clone(), shared.log.clone(), rate, limits);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles_max);
         let mut wasi_table = ResourceTable::new();

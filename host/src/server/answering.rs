@@ -8,7 +8,7 @@ use super::context::CallContext;
 use super::request::{Reading, Turn};
 use super::response::Form;
 use super::status::Outcome;
-use crate::call::{Event, Receipt};
+use crate::call::Event;
 use crate::proto::clarifai::api;
 use crate::worker::{Inputs, Outputs};
 use futures_util::{Stream, StreamExt};
@@ -87,7 +87,7 @@ impl Responses {
             Ok(answering) => answering,
             Err(outcome) => {
                 let outcome = outcome.clone();
-                return Some(self.end(&outcome, Receipt::default()));
+                return Some(self.end(&outcome));
             }
         };
         match answering.outputs.next().await {
@@ -96,35 +96,35 @@ impl Responses {
                 let (outcome, output) =
                     self.context.output(Ok(output), String::new(), &answering.form);
                 if !outcome.is_success() {
-                    return Some(self.end(&outcome, Receipt::default()));
+                    return Some(self.end(&outcome));
                 }
                 let status = Some(outcome.status(&self.context.req_id));
                 Some(api::MultiOutputResponse { status, outputs: vec![output] })
             }
             Some(Event::InputFailed(error)) => {
                 let outcome = Outcome::from(&error);
-                Some(self.end(&outcome, Receipt::default()))
+                Some(self.end(&outcome))
             }
             Some(Event::End(verdict)) => {
-                self.context.note_bug(&verdict.end);
+                self.context.ended(&verdict);
                 let outcome = answering.failure().unwrap_or_else(|| Outcome::from(&verdict));
                 if outcome.is_success() && answering.sent_any {
                     self.over = true;
-                    self.context.completed(&outcome, verdict.receipt);
+                    self.context.completed(&outcome);
                     return None;
                 }
-                Some(self.end(&outcome, verdict.receipt))
+                Some(self.end(&outcome))
             }
             None => {
                 let outcome = self.context.lost();
-                Some(self.end(&outcome, Receipt::default()))
+                Some(self.end(&outcome))
             }
         }
     }
 
-    fn end(&mut self, outcome: &Outcome, receipt: Receipt) -> api::MultiOutputResponse {
+    fn end(&mut self, outcome: &Outcome) -> api::MultiOutputResponse {
         self.over = true;
-        self.context.completed(outcome, receipt);
+        self.context.completed(outcome);
         let mut response = self.context.refusal(outcome);
         if outcome.is_success() {
             // A guest that sent nothing has answered all the same.

@@ -13,15 +13,15 @@ use super::response::{Form, Selection};
 use super::status::Outcome;
 use super::typed;
 use crate::auth::Caller;
-use crate::call::{Deadline, Event, Function, Output, Receipt, Request, Verdict};
+use crate::call::{Deadline, Event, Output, Request, Verdict};
 use crate::deploy::{Deployment, Lease, LeaseError};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
-use crate::worker::{Outputs, SendError};
+use crate::worker::{Inputs, Outputs, SendError};
 use futures_util::{Stream, StreamExt};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Which model is called, and what is wanted of its outputs.
 struct Asked {
@@ -33,7 +33,7 @@ struct Asked {
 }
 
 /// An answered batch: the message, and what the log says of it.
-type Answered = (api::MultiOutputResponse, Outcome, Receipt);
+type Answered = (api::MultiOutputResponse, Outcome);
 
 impl CallContext {
     /// Answers one request as a whole.
@@ -42,12 +42,12 @@ impl CallContext {
         request: api::PostModelOutputsRequest,
     ) -> api::MultiOutputResponse {
         match self.predict_or_refuse(request).await {
-            Ok((response, outcome, receipt)) => {
-                self.completed(&outcome, receipt);
+            Ok((response, outcome)) => {
+                self.completed(&outcome);
                 response
             }
             Err(outcome) => {
-                self.completed(&outcome, Receipt::default());
+                self.completed(&outcome);
                 self.refusal(&outcome)
             }
         }
@@ -65,18 +65,16 @@ impl CallContext {
 
         let refused: Vec<Result<String, Outcome>> = parsed.inputs.iter().map(id_of).collect();
         let mut answers = Vec::new();
-        let mut receipt = Receipt::default();
         if refused.iter().any(Result::is_ok) {
-            let (inputs, outputs) = lease.call(Function::Predict, &self.req_id);
+            let (inputs, outputs) = self.start(lease);
             sent(inputs.send(parsed.request()).await)?;
             drop(inputs);
             let verdict;
             (answers, verdict) = read_all(outputs).await.ok_or_else(|| self.lost())?;
-            self.note_bug(&verdict.end);
-            receipt = verdict.receipt;
+            self.ended(&verdict);
             let outcome = Outcome::from(&verdict);
             if !outcome.is_success() {
-                return Ok((self.refusal(&outcome), outcome, receipt));
+                return Ok((self.refusal(&outcome), outcome));
             }
         }
         let mut answers = answers.into_iter();
@@ -91,7 +89,7 @@ impl CallContext {
             results.into_iter().map(|(id, result)| self.output(result, id, &asked.form)).unzip();
         let outcome = of_batch(&outcomes);
         let status = Some(outcome.status(&self.req_id));
-        Ok((api::MultiOutputResponse { status, outputs }, outcome, receipt))
+        Ok((api::MultiOutputResponse { status, outputs }, outcome))
     }
 
     /// Answers one request with a stream.
@@ -104,7 +102,7 @@ impl CallContext {
                 let (asked, parsed) = self.understand(request)?;
                 let request = single(parsed)?;
                 let lease = self.lease(&asked).await.map_err(|error| self.busy(error))?;
-                let (inputs, outputs) = lease.call(Function::Generate, &self.req_id);
+                let (inputs, outputs) = self.start(lease);
                 sent(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, asked.form))
             };
@@ -136,7 +134,7 @@ impl CallContext {
                 let (asked, parsed) = self.understand(first)?;
                 let request = single(parsed)?;
                 let lease = self.lease(&asked).await.map_err(not_retried)?;
-                let (inputs, outputs) = lease.call(Function::Stream, &self.req_id);
+                let (inputs, outputs) = self.start(lease);
                 sent(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, asked.form).fed_by(inputs, requests, asked.reading))
             };
@@ -156,6 +154,9 @@ impl CallContext {
         // Set at most once: a call has one model.
         let _ = self.model.set(name.to_string());
         let deployment = self.app.deployments.find(&caller, &name);
+        if let Some(deployment) = &deployment {
+            let _ = self.found.deployment.set(deployment.clone());
+        }
         let methods =
             deployment.as_ref().map(|deployment| deployment.methods.clone()).unwrap_or_default();
         let reading = Reading { function: self.function, methods };
@@ -184,12 +185,22 @@ impl CallContext {
         };
         let status = Some(outcome.status(&self.req_id));
         let response = api::MultiOutputResponse { status, outputs: vec![output] };
-        Ok((response, outcome, Receipt::default()))
+        Ok((response, outcome))
     }
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {
         let deployment = asked.deployment.as_ref().ok_or(LeaseError::NoSuchModel)?;
-        deployment.lease(asked.version.as_deref(), self.deadline).await
+        let began = Instant::now();
+        let lease = deployment.lease(asked.version.as_deref(), self.deadline).await;
+        let _ = self.found.queue.set(began.elapsed());
+        lease
+    }
+
+    /// Starts the guest.
+    fn start(&self, lease: Lease) -> (Inputs, Outputs) {
+        let (inputs, outputs) = lease.call(self.function, self.origin());
+        let _ = self.found.spent.set(outputs.spent().clone());
+        (inputs, outputs)
     }
 
     /// Clients before version 12 do not know the code of a busy model, and

@@ -1,17 +1,22 @@
 //! One call on its way, from its first message to its answer.
 //!
-//! Owns what a call is known by, its one log line, and how outcomes become
-//! messages. The line is written whatever happens to the call.
+//! Owns what a call is known by, its end: one log line, its numbers, its receipt,
+//! and how outcomes become messages. The end is told whatever happens to the
+//! call.
 
 use super::App;
+use super::receipt::{Slot, Usage, milliseconds};
 use super::response::{self, Form};
 use super::status::Outcome;
 use crate::auth::{AuthError, Caller};
-use crate::call::{Deadline, End, Function, Output, Receipt};
+use crate::call::{Deadline, End, Function, Origin, Output, Receipt, Verdict};
+use crate::deploy::Deployment;
 use crate::proto::clarifai::api;
+use crate::telemetry::CallFigures;
+use crate::worker::Spent;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a call is known by.
 pub(crate) struct CallContext {
@@ -26,10 +31,35 @@ pub(crate) struct CallContext {
     pub(crate) client_major: Option<u32>,
     /// The model's name, once the request has told it.
     pub(crate) model: OnceLock<String>,
+    /// What becomes known on the way.
+    pub(crate) found: Found,
+    /// Where the receipt goes.
+    pub(crate) slot: Slot,
     pub(crate) completed: AtomicBool,
 }
 
+/// What becomes known of a call on its way, each at most once.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What is called, where the caller may see it.
+    pub(crate) deployment: OnceLock<Arc<Deployment>>,
+    /// Time in the queue.
+    pub(crate) queue: OnceLock<Duration>,
+    /// Time to the first output.
+    first_output: OnceLock<Duration>,
+    /// What a guest that still runs has taken.
+    pub(crate) spent: OnceLock<Spent>,
+    /// What the guest took.
+    receipt: OnceLock<Receipt>,
+}
+
 impl CallContext {
+    /// What logs say of where the call comes from.
+    pub(super) fn origin(&self) -> Origin {
+        let user = self.caller.as_ref().map_or("", Caller::user_id);
+        Origin { call: self.req_id.as_str().into(), user: user.into() }
+    }
+
     /// The answer to one input, with its id and its status, and how that went.
     pub(super) fn output(
         &self,
@@ -41,6 +71,10 @@ impl CallContext {
             Ok(output) => (Outcome::success(), output),
             Err(outcome) => (outcome, api::Output::default()),
         };
+        if outcome.is_success() {
+            // Only the first one is.
+            let _ = self.found.first_output.set(self.started_at.elapsed());
+        }
         output.id = match id.is_empty() {
             true => crate::telemetry::request_id(),
             false => id,
@@ -61,28 +95,75 @@ impl CallContext {
         Outcome::host_bug()
     }
 
-    /// Logs what a caller must not be told.
-    pub(super) fn note_bug(&self, end: &End) {
-        if let End::HostBug(text) = end {
+    /// Takes note of how the guest ended: what it took, what its owner has to
+    /// know, and what a caller must not be told.
+    pub(super) fn ended(&self, verdict: &Verdict) {
+        // A call has one verdict.
+        let _ = self.found.receipt.set(verdict.receipt);
+        if let Some(log) = self.found.deployment.get().and_then(|deployment| deployment.log()) {
+            log.ended(&self.origin(), verdict);
+        }
+        if let End::HostBug(text) = &verdict.end {
             tracing::error!(req_id = %self.req_id, %text, "the host failed in a call");
         }
     }
 
-    /// The one log line of a call.
-    pub(super) fn completed(&self, outcome: &Outcome, receipt: Receipt) {
+    /// The one end of a call: its log line, its numbers, its receipt.
+    pub(super) fn completed(&self, outcome: &Outcome) {
         self.completed.store(true, Ordering::Relaxed);
+        let deployment = self.found.deployment.get();
+        let usage = self.usage();
+        let receipt = &usage.receipt;
         tracing::info!(
             target: "call",
             req_id = %self.req_id,
             model = self.model.get().map_or("", String::as_str),
-            function = ?self.function,
+            version = usage.version,
+            user = self.caller.as_ref().map_or("", Caller::user_id),
+            function = self.function.as_str(),
             code = outcome.code as i32,
             reason = outcome.reason,
-            wall_ms = u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall_ms = milliseconds(usage.wall),
+            queue_ms = milliseconds(usage.queue),
+            load_ms = milliseconds(receipt.load),
+            first_output_ms = usage.first_output.map(milliseconds),
+            cpu_ms = milliseconds(receipt.guest_cpu),
+            tensor_ms = milliseconds(receipt.engine_cpu),
+            computes = receipt.computes,
             fuel = receipt.fuel,
+            fuel_is_lower_bound = receipt.fuel_is_lower_bound,
             memory_bytes_peak = receipt.memory_bytes_peak,
+            bytes_in = receipt.bytes_in,
+            bytes_out = receipt.bytes_out,
             "call ended"
         );
+        // A name that a client made up is no label.
+        let model = deployment.map(|deployment| deployment.name.to_string());
+        self.app.telemetry.metrics.call(&CallFigures {
+            model: model.as_deref(),
+            function: self.function,
+            verdict: if outcome.reason.is_empty() { "OK" } else { outcome.reason },
+            wall: usage.wall,
+            queue: self.found.queue.get().copied(),
+            first_output: usage.first_output,
+            receipt: *receipt,
+        });
+        self.slot.leave(usage);
+    }
+
+    fn usage(&self) -> Usage {
+        let found = &self.found;
+        // A call that is broken off has no verdict, but has cost something.
+        let so_far = || found.spent.get().map(Spent::receipt);
+        let version = found.deployment.get().map(|deployment| deployment.version.clone());
+        Usage {
+            call_id: self.req_id.clone(),
+            version: version.unwrap_or_default(),
+            wall: self.started_at.elapsed(),
+            queue: found.queue.get().copied().unwrap_or_default(),
+            first_output: found.first_output.get().copied(),
+            receipt: found.receipt.get().copied().or_else(so_far).unwrap_or_default(),
+        }
     }
 }
 
@@ -90,7 +171,7 @@ impl Drop for CallContext {
     /// A client that leaves drops the call wherever it is.
     fn drop(&mut self) {
         if !self.completed.load(Ordering::Relaxed) {
-            self.completed(&Outcome::from(&End::Cancelled), Receipt::default());
+            self.completed(&Outcome::from(&End::Cancelled));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::App;
 use super::gate::gate;
+use super::health::HealthService;
+use super::receipt::with_receipt;
 use super::remap::remap;
 use super::v2::Service;
 use crate::proto::clarifai::api::v2_server::V2Server;
@@ -19,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceExt;
 
 /// Limits and choices of the front.
@@ -80,10 +83,10 @@ pub async fn run(
     options: Options,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let routes = routes(app.clone(), &options).await?;
+    let routes = routes(app.clone(), &options)?;
     let connections = Arc::new(Semaphore::new(options.connections_max));
     let tasks = TaskTracker::new();
-    let draining = CancellationToken::new();
+    let draining = app.telemetry.draining.clone();
     let killed = CancellationToken::new();
     tokio::pin!(stop);
     loop {
@@ -98,6 +101,7 @@ pub async fn run(
         };
         match accepted {
             Ok((stream, _)) => {
+                let open = app.telemetry.metrics.connection();
                 let connection = connection(
                     stream,
                     app.clone(),
@@ -108,7 +112,7 @@ pub async fn run(
                 );
                 tasks.spawn(async move {
                     connection.await;
-                    drop(permit);
+                    drop((open, permit));
                 });
             }
             Err(error) => {
@@ -133,13 +137,12 @@ pub async fn run(
     Ok(())
 }
 
-async fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
+fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
+    let health = HealthService::new(app.clone(), app.telemetry.draining.clone());
     let v2 = V2Server::new(Service { app, first_message_timeout: options.first_message_timeout })
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<V2Server<Service>>().await;
-    let mut routes = Routes::new(v2).add_service(health_service);
+    let mut routes = Routes::new(v2).add_service(HealthServer::new(health));
     if options.reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
@@ -179,6 +182,7 @@ async fn connection(
         .keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive);
     let routes = ServiceExt::<http::Request<Body>>::map_response(routes, remap);
+    let routes = ServiceExt::<http::Request<Body>>::map_response(routes, with_receipt);
     let routes = routes.map_request(move |request| gate(&app, request));
     let service = TowerToHyperService::new(routes);
     let serving = builder.serve_connection(TokioIo::new(spoken), service);

@@ -42,7 +42,12 @@ async fn start(options: Options) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let app = App { auth: Auth::none(), deployments: Deployments::default(), default_model: None };
+    let app = App {
+        auth: Auth::none(),
+        deployments: Deployments::default(),
+        default_model: None,
+        telemetry: Default::default(),
+    };
     let served = tokio::spawn(run(listener, Arc::new(app), options, async {
         let _ = stopped.await;
     }));

@@ -13,6 +13,9 @@ mod answering;
 mod calls;
 mod catalog;
 mod context;
+mod health;
+mod logs;
+mod receipt;
 
 mod names;
 pub(crate) mod request;
@@ -23,11 +26,16 @@ mod typed;
 
 mod remap;
 
+mod operator;
+
+pub use operator::serve as serve_operator;
+
 pub use listener::{Options, run};
 
 use crate::auth::Auth;
 use crate::deploy::Deployments;
 use crate::package::config::ModelName;
+use crate::telemetry::Telemetry;
 
 /// What every request needs; built once.
 #[derive(Debug)]
@@ -39,4 +47,6 @@ pub struct App {
     /// The model that a request means which names none. Only a host without
     /// authentication and with one model has one.
     pub default_model: Option<ModelName>,
+    /// What the host tells about itself.
+    pub telemetry: Telemetry,
 }

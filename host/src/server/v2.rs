@@ -2,8 +2,10 @@
 
 use super::App;
 use super::catalog;
-use super::context::CallContext;
+use super::context::{CallContext, Found};
 use super::gate::caller_of;
+use super::logs;
+use super::receipt::Slot;
 use super::status::Outcome;
 use super::timeout;
 use crate::auth::Caller;
@@ -40,6 +42,8 @@ impl Service {
             started_at: Instant::now(),
             client_major: client_major(request),
             model: OnceLock::new(),
+            found: Found::default(),
+            slot: Slot::default(),
             completed: AtomicBool::new(false),
         }
     }
@@ -53,6 +57,13 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Outcome> {
 fn client_major<T>(request: &Request<T>) -> Option<u32> {
     let prefix = request.metadata().get("x-clarifai-request-id-prefix")?.to_str().ok()?;
     prefix.strip_prefix("sdk-python-")?.split('.').next()?.parse().ok()
+}
+
+/// A response whose trailers will have what is left in the slot.
+fn receipted<T>(slot: Slot, message: T) -> Response<T> {
+    let mut response = Response::new(message);
+    response.extensions_mut().insert(slot);
+    response
 }
 
 /// The answer's status and, if there is one, its content.
@@ -142,13 +153,26 @@ impl V2 for Service {
         Ok(Response::new(api::MultiModelVersionResponse { status, model_versions }))
     }
 
+    async fn list_log_entries(
+        &self,
+        request: Request<api::ListLogEntriesRequest>,
+    ) -> Answer<api::MultiLogEntryResponse> {
+        let found = match caller(&request) {
+            Ok(caller) => logs::entries(&self.app, &caller, request.get_ref()).await,
+            Err(outcome) => Err(outcome),
+        };
+        let (status, found) = answer(found);
+        Ok(Response::new(api::MultiLogEntryResponse { status, ..found.unwrap_or_default() }))
+    }
+
     /// Stops the guest if the client goes away or the deadline passes.
     async fn post_model_outputs(
         &self,
         request: Request<api::PostModelOutputsRequest>,
     ) -> Answer<api::MultiOutputResponse> {
         let call = self.call(Function::Predict, &request);
-        Ok(Response::new(call.predict(request.into_inner()).await))
+        let slot = call.slot.clone();
+        Ok(receipted(slot, call.predict(request.into_inner()).await))
     }
 
     type GenerateModelOutputsStream = Responses;
@@ -159,7 +183,8 @@ impl V2 for Service {
         request: Request<api::PostModelOutputsRequest>,
     ) -> Answer<Self::GenerateModelOutputsStream> {
         let call = self.call(Function::Generate, &request);
-        Ok(Response::new(Box::pin(call.generate(request.into_inner()).map(Ok))))
+        let slot = call.slot.clone();
+        Ok(receipted(slot, Box::pin(call.generate(request.into_inner()).map(Ok))))
     }
 
     type StreamModelOutputsStream = Responses;
@@ -170,7 +195,8 @@ impl V2 for Service {
         request: Request<Streaming<api::PostModelOutputsRequest>>,
     ) -> Answer<Self::StreamModelOutputsStream> {
         let call = self.call(Function::Stream, &request);
+        let slot = call.slot.clone();
         let answers = call.stream(request.into_inner(), self.first_message_timeout);
-        Ok(Response::new(Box::pin(answers.map(Ok))))
+        Ok(receipted(slot, Box::pin(answers.map(Ok))))
     }
 }

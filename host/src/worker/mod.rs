@@ -4,13 +4,14 @@
 //! replica lives in this process, so a guest has one wall around it and not
 //! two; whoever starts the host is told. Never touches tonic.
 
-use crate::call::{Deadline, Event, Function, Methods, Request};
+use crate::call::{Deadline, Event, Function, Holder, Methods, Origin, Request};
 use crate::limits::Limits;
 use crate::package::Package;
 use crate::sandbox::{Calling, Program, Requests, Runtime, Surroundings};
+use crate::telemetry::VersionLog;
 use std::sync::Arc;
 
-pub use crate::sandbox::{AdmitError, OverLimit, SendError};
+pub use crate::sandbox::{AdmitError, OverLimit, SendError, Spent};
 
 /// One replica of a version.
 #[derive(Debug)]
@@ -55,8 +56,13 @@ impl Worker {
         if let Err(verdict) = program.warm().await {
             tracing::warn!(
                 model = %name,
-                "the model cannot be loaded, and its callers are told so: {}", verdict.end
+                "the model cannot be loaded, and its callers are told so; `ringfence logs` has its \
+                 words: {}",
+                verdict.end.without_words()
             );
+            if let Some(log) = program.log() {
+                log.ended(&Origin::from(""), &verdict);
+            }
         }
         Ok(Self { program, methods })
     }
@@ -66,17 +72,32 @@ impl Worker {
     pub fn call<H: Send + 'static>(
         &self,
         function: Function,
-        id: &str,
+        origin: Origin,
         deadline: Deadline,
         hold: H,
     ) -> (Inputs, Outputs) {
-        let (requests, calling) = self.program.call(function, id, deadline, hold);
+        let (requests, calling) = self.program.call(function, origin, deadline, hold);
         (Inputs(requests), Outputs(calling))
     }
 
     /// The typed methods of its version.
     pub fn methods(&self) -> &Methods {
         &self.methods
+    }
+
+    /// Bytes held for its version now, by what holds them.
+    pub fn memory_bytes(&self) -> [(Holder, u64); Holder::ALL.len()] {
+        Holder::ALL.map(|holder| (holder, self.program.account().bytes_of(holder)))
+    }
+
+    /// Sandboxes made since it started.
+    pub fn sandboxes_made(&self) -> u64 {
+        self.program.sandboxes_made()
+    }
+
+    /// Where what its guests wrote is kept, if it is.
+    pub fn log(&self) -> Option<&VersionLog> {
+        self.program.log()
     }
 
     /// The limits of its version.
@@ -86,6 +107,11 @@ impl Worker {
 }
 
 impl Outputs {
+    /// What the call has taken so far.
+    pub fn spent(&self) -> &Spent {
+        self.0.spent()
+    }
+
     /// The next event; nothing after the end.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.next().await

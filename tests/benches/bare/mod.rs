@@ -161,6 +161,13 @@ impl V2 for Service {
         Err(Status::unimplemented(""))
     }
 
+    async fn list_log_entries(
+        &self,
+        _: Request<api::ListLogEntriesRequest>,
+    ) -> Answer<api::MultiLogEntryResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_user(&self, _: Request<api::GetUserRequest>) -> Answer<api::SingleUserResponse> {
         Err(Status::unimplemented(""))
     }

@@ -1,0 +1,174 @@
+//! The operator's own listener: `/metrics` and `/healthz` over HTTP/1.1.
+//!
+//! Apart from the callers' listener, because metrics tell of all models. Owns its
+//! few connections and their time. There is no token: whoever reaches the
+//! address may read.
+
+use super::App;
+use crate::deploy::Load;
+use crate::telemetry::Serving;
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Connections at a time; more wait in the kernel's backlog.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Time of a connection, which serves one request.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait after a failed `accept`.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// Bytes of a request's line and headers.
+const HEAD_BYTES_MAX: usize = 8 << 10;
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Serves until it is dropped: the operator looks on while the host drains.
+pub async fn serve(listener: TcpListener, app: Arc<App>) {
+    serve_within(listener, app, CONNECTION_TIMEOUT).await;
+}
+
+async fn serve_within(listener: TcpListener, app: Arc<App>, timeout: Duration) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        // It is never closed.
+        let place = places.clone().acquire_owned().await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let app = app.clone();
+                connections.spawn(async move {
+                    connection(stream, app, timeout).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection of the operator");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, app: Arc<App>, timeout: Duration) {
+    let service = service_fn(move |request| {
+        let answer = answer(&app, &request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(timeout, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection of the operator ended"),
+        Err(_) => tracing::debug!("a connection of the operator took too long"),
+    }
+}
+
+fn answer<B>(app: &App, request: &Request<B>) -> Response<Full<Bytes>> {
+    let (status, kind, text) = match (request.uri().path(), request.method()) {
+        ("/metrics", &Method::GET) => (StatusCode::OK, OPENMETRICS, metrics(app)),
+        ("/healthz", &Method::GET) => match app.telemetry.draining.is_cancelled() {
+            false => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+            true => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n".to_owned()),
+        },
+        ("/metrics" | "/healthz", _) => {
+            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered\n".to_owned())
+        }
+        _ => (StatusCode::NOT_FOUND, TEXT, "there are /metrics and /healthz\n".to_owned()),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    }
+    response
+}
+
+fn metrics(app: &App) -> String {
+    let deployments = app.deployments.all();
+    let serving: Vec<Serving> = deployments
+        .iter()
+        .map(|deployment| {
+            let Load { running, waiting, memory_bytes, sandboxes_made } = deployment.load();
+            let model = deployment.name.to_string();
+            Serving { model, running, waiting, memory_bytes, sandboxes_made }
+        })
+        .collect();
+    app.telemetry.exposition(&serving)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Auth;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn app() -> Arc<App> {
+        Arc::new(App {
+            auth: Auth::none(),
+            deployments: Default::default(),
+            default_model: None,
+            telemetry: Default::default(),
+        })
+    }
+
+    fn asked(app: &App, method: Method, path: &str) -> u16 {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        answer(app, &request).status().as_u16()
+    }
+
+    #[test]
+    fn only_two_paths_are_answered_and_only_to_get() {
+        let app = app();
+        for (method, path, status) in [
+            (Method::GET, "/metrics", 200),
+            (Method::GET, "/healthz", 200),
+            (Method::GET, "/", 404),
+            (Method::GET, "/metrics/", 404),
+            (Method::POST, "/metrics", 405),
+            (Method::HEAD, "/healthz", 405),
+        ] {
+            assert_eq!(asked(&app, method.clone(), path), status, "{method} {path}");
+        }
+        app.telemetry.draining.cancel();
+        assert_eq!(asked(&app, Method::GET, "/healthz"), 503);
+        assert_eq!(asked(&app, Method::GET, "/metrics"), 200);
+    }
+
+    /// Connections that say nothing hold their places no longer than their time.
+    #[tokio::test]
+    async fn silent_connections_do_not_keep_the_operator_out_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve_within(listener, app(), Duration::from_millis(200)));
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut asking = TcpStream::connect(address).await.unwrap();
+        asking.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let reading = asking.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(20), reading).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        serving.abort();
+    }
+}

@@ -1,0 +1,263 @@
+//! The host's numbers, in the form that Prometheus reads.
+//!
+//! Owns every metric and the bound on their number. A model has a label only if
+//! it is served; what a client calls a model never becomes one.
+
+use super::series::{Families, Model, Series};
+use crate::call::{Function, Holder, Receipt};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Models with a label of their own; all further ones share one.
+const MODELS_LABELLED_MAX: usize = 256;
+
+/// The label of models beyond that number. No model is called so: a model's name
+/// has slashes.
+const OTHER: &str = "other";
+
+/// The label of calls of nothing that is served.
+const NONE: &str = "none";
+
+/// How a call went, in numbers.
+#[derive(Debug, Clone)]
+pub struct CallFigures<'a> {
+    /// The model that was called, if it is served.
+    pub model: Option<&'a str>,
+    /// The function.
+    pub function: Function,
+    /// The reason of its outcome, or `OK`.
+    pub verdict: &'static str,
+    /// From its first message to its end.
+    pub wall: Duration,
+    /// In the queue; nothing if it never came so far.
+    pub queue: Option<Duration>,
+    /// To its first output, if there was one.
+    pub first_output: Option<Duration>,
+    /// What it took.
+    pub receipt: Receipt,
+}
+
+/// A model that is served, at the moment of a scrape.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Its name.
+    pub model: String,
+    /// Calls that run.
+    pub running: usize,
+    /// Calls that wait for a place.
+    pub waiting: usize,
+    /// Bytes held, by what holds them.
+    pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
+    /// Sandboxes made since it became callable.
+    pub sandboxes_made: u64,
+}
+
+/// Every number. Built once for each host.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    /// The models that have a label.
+    models: Mutex<BTreeMap<String, Arc<Series>>>,
+    connections: Counter,
+    connections_open: Gauge,
+    at_scrape: Mutex<AtScrape>,
+}
+
+/// What is read off when somebody asks.
+#[derive(Debug)]
+struct AtScrape {
+    models: Gauge,
+    running: Family<Model, Gauge>,
+    waiting: Family<Model, Gauge>,
+    memory_bytes: Family<Memory, Gauge>,
+    sandboxes: Family<Model, Counter>,
+    log_lines_dropped: Counter,
+    guest_entries_lost: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Memory {
+    model: String,
+    kind: &'static str,
+}
+
+/// A connection that counts as open until this is dropped.
+#[derive(Debug)]
+pub struct Open(Gauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("ringfence");
+        let families = Families::register(&mut registry);
+        let (connections, connections_open) = (Counter::default(), Gauge::default());
+        registry.register("connections", "Connections accepted", connections.clone());
+        registry.register("connections_open", "Connections open now", connections_open.clone());
+        let at_scrape = Mutex::new(AtScrape::register(&mut registry));
+        let models = Mutex::default();
+        Self { registry, families, models, connections, connections_open, at_scrape }
+    }
+}
+
+impl AtScrape {
+    fn register(registry: &mut Registry) -> Self {
+        let at_scrape = Self {
+            models: Gauge::default(),
+            running: Family::default(),
+            waiting: Family::default(),
+            memory_bytes: Family::default(),
+            sandboxes: Family::default(),
+            log_lines_dropped: Counter::default(),
+            guest_entries_lost: Counter::default(),
+        };
+        let Self { models, running, waiting, memory_bytes, sandboxes, .. } = &at_scrape;
+        registry.register("models", "Models that can be called", models.clone());
+        registry.register("calls_running", "Calls that run now", running.clone());
+        registry.register("calls_waiting", "Calls that wait for a place now", waiting.clone());
+        registry.register(
+            "memory_bytes",
+            "Bytes that a model makes the host hold now, by what holds them",
+            memory_bytes.clone(),
+        );
+        registry.register("sandboxes_made", "Sandboxes made", sandboxes.clone());
+        let Self { log_lines_dropped, guest_entries_lost, .. } = &at_scrape;
+        registry.register(
+            "log_lines_dropped",
+            "Lines of the host's log that could not be written",
+            log_lines_dropped.clone(),
+        );
+        registry.register(
+            "guest_log_entries_lost",
+            "Entries of versions' logs that could not be written",
+            guest_entries_lost.clone(),
+        );
+        at_scrape
+    }
+}
+
+impl Metrics {
+    /// Counts a call that has ended.
+    pub fn call(&self, figures: &CallFigures<'_>) {
+        let series = self.series(figures.model);
+        series.calls(&self.families, figures.function, figures.verdict).inc();
+        let (duration, first_output) = series.times(&self.families, figures.function);
+        duration.observe(figures.wall.as_secs_f64());
+        if let Some(first) = figures.first_output {
+            first_output.observe(first.as_secs_f64());
+        }
+        if let Some(queue) = figures.queue {
+            series.queue.observe(queue.as_secs_f64());
+        }
+        let receipt = &figures.receipt;
+        if !receipt.load.is_zero() {
+            series.load.observe(receipt.load.as_secs_f64());
+        }
+        series.guest_cpu.inc_by(receipt.guest_cpu.as_secs_f64());
+        series.fuel.inc_by(receipt.fuel);
+        series.tensor_cpu.inc_by(receipt.engine_cpu.as_secs_f64());
+        series.computes.inc_by(receipt.computes);
+        series.input_bytes.inc_by(receipt.bytes_in);
+        series.output_bytes.inc_by(receipt.bytes_out);
+    }
+
+    /// Counts a connection, which is open until what is returned is dropped.
+    pub fn connection(&self) -> Open {
+        self.connections.inc();
+        self.connections_open.inc();
+        Open(self.connections_open.clone())
+    }
+
+    /// Everything as a text of OpenMetrics 1.0. Series of models that are not
+    /// served any more are dropped.
+    pub fn encode(
+        &self,
+        serving: &[Serving],
+        log_lines_dropped: u64,
+        guest_entries_lost: u64,
+    ) -> String {
+        // One scrape at a time: it fills families that all share.
+        let at_scrape = self.at_scrape.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.drop_all_but(serving);
+        at_scrape.models.set(i64::try_from(serving.len()).unwrap_or(i64::MAX));
+        at_scrape.running.clear();
+        at_scrape.waiting.clear();
+        at_scrape.memory_bytes.clear();
+        at_scrape.sandboxes.clear();
+        // Where not all fit, the places belong to those that are called.
+        let all_fit = serving.len() <= MODELS_LABELLED_MAX;
+        for one in serving {
+            let known = all_fit || self.lock().contains_key(&one.model);
+            let model = if known { one.model.clone() } else { OTHER.to_owned() };
+            let label = Model { model: model.clone() };
+            at_scrape.running.get_or_create(&label).inc_by(gauge(one.running as u64));
+            at_scrape.waiting.get_or_create(&label).inc_by(gauge(one.waiting as u64));
+            at_scrape.sandboxes.get_or_create(&label).inc_by(one.sandboxes_made);
+            for (holder, bytes) in one.memory_bytes {
+                let label = Memory { model: model.clone(), kind: holder.as_str() };
+                at_scrape.memory_bytes.get_or_create(&label).inc_by(gauge(bytes));
+            }
+        }
+        for (counter, count) in [
+            (&at_scrape.log_lines_dropped, log_lines_dropped),
+            (&at_scrape.guest_entries_lost, guest_entries_lost),
+        ] {
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        let mut exposition = String::new();
+        // Writing to a string cannot fail.
+        let _ = text::encode(&mut exposition, &self.registry);
+        exposition
+    }
+
+    /// The numbers of a model, or those that all beyond the bound share.
+    fn series(&self, model: Option<&str>) -> Arc<Series> {
+        let mut models = self.lock();
+        let label = match model {
+            None => NONE,
+            Some(model) if models.contains_key(model) => model,
+            Some(model) if models.len() < MODELS_LABELLED_MAX => model,
+            Some(_) => OTHER,
+        };
+        if let Some(series) = models.get(label) {
+            return series.clone();
+        }
+        let series = Arc::new(Series::new(&self.families, label));
+        models.insert(label.to_owned(), series.clone());
+        series
+    }
+
+    fn drop_all_but(&self, serving: &[Serving]) {
+        let served: BTreeSet<&str> = serving.iter().map(|one| one.model.as_str()).collect();
+        self.lock().retain(|model, series| {
+            let stays = [NONE, OTHER].contains(&model.as_str()) || served.contains(model.as_str());
+            if !stays {
+                series.remove(&self.families);
+            }
+            stays
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Series>>> {
+        self.models.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

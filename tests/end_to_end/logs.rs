@@ -1,0 +1,190 @@
+//! What guests write, and how their calls are stopped: in the log of the
+//! version, never in the host's.
+
+use ringfence::proto::clarifai::api::{self, ListLogEntriesRequest, LogEntry};
+use ringfence_tests::{Answer, Client, Host, Variant, binary, block_on, guests, text_input};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// Bytes of the two files of a version.
+const LOG_BYTES_MAX: u64 = 2 * (512 << 10);
+
+fn asked(model: &str) -> ListLogEntriesRequest {
+    let set = api::UserAppIdSet { user_id: "local".into(), app_id: "main".into() };
+    ListLogEntriesRequest {
+        log_type: "runner".into(),
+        user_app_id: Some(set),
+        model_id: model.into(),
+        ..Default::default()
+    }
+}
+
+async fn entries(client: &Client, asked: ListLogEntriesRequest) -> (Answer, Vec<LogEntry>) {
+    let answer = client.v2().list_log_entries(client.with_token(asked)).await.unwrap();
+    let answer = answer.into_inner();
+    (Answer { status: answer.status.unwrap(), outputs: Vec::new() }, answer.log_entries)
+}
+
+fn messages(entries: &[LogEntry]) -> String {
+    entries.iter().map(|entry| entry.message.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_a_guest_writes_is_in_its_own_log_and_not_in_the_hosts() {
+    let host = Host::serve(&[guests::PANIC, guests::ECHO]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let answer = client.predict("panic", vec![text_input("x")]).await;
+        let call = answer.status.req_id;
+        let (status, entries) = self::entries(&client, asked("panic")).await;
+        assert!(status.status.details.is_empty(), "{status:?}");
+        let text = messages(&entries);
+        assert!(text.contains(&format!("[{call}]")) && text.contains("on purpose"), "{text}");
+        let kill = entries.last().unwrap();
+        assert!(kill.url.contains(&format!("call={call}&kind=kill")), "{kill:?}");
+        assert!(kill.message.contains("its code panicked; it took at least"), "{kill:?}");
+        assert!(!kill.message.contains("on purpose"), "a kill report has no words of a guest");
+        host.wait_until("the line of the call", |host| host.log().contains(&call));
+        assert!(!host.log().contains("on purpose"), "{}", host.log());
+
+        let (_, of_echo) = self::entries(&client, asked("echo")).await;
+        assert!(of_echo.is_empty(), "{of_echo:?}");
+    });
+}
+
+#[test]
+fn pages_are_told_apart_and_what_is_wrong_is_named() {
+    let host = Host::serve(&[guests::PANIC]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        for _ in 0..3 {
+            client.predict("panic", vec![text_input("x")]).await;
+        }
+        let (_, all) = entries(&client, asked("panic")).await;
+        let urls: HashSet<&str> = all.iter().map(|entry| entry.url.as_str()).collect();
+        assert_eq!(urls.len(), all.len());
+        let mut paged = Vec::new();
+        for page in 1.. {
+            let one = ListLogEntriesRequest { page, per_page: 2, ..asked("panic") };
+            let (_, entries) = entries(&client, one).await;
+            assert!(entries.len() <= 2);
+            let is_last = entries.len() < 2;
+            paged.extend(entries);
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(paged, all);
+
+        let version = "0".repeat(32);
+        for (wrong, reason) in [
+            (asked("none"), "NO_SUCH_MODEL"),
+            (ListLogEntriesRequest { log_type: "x".into(), ..asked("panic") }, "INVALID_REQUEST"),
+            (asked(""), "INVALID_REQUEST"),
+            (
+                ListLogEntriesRequest { model_version_id: version, ..asked("panic") },
+                "NO_SUCH_VERSION",
+            ),
+            (
+                ListLogEntriesRequest { model_version_id: "../x".into(), ..asked("panic") },
+                "NO_SUCH_VERSION",
+            ),
+        ] {
+            let (status, entries) = entries(&client, wrong).await;
+            assert_eq!((status.reason(), entries.len()), (reason, 0));
+        }
+        let builder = ListLogEntriesRequest { log_type: "builder".into(), ..asked("panic") };
+        let (status, entries) = entries(&client, builder).await;
+        assert!(status.status.details.is_empty() && entries.is_empty());
+    });
+}
+
+/// OUT-01: no flood fills the disk, or the host's log.
+#[test]
+fn a_flood_of_output_stays_within_its_bound_on_the_disk() {
+    let variant = Variant::of(guests::LOG_FLOOD, &[]);
+    let host = Host::serve(&[variant.path()]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        for _ in 0..3 {
+            client.predict("log-flood", vec![text_input("x")]).await;
+        }
+        let (_, entries) = entries(&client, asked("log-flood")).await;
+        let text = messages(&entries);
+        assert!(text.contains("[cut]") && text.contains("log lines dropped"), "what was written");
+    });
+    let logs = std::fs::read_dir(host.data_dir().join("logs")).unwrap();
+    let bytes: u64 = logs.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes > LOG_BYTES_MAX / 4 && bytes <= LOG_BYTES_MAX, "{bytes} bytes");
+    let log = host.log();
+    assert!(log.len() < 16 << 10 && !log.contains("line line"), "{} bytes", log.len());
+}
+
+#[test]
+fn a_log_outlives_its_host() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let options = || ringfence_tests::HostOptions {
+        models: vec![guests::PANIC.into()],
+        data_dir: Some(scratch.path().join("data")),
+        ..Default::default()
+    };
+    let read = |host: &Host| {
+        block_on(async {
+            let client = Client::connect(host.base(), &host.pat()).await;
+            entries(&client, asked("panic")).await.1
+        })
+    };
+    let first = Host::start(options());
+    block_on(async {
+        let client = Client::connect(first.base(), &first.pat()).await;
+        client.predict("panic", vec![text_input("x")]).await;
+    });
+    let before = read(&first);
+    assert!(!before.is_empty());
+    assert!(first.terminate().success());
+    assert_eq!(read(&Host::start(options())), before);
+}
+
+fn logs(host: &Host, args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["logs", "panic", "--base", host.base(), "--pat-file"]);
+    command.arg(host.data_dir().join("admin.pat")).args(args).stdout(Stdio::piped());
+    command
+}
+
+#[test]
+fn the_command_prints_a_calls_entries_and_follows_new_ones() {
+    let host = Host::serve(&[guests::PANIC]);
+    let call = || {
+        block_on(async {
+            let client = Client::connect(host.base(), &host.pat()).await;
+            client.predict("panic", vec![text_input("x")]).await.status.req_id
+        })
+    };
+    let (first, second) = (call(), call());
+    let all = logs(&host, &[]).output().unwrap();
+    let all = String::from_utf8(all.stdout).unwrap();
+    assert!(all.contains(&first) && all.contains(&second), "{all}");
+    let one = logs(&host, &["--json", "--call", &second]).output().unwrap();
+    let one = String::from_utf8(one.stdout).unwrap();
+    let kinds: Vec<String> = one
+        .lines()
+        .map(|line| {
+            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(entry["call"], second.as_str(), "{line}");
+            entry["kind"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(kinds.last().unwrap(), "kill", "{one}");
+
+    let mut following = logs(&host, &["--follow"]).spawn().unwrap();
+    let mut printed = BufReader::new(following.stdout.take().unwrap()).lines();
+    for line in all.lines() {
+        assert_eq!(printed.next().unwrap().unwrap(), line);
+    }
+    let third = call();
+    assert!(printed.next().unwrap().unwrap().contains(&third), "nothing is printed twice");
+    following.kill().unwrap();
+    following.wait().unwrap();
+}
