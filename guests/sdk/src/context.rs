@@ -62,7 +62,7 @@ fn asset_size(name: &str) -> Result<usize, Error> {
         .map_err(|_| Error::failed(format!("asset `{name}` of {size} bytes is too large")))
 }
 
-/// Writes a line to the host's log; [`debug!`](crate::debug), [`info!`],
+/// Writes a line to the model's log; [`debug!`](crate::debug), [`info!`],
 /// [`warn!`](crate::warn) and [`error!`](crate::error) are shorter. Lines are
 /// cut at a limit, and a model that logs too much has lines dropped.
 ///

@@ -4,7 +4,7 @@
 /// component, with the model's type.
 ///
 /// The loaded model lives in a static of the calling crate. A panic is logged
-/// through the host's log before it ends the sandbox.
+/// through the model's log before it ends the sandbox.
 #[macro_export]
 macro_rules! export {
     ($model:ty) => {

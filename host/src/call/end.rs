@@ -210,7 +210,7 @@ impl fmt::Display for Receipt {
         let at_least = if self.fuel_is_lower_bound { "at least " } else { "" };
         write!(
             f,
-            "{at_least}{} fuel, {:?} CPU, {:?} on engines, {} bytes of memory at most, {} bytes in, \
+            "{at_least}{} fuel, {:.3?} CPU, {:.3?} on engines, {} bytes of memory at most, {} bytes in, \
              {} bytes out",
             self.fuel,
             self.guest_cpu,

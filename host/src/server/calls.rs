@@ -192,7 +192,13 @@ impl CallContext {
         let deployment = asked.deployment.as_ref().ok_or(LeaseError::NoSuchModel)?;
         let began = Instant::now();
         let lease = deployment.lease(asked.version.as_deref(), self.deadline).await;
-        let _ = self.found.queue.set(began.elapsed());
+        match lease {
+            Ok(_) | Err(LeaseError::Busy | LeaseError::DeadlinePassed) => {
+                let _ = self.found.queue.set(began.elapsed());
+            }
+            // There was no queue to wait in.
+            Err(LeaseError::NoSuchModel | LeaseError::NoSuchVersion) => {}
+        }
         lease
     }
 

@@ -155,7 +155,9 @@ impl CallContext {
         let found = &self.found;
         // A call that is broken off has no verdict, but has cost something.
         let so_far = || found.spent.get().map(Spent::receipt);
-        let version = found.deployment.get().map(|deployment| deployment.version.clone());
+        // One that was never asked for a place was not called.
+        let called = found.queue.get().and(found.deployment.get());
+        let version = called.map(|deployment| deployment.version.clone());
         Usage {
             call_id: self.req_id.clone(),
             version: version.unwrap_or_default(),

@@ -213,7 +213,7 @@ impl From<&End> for Outcome {
             End::Panic(_) => Self::new(
                 failed,
                 "GUEST_TRAP",
-                "the model's code panicked; the host's log has its message",
+                "the model's code panicked; `ringfence logs` has its message",
             ),
             End::Exit(code) => Self::new(
                 failed,

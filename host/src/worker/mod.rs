@@ -7,7 +7,7 @@
 use crate::call::{Deadline, Event, Function, Holder, Methods, Origin, Request};
 use crate::limits::Limits;
 use crate::package::Package;
-use crate::sandbox::{Calling, Program, Requests, Runtime, Surroundings};
+use crate::sandbox::{Calling, MethodsError, Program, Requests, Runtime, Surroundings};
 use crate::telemetry::VersionLog;
 use std::sync::Arc;
 
@@ -49,7 +49,19 @@ impl Worker {
         let methods = match program.methods().await {
             Ok(methods) => methods,
             Err(error) => {
-                tracing::warn!(model = %name, "{error}; it is called with plain inputs only");
+                // What a guest says goes to its own log.
+                let why = match &error {
+                    MethodsError::Ended(verdict) => verdict.end.without_words(),
+                    MethodsError::Signature(error) => error.to_string(),
+                };
+                tracing::warn!(
+                    model = %name,
+                    "it is called with plain inputs only, since its typed methods are not known: \
+                     {why}"
+                );
+                if let (MethodsError::Ended(verdict), Some(log)) = (&error, program.log()) {
+                    log.ended(&Origin::from(""), verdict);
+                }
                 Methods::default()
             }
         };
