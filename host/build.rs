@@ -22,7 +22,10 @@ fn protocols(out: &Path) -> Result<()> {
     }
     let descriptors = protox::compile(files, [&root])?;
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        // A part of an upload stays where it was received.
+        .bytes(".clarifai.api.UploadContentPart.data")
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub mod package;
 pub mod store;
 
 pub mod deploy;
+pub mod upload;
 pub mod worker;
 
 pub mod nn;

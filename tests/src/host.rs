@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -76,6 +76,22 @@ impl Host {
     /// Where it listens: `http://127.0.0.1:PORT`.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Runs a client command against it, with the token that it made.
+    pub fn ringfence(&self, args: &[&str]) -> Output {
+        Command::new(binary())
+            .args(args)
+            .env_clear()
+            .env("RINGFENCE_BASE", self.base())
+            .env("RINGFENCE_PAT", self.pat())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that needs no host.
+    pub fn command(args: &[&str]) -> Output {
+        Command::new(binary()).args(args).env_clear().output().unwrap()
     }
 
     /// What it printed before it was ready, line by line.

@@ -8,9 +8,11 @@ use super::render::{Between, Printer};
 use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict, request, serve};
 use crate::auth::Auth;
 use crate::server::{self, Options};
+use crate::store::Store;
 use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -38,8 +40,9 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let started = runtime.block_on(async {
         let listener = serve::bind(([127, 0, 0, 1], 0).into()).await?;
         let base = format!("http://{}", listener.local_addr()?);
-        let (auth, _) = Auth::open(data_dir.path())?;
-        let (app, sandboxes) = serve::start(auth, data_dir.path(), &folders).await?;
+        let store = Arc::new(Store::open(data_dir.path())?);
+        let (auth, _) = Auth::open(store.clone())?;
+        let (app, sandboxes) = serve::start(auth, store, &folders).await?;
         let serving = tokio::spawn(async move {
             let stop = async {
                 // A demo that fails drops its end, which stops the host as well.

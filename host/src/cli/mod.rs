@@ -13,6 +13,7 @@ mod embedded;
 mod generate;
 mod inspect;
 mod new;
+mod one_shot;
 mod predict;
 mod render;
 mod request;
@@ -20,6 +21,7 @@ mod schema;
 mod serve;
 mod stream;
 mod test;
+mod upload;
 mod watch;
 mod wit;
 
@@ -90,6 +92,8 @@ enum Command {
     Test(TestArgs),
     /// Serve models
     Serve(ServeArgs),
+    /// Bring a model folder to a host, and wait until it can be called
+    Upload(UploadArgs),
     /// Send inputs, get one answer for each
     Predict(CallArgs),
     /// Send one input, print the outputs as they come
@@ -98,6 +102,47 @@ enum Command {
     Stream(StreamArgs),
     /// Build the example models, serve them and call each of them
     Demo(DemoArgs),
+    /// Compile a component for the host that started this
+    #[command(hide = true)]
+    CompileWorker(CompileWorkerArgs),
+    /// Try a package out for the host that started this
+    #[command(hide = true)]
+    AdmissionWorker(AdmissionWorkerArgs),
+}
+
+/// What a one-shot process gives up.
+#[derive(Debug, Args)]
+pub(crate) struct ConfinementArgs {
+    /// CPU time of all threads together
+    #[arg(long)]
+    pub(crate) cpu_seconds: u64,
+    /// Memory, in bytes
+    #[arg(long)]
+    pub(crate) data_bytes: u64,
+    /// Who has started it
+    #[arg(long)]
+    pub(crate) parent: i32,
+}
+
+/// `compile-worker`
+#[derive(Debug, Args)]
+pub(crate) struct CompileWorkerArgs {
+    /// What the component may start with
+    #[arg(long)]
+    pub(crate) memory_bytes_max: u64,
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
+}
+
+/// `admission-worker`
+#[derive(Debug, Args)]
+pub(crate) struct AdmissionWorkerArgs {
+    /// The package
+    pub(crate) dir: PathBuf,
+    /// A folder to write to, in the same file system
+    pub(crate) scratch: PathBuf,
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
 }
 
 /// `new`
@@ -209,6 +254,14 @@ pub(crate) struct ServeArgs {
     pub(crate) reflection: bool,
 }
 
+/// `upload`
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// The model folder, built
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
 /// `demo`
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -287,11 +340,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(args) => inspect::run(&args, &global),
         Command::Test(args) => test::run(&args, &global),
         Command::Serve(args) => serve::run(&args),
+        Command::Upload(args) => upload::run(&args, &global),
         Command::Predict(args) => predict::run(&args, &global),
         Command::Generate(args) => generate::run(&args, &global),
         Command::Stream(args) => stream::run(&args, &global),
         Command::Build(args) => build::run(&args, &global),
         Command::Demo(args) => demo::run(&args),
+        Command::CompileWorker(args) => one_shot::run_compile(&args),
+        Command::AdmissionWorker(args) => one_shot::run_admission(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

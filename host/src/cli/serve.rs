@@ -2,11 +2,13 @@
 
 use super::{ServeArgs, usage};
 use crate::auth::Auth;
-use crate::deploy::Deployments;
+use crate::deploy::{Deployments, IDLE_CHECK, Loader};
 use crate::package::config::ModelName;
-use crate::package::folder;
+use crate::package::folder::{self, Taking};
 use crate::sandbox::{Diagnostics, Runtime};
 use crate::server::{self, App, Options};
+use crate::store::Store;
+use crate::upload::Uploads;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
@@ -21,6 +23,12 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Time in which guests that nobody waits for any more have to end.
 const SANDBOXES_DRAIN: Duration = Duration::from_secs(5);
 
+/// Time in which builds have to end that have begun.
+const BUILDS_DRAIN: Duration = Duration::from_secs(10);
+
+/// Versions that are listed at the start.
+const MODELS_SHOWN: usize = 20;
+
 /// Files of running versions, below the data directory. Emptied at every start.
 const RUN_FOLDER: &str = "run";
 
@@ -31,26 +39,24 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let listener = bind(args.listen).await?;
         let address = listener.local_addr()?;
-        let (auth, first_token) = Auth::open(&args.data_dir)?;
+        let store = Arc::new(Store::open(&args.data_dir)?);
+        let (auth, first_token) = Auth::open(store.clone())?;
         if let Some(first) = first_token {
             tracing::info!(path = %first.path.display(), "made the first token");
         }
-        // The lock on the data directory is kept, whoever may call.
-        let _locked;
-        let auth = match args.no_auth {
-            true => {
-                _locked = auth;
-                Auth::none()
-            }
-            false => auth,
-        };
-        let (app, sandboxes) = start(auth, &args.data_dir, &args.model).await?;
+        let auth = if args.no_auth { Auth::none() } else { auth };
+        let (app, sandboxes) = start(auth, store, &args.model).await?;
+        let upkeep = tokio::spawn(upkeep(app.clone()));
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
         greet(args, address, &app)?;
         let options = Options { reflection: args.reflection, ..Options::default() };
-        server::run(listener, app, options, stop).await?;
+        server::run(listener, app.clone(), options, stop).await?;
+        upkeep.abort();
+        if tokio::time::timeout(BUILDS_DRAIN, app.uploads.drain()).await.is_err() {
+            tracing::warn!("a build was cut off at the end of the drain; nothing of it is kept");
+        }
         if tokio::time::timeout(SANDBOXES_DRAIN, sandboxes.drain()).await.is_err() {
             tracing::warn!("a guest still ran at the end of the drain");
         }
@@ -70,18 +76,42 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the server's threads")
 }
 
-/// Loads the folders and makes them callable.
+/// What has to be done now and then while the host runs.
+async fn upkeep(app: Arc<App>) {
+    let store = app.store.clone();
+    // What an earlier host had begun to store, and did not.
+    let freed = tokio::task::spawn_blocking(move || store.collect_garbage(None)).await;
+    match freed {
+        Ok(Ok(freed)) if freed.files > 0 => {
+            tracing::info!(
+                files = freed.files,
+                bytes = freed.bytes,
+                "freed what nothing refers to"
+            );
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "cannot free what nothing refers to"),
+        Err(error) => tracing::error!(%error, "cannot free what nothing refers to"),
+    }
+    loop {
+        tokio::time::sleep(IDLE_CHECK).await;
+        app.deployments.stop_idle();
+    }
+}
+
+/// Loads the folders and makes them and what is stored callable.
 pub(super) async fn start(
     auth: Auth,
-    data_dir: &Path,
+    store: Arc<Store>,
     folders: &[PathBuf],
 ) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
-    let scratch = data_dir.join(RUN_FOLDER);
+    let scratch = store.data_dir().join(RUN_FOLDER);
     empty(&scratch)?;
     let sandboxes = Runtime::start(Diagnostics::Off)?;
-    let deployments = Deployments::default();
+    let loader = Loader::new(sandboxes.clone(), store.clone(), scratch.clone());
+    let deployments = Arc::new(Deployments::open(loader)?);
     for path in folders {
-        let package = folder::open(path, &scratch)
+        let package = folder::open(path, &scratch, Taking::Copy)
             .with_context(|| format!("cannot serve {}", path.display()))?;
         if let Some(note) = staleness(path) {
             tracing::warn!(folder = %path.display(), "{note}");
@@ -99,13 +129,14 @@ pub(super) async fn start(
                  the user `local`"
             );
         }
-        deployments.add(&sandboxes, package).await.map_err(usage)?;
+        deployments.add_folder(package).await.map_err(usage)?;
     }
+    let uploads = Uploads::open(deployments.clone())?;
     let default_model = match (auth.is_none(), deployments.all().as_slice()) {
         (true, [only]) => Some(only.name.clone()),
         _ => None,
     };
-    Ok((Arc::new(App { auth, deployments, default_model }), sandboxes))
+    Ok((Arc::new(App { store, auth, deployments, uploads, default_model }), sandboxes))
 }
 
 /// What to say where the source has changed since it was built. No answer is
@@ -163,11 +194,15 @@ fn greet(args: &ServeArgs, address: SocketAddr, app: &App) -> anyhow::Result<()>
         let quoted = token.display().to_string().replace('\'', r"'\''");
         writeln!(out, "export CLARIFAI_PAT=\"$(cat '{quoted}')\"")?;
     }
-    if app.deployments.all().is_empty() {
-        writeln!(out, "note: there is no model; `--model DIR` serves one")?;
+    let all = app.deployments.all();
+    if all.is_empty() {
+        writeln!(out, "note: there is no model; `ringfence upload DIR` brings one")?;
     }
-    for deployment in app.deployments.all() {
+    for deployment in all.iter().take(MODELS_SHOWN) {
         writeln!(out, "model {} version {}", deployment.name, deployment.version)?;
+    }
+    if let Some(more) = all.len().checked_sub(MODELS_SHOWN).filter(|more| *more > 0) {
+        writeln!(out, "and {more} versions more")?;
     }
     writeln!(out, "ready")?;
     Ok(out.flush()?)

@@ -124,6 +124,8 @@ const WITHOUT_EFFECT: [(&str, &str); 4] = [
 pub struct Config {
     /// Whose model it is and what it is called.
     pub name: ModelName,
+    /// Which parts of the name the file says; the others are defaults.
+    pub named: Named,
     /// What goes in and what comes out, such as `visual-classifier`.
     pub model_type_id: String,
     /// The labels that the model knows, in the file's order.
@@ -147,6 +149,15 @@ pub struct Config {
     /// What the file leaves to defaults, and what of it has no effect here, one
     /// line each.
     pub notes: Vec<String>,
+}
+
+/// Which parts of a model's name a `config.yaml` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// Whether it says the owner.
+    pub user: bool,
+    /// Whether it says the app.
+    pub app: bool,
 }
 
 /// What a checkpoint on disk says about labels.
@@ -234,7 +245,8 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
             notes.push(format!("`{key}` has no effect: {reason}"));
         }
     }
-    let model = model(&mut root, &mut notes);
+    let mut named = Named { user: false, app: false };
+    let model = model(&mut root, &mut notes, &mut named);
     let mut limits = Limits::default();
     let asked = compute::read(&mut root, &mut warnings);
     if asked.cpu_millis.is_none() {
@@ -296,6 +308,7 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
     let (name, model_type_id) = model?;
     Some(Config {
         name,
+        named,
         model_type_id,
         concepts,
         limits,
@@ -310,13 +323,18 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
     })
 }
 
-fn model(root: &mut Section, notes: &mut Vec<String>) -> Option<(ModelName, String)> {
+fn model(
+    root: &mut Section,
+    notes: &mut Vec<String>,
+    named: &mut Named,
+) -> Option<(ModelName, String)> {
     if !root.has("model") {
         root.missing("model", "write `model:` and below it `id: my-model`");
         return None;
     }
     // A section without any keys misses its id.
     let mut section = root.section_or_empty("model")?;
+    *named = Named { user: section.has("user_id"), app: section.has("app_id") };
     let mut part_or = |key: &str, default: &str| match section.text(key) {
         Some(entry) => part(&entry),
         None => {

@@ -14,20 +14,21 @@ use super::status::Outcome;
 use super::typed;
 use crate::auth::Caller;
 use crate::call::{Deadline, Event, Function, Output, Receipt, Request, Verdict};
-use crate::deploy::{Deployment, Lease, LeaseError};
+use crate::deploy::{Lease, LeaseError, Version};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::worker::{Outputs, SendError};
 use futures_util::{Stream, StreamExt};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Which model is called, and what is wanted of its outputs.
 struct Asked {
-    /// Nothing where the caller sees no such model.
-    deployment: Option<Arc<Deployment>>,
+    caller: Caller,
+    name: ModelName,
     version: Option<String>,
+    /// Nothing where the caller sees no such model or version.
+    deployment: Option<Version>,
     form: Form,
     reading: Reading,
 }
@@ -155,14 +156,15 @@ impl CallContext {
         let name = name_of(&self.app, &request, &caller)?;
         // Set at most once: a call has one model.
         let _ = self.model.set(name.to_string());
-        let deployment = self.app.deployments.find(&caller, &name);
+        let seen = self.app.deployments.see(&caller, &name);
+        let deployment = seen.and_then(|seen| seen.called(version.as_deref()).ok().cloned());
         let methods =
             deployment.as_ref().map(|deployment| deployment.methods.clone()).unwrap_or_default();
         let reading = Reading { function: self.function, methods };
         let mut parsed = reading.parse(request, Turn::First)?;
         let selection = Selection::from(parsed.output_config.take());
         let form = Form { selection, typed: parsed.typed.take() };
-        Ok((Asked { deployment, version, form, reading }, parsed))
+        Ok((Asked { caller, name, version, deployment, form, reading }, parsed))
     }
 
     /// What a client asks for that has not found signatures elsewhere.
@@ -188,18 +190,17 @@ impl CallContext {
     }
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {
-        let deployment = asked.deployment.as_ref().ok_or(LeaseError::NoSuchModel)?;
-        deployment.lease(asked.version.as_deref(), self.deadline).await
+        let version = asked.version.as_deref();
+        self.app.deployments.lease(&asked.caller, &asked.name, version, self.deadline).await
     }
 
     /// Clients before version 12 do not know the code of a busy model, and
     /// raise; they do wait and try again when they are throttled.
     fn busy(&self, error: LeaseError) -> Outcome {
+        let is_busy = matches!(error, LeaseError::Busy);
         let outcome = Outcome::from(error);
-        match (error, self.client_major) {
-            (LeaseError::Busy, Some(..12)) => {
-                Outcome { code: StatusCode::ConnThrottled, ..outcome }
-            }
+        match (is_busy, self.client_major) {
+            (true, Some(..12)) => Outcome { code: StatusCode::ConnThrottled, ..outcome },
             _ => outcome,
         }
     }
@@ -293,9 +294,10 @@ fn of_batch(outcomes: &[Outcome]) -> Outcome {
 /// Clients retry a busy answer, and a stream that is retried has lost the
 /// messages it had sent.
 fn not_retried(error: LeaseError) -> Outcome {
+    let is_busy = matches!(error, LeaseError::Busy);
     let outcome = Outcome::from(error);
-    match error {
-        LeaseError::Busy => Outcome { code: StatusCode::RpcRequestQueueFull, ..outcome },
-        LeaseError::NoSuchModel | LeaseError::NoSuchVersion | LeaseError::DeadlinePassed => outcome,
+    match is_busy {
+        true => Outcome { code: StatusCode::RpcRequestQueueFull, ..outcome },
+        false => outcome,
     }
 }

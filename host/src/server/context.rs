@@ -86,6 +86,18 @@ impl CallContext {
     }
 }
 
+/// The log line of a request that is no call and failed.
+pub(super) fn request_failed(req_id: &str, what: &str, outcome: &Outcome) {
+    tracing::info!(
+        req_id,
+        what,
+        code = outcome.code as i32,
+        reason = outcome.reason,
+        text = outcome.text,
+        "a request failed"
+    );
+}
+
 impl Drop for CallContext {
     /// A client that leaves drops the call wherever it is.
     fn drop(&mut self) {

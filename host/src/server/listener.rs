@@ -1,10 +1,11 @@
 //! Accepting connections, serving them, and letting them end.
 
 use super::App;
-use super::gate::gate;
+use super::gate::{Peer, gate};
 use super::remap::remap;
 use super::v2::Service;
 use crate::proto::clarifai::api::v2_server::V2Server;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -17,9 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
 use tonic::service::Routes;
-use tower::ServiceExt;
+use tower::Service as _;
 
 /// Limits and choices of the front.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct Options {
     pub streams_per_connection_max: u32,
     /// Bytes of one message of a client.
     pub message_bytes_max: usize,
+    /// Bytes of one message of an upload: the Python SDK sends parts of 127 MiB.
+    pub upload_message_bytes_max: usize,
     /// Time in which a new connection has to say that it speaks HTTP/2.
     pub preface_timeout: Duration,
     /// Time in which a stream has to say what it calls.
@@ -49,6 +51,7 @@ impl Default for Options {
             connections_max: 1024,
             streams_per_connection_max: 256,
             message_bytes_max: 16 << 20,
+            upload_message_bytes_max: 130 << 20,
             preface_timeout: Duration::from_secs(10),
             first_message_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(20),
@@ -57,6 +60,10 @@ impl Default for Options {
         }
     }
 }
+
+/// The one RPC of larger messages. The library's limit is one of a service, so
+/// there are two of the service.
+const UPLOAD: &str = "/clarifai.api.V2/PostModelVersionsUpload";
 
 /// How long to wait after a failed `accept`: running out of file descriptors
 /// fails at once, and again at once.
@@ -97,9 +104,10 @@ pub async fn run(
             accepted = accepted => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 let connection = connection(
                     stream,
+                    Peer::Address(address.ip()),
                     app.clone(),
                     routes.clone(),
                     options.clone(),
@@ -133,10 +141,19 @@ pub async fn run(
     Ok(())
 }
 
-async fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
-    let v2 = V2Server::new(Service { app, first_message_timeout: options.first_message_timeout })
+/// What a request can be for.
+#[derive(Clone)]
+struct AllRoutes {
+    upload: Routes,
+    others: Routes,
+}
+
+async fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
+    let service = Service { app, first_message_timeout: options.first_message_timeout };
+    let v2 = V2Server::new(service.clone())
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let upload = V2Server::new(service).max_decoding_message_size(options.upload_message_bytes_max);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<V2Server<Service>>().await;
     let mut routes = Routes::new(v2).add_service(health_service);
@@ -147,13 +164,14 @@ async fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
             .build_v1()?;
         routes = routes.add_service(reflection);
     }
-    Ok(routes.prepare())
+    Ok(AllRoutes { upload: Routes::new(upload).prepare(), others: routes.prepare() })
 }
 
 async fn connection(
     stream: TcpStream,
+    peer: Peer,
     app: Arc<App>,
-    routes: Routes,
+    routes: AllRoutes,
     options: Options,
     draining: CancellationToken,
     killed: CancellationToken,
@@ -178,9 +196,20 @@ async fn connection(
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive);
-    let routes = ServiceExt::<http::Request<Body>>::map_response(routes, remap);
-    let routes = routes.map_request(move |request| gate(&app, request));
-    let service = TowerToHyperService::new(routes);
+    let service = tower::service_fn(move |request: http::Request<Incoming>| {
+        let mut routes = match request.uri().path() {
+            UPLOAD => routes.upload.clone(),
+            _ => routes.others.clone(),
+        };
+        let (request, delay) = gate(&app, &peer, request);
+        async move {
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            routes.call(request).await.map(remap)
+        }
+    });
+    let service = TowerToHyperService::new(service);
     let serving = builder.serve_connection(TokioIo::new(spoken), service);
     tokio::pin!(serving);
     let mut told = false;

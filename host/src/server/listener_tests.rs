@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::auth::Auth;
-use crate::deploy::Deployments;
+use crate::deploy::{Deployments, Loader};
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::v2_client::V2Client;
+use crate::sandbox::{Diagnostics, Runtime};
+use crate::store::Store;
+use crate::upload::Uploads;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
@@ -42,7 +45,13 @@ async fn start(options: Options) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let app = App { auth: Auth::none(), deployments: Deployments::default(), default_model: None };
+    let dir = tempfile::TempDir::new().unwrap();
+    let store = Arc::new(Store::open(dir.path()).unwrap());
+    let sandboxes = Runtime::start(Diagnostics::Off).unwrap();
+    let loader = Loader::new(sandboxes, store.clone(), dir.path().to_owned());
+    let deployments = Arc::new(Deployments::open(loader).unwrap());
+    let uploads = Uploads::open(deployments.clone()).unwrap();
+    let app = App { store, auth: Auth::none(), deployments, uploads, default_model: None };
     let served = tokio::spawn(run(listener, Arc::new(app), options, async {
         let _ = stopped.await;
     }));

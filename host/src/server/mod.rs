@@ -6,6 +6,7 @@
 mod listener;
 
 mod gate;
+mod policy;
 
 mod v2;
 
@@ -13,6 +14,7 @@ mod answering;
 mod calls;
 mod catalog;
 mod context;
+mod uploading;
 
 mod names;
 pub(crate) mod request;
@@ -24,18 +26,26 @@ mod typed;
 mod remap;
 
 pub use listener::{Options, run};
+pub(crate) use uploading::DIGEST_METADATA;
 
 use crate::auth::Auth;
 use crate::deploy::Deployments;
 use crate::package::config::ModelName;
+use crate::store::Store;
+use crate::upload::Uploads;
+use std::sync::Arc;
 
 /// What every request needs; built once.
 #[derive(Debug)]
 pub struct App {
+    /// What is kept on disk.
+    pub store: Arc<Store>,
     /// Who may call.
     pub auth: Auth,
     /// What can be called.
-    pub deployments: Deployments,
+    pub deployments: Arc<Deployments>,
+    /// What comes.
+    pub uploads: Arc<Uploads>,
     /// The model that a request means which names none. Only a host without
     /// authentication and with one model has one.
     pub default_model: Option<ModelName>,

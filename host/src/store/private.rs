@@ -102,6 +102,11 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     write().map_err(|source| file_error(path, source))
 }
 
+/// Brings a file or a folder to disk.
+pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|source| file_error(path, source))
+}
+
 fn file_error(path: &Path, source: io::Error) -> StoreError {
     StoreError::File { path: path.to_owned(), source }
 }
