@@ -14,6 +14,7 @@
 )]
 
 pub mod cli;
+pub mod settings;
 
 pub mod server;
 
@@ -32,6 +33,7 @@ pub mod limits;
 pub mod proto;
 pub mod telemetry;
 pub mod text;
+pub mod yaml;
 
 /// The whole program: arguments in, exit code out.
 pub fn main() -> std::process::ExitCode {

@@ -22,6 +22,7 @@ mod bad_requests;
 mod checkpoints;
 mod limits;
 mod seam;
+mod settings;
 mod start;
 mod time;
 mod tokens;

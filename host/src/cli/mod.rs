@@ -20,6 +20,7 @@ mod schema;
 mod serve;
 mod stream;
 mod test;
+mod trust;
 mod watch;
 mod wit;
 
@@ -29,7 +30,6 @@ use clap::{Args, Parser, Subcommand};
 use client::ModelRef;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -61,7 +61,7 @@ struct Cli {
 }
 
 /// What every subcommand takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct GlobalArgs {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
@@ -72,6 +72,9 @@ pub(crate) struct GlobalArgs {
     /// File with the PAT [default: the PAT in RINGFENCE_PAT, else in CLARIFAI_PAT]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) pat_file: Option<PathBuf>,
+    /// PEM file of the CA that a host on https has to be of [default: RINGFENCE_CA_FILE, else the public ones]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,8 +83,8 @@ enum Command {
     New(NewArgs),
     /// Write the world that a model implements, for projects without the guest crate
     Wit(WitArgs),
-    /// Print the JSON Schema of config.yaml
-    Schema,
+    /// Print the JSON Schema of config.yaml, or of host.yaml
+    Schema(SchemaArgs),
     /// Compile a model folder's 1/model.rs to 1/model.wasm
     Build(BuildArgs),
     /// Show what a model can do, its limits, graphs and assets; or how two models differ
@@ -117,6 +120,17 @@ pub(crate) struct WitArgs {
     /// The folder to write to, such as `wit` in a project
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
+}
+
+/// `schema`
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// Which file
+    #[arg(value_enum, default_value_t)]
+    pub(crate) file: schema::SchemaFile,
+    /// Print the page about host.yaml instead
+    #[arg(long)]
+    pub(crate) markdown: bool,
 }
 
 /// `inspect`
@@ -187,17 +201,23 @@ impl TestArgs {
 }
 
 /// `serve`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ServeArgs {
+    /// Settings of the host; what is given here wins over them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_config: Option<PathBuf>,
+    /// Start nothing: say whether a host could start like this
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Model folder to serve without an upload; may be given several times
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Vec<PathBuf>,
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-    pub(crate) listen: SocketAddr,
-    /// Where tokens are kept
-    #[arg(long, default_value = "./ringfence-data", value_name = "DIR")]
-    pub(crate) data_dir: PathBuf,
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+    /// Where tokens are kept [default: ./ringfence-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
     /// Ask for no PAT: whoever reaches the host is the user `local`
     #[arg(long)]
     pub(crate) no_auth: bool,
@@ -283,7 +303,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match command {
         Command::New(args) => new::run(&args, &global),
         Command::Wit(args) => wit::run(&args, &global),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
         Command::Inspect(args) => inspect::run(&args, &global),
         Command::Test(args) => test::run(&args, &global),
         Command::Serve(args) => serve::run(&args),
@@ -343,7 +363,10 @@ mod tests {
     fn wrong_usage_and_configuration_are_told_from_failures() {
         assert_eq!(exit_code(&anyhow::Error::new(Usage("x".into())).context("y")), WRONG_USAGE);
         assert_eq!(exit_code(&usage(anyhow::anyhow!("x"))), WRONG_USAGE);
-        assert_eq!(exit_code(&ConfigError::TooLong { bytes: 1 }.into()), WRONG_USAGE);
+        assert_eq!(
+            exit_code(&ConfigError::TooLong { file: "config.yaml", bytes: 1 }.into()),
+            WRONG_USAGE
+        );
         assert_eq!(exit_code(&FolderError::TooMany.into()), WRONG_USAGE);
         assert_eq!(exit_code(&anyhow::anyhow!("x")), FAILED);
     }
@@ -372,6 +395,6 @@ mod tests {
         let cli =
             Cli::try_parse_from(["ringfence", "serve", "--model", "a", "--model", "b"]).unwrap();
         let Command::Serve(args) = cli.command else { panic!() };
-        assert_eq!((args.model.len(), args.listen.to_string().as_str()), (2, "127.0.0.1:8080"));
+        assert_eq!((args.model.len(), args.listen), (2, None));
     }
 }

@@ -3,6 +3,7 @@
 use super::App;
 use super::gate::gate;
 use super::remap::remap;
+use super::rewound::Rewound;
 use super::v2::Service;
 use crate::proto::clarifai::api::v2_server::V2Server;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -12,9 +13,10 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -41,6 +43,15 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Whether clients may ask what the services look like.
     pub reflection: bool,
+    /// What connections are encrypted with, if they are.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Options {
+    /// For a host whose options do not change.
+    pub fn fixed(self) -> watch::Receiver<Self> {
+        watch::Sender::new(self).subscribe()
+    }
 }
 
 impl Default for Options {
@@ -54,6 +65,7 @@ impl Default for Options {
             keep_alive: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(30),
             reflection: false,
+            tls: None,
         }
     }
 }
@@ -65,23 +77,23 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Bytes of all headers of a request, as RFC 9113, section 6.5.2, counts them.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// Bytes of the connection preface: RFC 9113, section 3.4.
-const PREFACE_BYTES: usize = 24;
-
 /// Window of one stream, and of all streams of a connection together: what a
 /// client may send before the host has looked at it.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 /// Serves until `stop` resolves, then lets calls end within the drain timeout.
+/// Each connection goes by the options of its beginning. How many there are at a
+/// time, and what a message may be, is decided at the start.
 pub async fn run(
     listener: TcpListener,
     app: Arc<App>,
-    options: Options,
+    options: watch::Receiver<Options>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let routes = routes(app.clone(), &options).await?;
-    let connections = Arc::new(Semaphore::new(options.connections_max));
+    let first = options.borrow().clone();
+    let routes = routes(app.clone(), &first).await?;
+    let connections = Arc::new(Semaphore::new(first.connections_max));
     let tasks = TaskTracker::new();
     let draining = CancellationToken::new();
     let killed = CancellationToken::new();
@@ -98,11 +110,16 @@ pub async fn run(
         };
         match accepted {
             Ok((stream, _)) => {
+                // Small answers must not wait for the next one.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+                let options = options.borrow().clone();
                 let connection = connection(
                     stream,
                     app.clone(),
                     routes.clone(),
-                    options.clone(),
+                    options,
                     draining.clone(),
                     killed.clone(),
                 );
@@ -117,15 +134,16 @@ pub async fn run(
             }
         }
     }
+    let drain_timeout = options.borrow().drain_timeout;
     tracing::info!(
         connections = tasks.len(),
-        seconds_at_most = options.drain_timeout.as_secs(),
+        seconds_at_most = drain_timeout.as_secs(),
         "told to stop: open calls may end; a second signal does not wait for them"
     );
     drop(listener);
     draining.cancel();
     tasks.close();
-    if tokio::time::timeout(options.drain_timeout, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
         tracing::warn!(open = tasks.len(), "calls still ran at the end of the drain");
         killed.cancel();
         tasks.wait().await;
@@ -150,24 +168,25 @@ async fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
     Ok(routes.prepare())
 }
 
+/// Serves one connection to its end, whatever it came over.
 async fn connection(
-    stream: TcpStream,
+    stream: impl Stream,
     app: Arc<App>,
     routes: Routes,
     options: Options,
     draining: CancellationToken,
     killed: CancellationToken,
 ) {
-    // Small answers must not wait for the next one.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    let spoken = tokio::select! {
+    let begun = tokio::select! {
         biased;
         () = draining.cancelled() => return,
-        spoken = tokio::time::timeout(options.preface_timeout, preface(stream)) => spoken,
+        begun = tokio::time::timeout(options.preface_timeout, begin(stream, &options)) => begun,
     };
-    let Ok(Ok(spoken)) = spoken else { return };
+    let stream = match begun {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a connection did not begin well"),
+        Err(_) => return tracing::debug!("a connection did not begin in time"),
+    };
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
@@ -181,7 +200,7 @@ async fn connection(
     let routes = ServiceExt::<http::Request<Body>>::map_response(routes, remap);
     let routes = routes.map_request(move |request| gate(&app, request));
     let service = TowerToHyperService::new(routes);
-    let serving = builder.serve_connection(TokioIo::new(spoken), service);
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let mut told = false;
     loop {
@@ -202,14 +221,24 @@ async fn connection(
     }
 }
 
-/// Waits for the bytes that every HTTP/2 connection begins with, and gives the
-/// connection back as it was before them. The HTTP library would wait for them
-/// without end.
-async fn preface(stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin> {
-    let mut preface = [0; PREFACE_BYTES];
-    let (mut reader, writer) = stream.into_split();
-    reader.read_exact(&mut preface).await?;
-    Ok(tokio::io::join(io::Cursor::new(preface).chain(reader), writer))
+/// What a connection can come over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
+/// All that has to happen before HTTP does: the handshake of TLS, where it is
+/// spoken, and the preface.
+async fn begin(stream: impl Stream, options: &Options) -> io::Result<Rewound<Box<dyn Stream>>> {
+    let stream: Box<dyn Stream> = match &options.tls {
+        None => Box::new(stream),
+        Some(config) => {
+            let stream = TlsAcceptor::from(config.clone()).accept(stream).await?;
+            if stream.get_ref().1.alpn_protocol().is_none() {
+                return Err(io::Error::other("the client did not ask for HTTP/2 by ALPN"));
+            }
+            Box::new(stream)
+        }
+    };
+    Rewound::after_preface(stream).await
 }
 
 #[cfg(test)]

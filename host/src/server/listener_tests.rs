@@ -7,7 +7,8 @@ use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::v2_client::V2Client;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -43,7 +44,7 @@ async fn start(options: Options) -> Running {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let app = App { auth: Auth::none(), deployments: Deployments::default(), default_model: None };
-    let served = tokio::spawn(run(listener, Arc::new(app), options, async {
+    let served = tokio::spawn(run(listener, Arc::new(app), options.fixed(), async {
         let _ = stopped.await;
     }));
     Running { address, stop, served }

@@ -4,6 +4,7 @@
 //! the one table from errors to the wire. Never touches wasmtime or files.
 
 mod listener;
+mod rewound;
 
 mod gate;
 

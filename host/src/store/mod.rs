@@ -3,6 +3,7 @@
 //! Owns the directory, its lock, its key and its database. Knows no wire types
 //! and never sees a token: what it stores of one is a keyed hash.
 
+mod inspect;
 mod key;
 mod lock;
 mod private;
@@ -11,6 +12,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+pub use inspect::{DataDir, inspect};
 pub use key::{Key, KeyedHash};
 pub use rows::TokenRow;
 
