@@ -14,6 +14,7 @@
 )]
 
 pub mod cli;
+pub mod doctor;
 pub mod settings;
 
 pub mod server;

@@ -9,6 +9,7 @@ pub mod checkpoints;
 
 mod client;
 mod demo;
+mod doctor;
 mod embedded;
 mod generate;
 mod inspect;
@@ -99,6 +100,8 @@ enum Command {
     Generate(CallArgs),
     /// Send each line of standard input as it is read, print the outputs as they come
     Stream(StreamArgs),
+    /// Say what this machine offers to a host and what it lacks
+    Doctor(DoctorArgs),
     /// Build the example models, serve them and call each of them
     Demo(DemoArgs),
 }
@@ -229,6 +232,17 @@ pub(crate) struct ServeArgs {
     pub(crate) reflection: bool,
 }
 
+/// `doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The data directory that is meant [default: ./ringfence-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Settings of the host that is meant
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_config: Option<PathBuf>,
+}
+
 /// `demo`
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -311,6 +325,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Generate(args) => generate::run(&args, &global),
         Command::Stream(args) => stream::run(&args, &global),
         Command::Build(args) => build::run(&args, &global),
+        Command::Doctor(args) => doctor::run(&args, &global),
         Command::Demo(args) => demo::run(&args),
     };
     match result {
