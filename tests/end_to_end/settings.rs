@@ -159,14 +159,14 @@ fn a_host_goes_by_its_file_and_flags_win() {
 
 #[test]
 fn a_faulty_file_is_told_with_every_problem_and_its_line() {
-    let folder = Folder::new("listne: 127.0.0.1:0\ndrain_timeout: soon\n");
+    let folder = Folder::new("listn: 127.0.0.1:0\ndrain_timeout: soon\n");
     let file = folder.argument();
     for args in [&["--host-config", &file][..], &["--check", "--host-config", &file]] {
         let (code, text) = refused_start(args);
         assert_eq!(code, Some(2), "{text}");
         for expected in [
             &format!("cannot use {file}: host.yaml has 2 problems"),
-            "host.yaml:1:1: `listne`: is not a key; did you mean `listen`?",
+            "host.yaml:1:1: `listn`: is not a key; did you mean `listen`?",
             "host.yaml:2:16: `drain_timeout`: \"soon\" is not a time",
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
@@ -204,6 +204,7 @@ fn a_data_directory_that_is_not_ours_alone_is_refused_at_once_in_one_line() {
         &["open to other users (mode 777)", &format!("run `chmod 700 {open}`")],
     );
     let host = folder.serve();
+    assert_eq!(host.log().contains("runs as root"), rustix::process::geteuid().is_root());
     let used = host.data_dir().to_str().unwrap();
     refused_in_one_line(&["--listen", "127.0.0.1:0", "--data-dir", used], &["in use by another"]);
 }

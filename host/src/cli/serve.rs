@@ -44,7 +44,6 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let logging = crate::telemetry::start(settings.log_filter.as_deref(), settings.log_format)
         .map_err(usage)?;
     raise_file_limit();
-    warn_of(&settings);
     let current = Arc::new(Current::new(settings).map_err(usage)?);
     let settings = current.settings().borrow().clone();
     runtime()?.block_on(async {
@@ -52,6 +51,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let listener = bind(settings.listen).await?;
         let address = listener.local_addr()?;
         let (auth, first_token) = Auth::open(&settings.data_dir).map_err(refused_data_dir)?;
+        // A start that is refused says that alone.
+        warn_of(&settings);
         if let Some(first) = first_token {
             tracing::info!(path = %first.path.display(), "made the first token");
         }

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 const PEM_BYTES_MAX: usize = 1 << 20;
 
 /// All that is spoken over a connection: RFC 9113, section 3.2.
-pub(crate) const ALPN: &[u8] = b"h2";
+const ALPN: &[u8] = b"h2";
 
 /// Permissions of anybody beside the owner.
 const OPEN_TO_OTHERS: u32 = 0o077;
@@ -89,31 +89,20 @@ pub enum TlsError {
 }
 
 impl TlsFiles {
-    /// Reads both and makes of them what connections are accepted with: TLS 1.2
-    /// and 1.3, and nothing but HTTP/2 over it.
+    /// Reads both and makes of them what connections are accepted with.
     pub fn load(&self) -> Result<Arc<rustls::ServerConfig>, TlsError> {
         let certificates = self.certificates()?;
         let key = self.private_key()?;
-        let (certificate, key_path) = (self.certificate.clone(), self.key.clone());
-        let unusable = |problem| match problem {
+        config(certificates, key).map_err(|problem| match problem {
             rustls::Error::InconsistentKeys(_) => {
-                TlsError::Pair { certificate: certificate.clone(), key: key_path.clone() }
+                TlsError::Pair { certificate: self.certificate.clone(), key: self.key.clone() }
             }
             problem => TlsError::Unusable {
-                certificate: certificate.clone(),
-                key: key_path.clone(),
+                certificate: self.certificate.clone(),
+                key: self.key.clone(),
                 problem,
             },
-        };
-        let mut config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-                .map_err(&unusable)?
-                .with_no_client_auth()
-                .with_single_cert(certificates, key)
-                .map_err(&unusable)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Arc::new(config))
+        })
     }
 
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -137,6 +126,21 @@ impl TlsFiles {
             what: "private key",
         })
     }
+}
+
+/// What connections are accepted with: TLS 1.2 and 1.3, and nothing but HTTP/2
+/// over it.
+pub(crate) fn config(
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
 }
 
 fn read(
