@@ -89,5 +89,8 @@ mod tests {
             assert!(error.is::<Usage>(), "{error}");
             assert!(of(&global(path), "http://h").unwrap().is_none());
         }
+        file.as_file().set_len(CA_BYTES_MAX as u64 + 1).unwrap();
+        let error = of(&global(file.path()), "https://h").unwrap_err();
+        assert!(error.to_string().ends_with("it is too long"), "{error}");
     }
 }

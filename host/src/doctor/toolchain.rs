@@ -2,7 +2,7 @@
 
 use super::{Finding, Surroundings};
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,9 @@ fn compiler(surroundings: &Surroundings) -> Finding {
 
 fn target(surroundings: &Surroundings) -> Finding {
     let advice = format!("`rustup target add {TARGET}`; a host needs none");
-    let Some(sysroot) = find(surroundings, "rustc").and_then(|rustc| sysroot(&rustc)) else {
+    let Some(sysroot) =
+        find(surroundings, "rustc").and_then(|rustc| sysroot(&rustc, COMPILER_TIMEOUT))
+    else {
         return Finding::warn(TARGET, "no compiler says where its targets are", advice);
     };
     match sysroot.join("lib/rustlib").join(TARGET).is_dir() {
@@ -56,7 +58,7 @@ fn find(surroundings: &Surroundings, program: &str) -> Option<PathBuf> {
 }
 
 /// Asks the compiler, which is not to install anything for it.
-fn sysroot(rustc: &PathBuf) -> Option<PathBuf> {
+fn sysroot(rustc: &Path, timeout: Duration) -> Option<PathBuf> {
     let mut child = Command::new(rustc)
         .args(["--print", "sysroot"])
         .current_dir("/")
@@ -68,7 +70,7 @@ fn sysroot(rustc: &PathBuf) -> Option<PathBuf> {
         .ok()?;
     let began = Instant::now();
     while child.try_wait().ok()?.is_none() {
-        if began.elapsed() > COMPILER_TIMEOUT {
+        if began.elapsed() > timeout {
             // It is ours, and nobody waits for it any more.
             let _ = child.kill();
             let _ = child.wait();
@@ -81,4 +83,47 @@ fn sysroot(rustc: &PathBuf) -> Option<PathBuf> {
     let text = output.stdout.trim_ascii_end();
     let path: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(text);
     (output.status.success() && !path.is_empty()).then(|| path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+    use crate::doctor::tests::Root;
+
+    /// A folder with a `rustc` that does this. Another process writes it: a file
+    /// that is open for writing somewhere cannot be run.
+    fn compiler_that(does: &str) -> tempfile::TempDir {
+        let folder = tempfile::TempDir::new().unwrap();
+        let script = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 700 \"$2\"";
+        let path = folder.path().join("rustc");
+        let status = Command::new("/bin/sh").args(["-c", script, "sh", does]).arg(path).status();
+        assert!(status.unwrap().success());
+        folder
+    }
+
+    fn found(path: &Path) -> Finding {
+        let root = Root::with(&[]);
+        target(&Surroundings { path: path.into(), ..root.surroundings() })
+    }
+
+    #[test]
+    fn the_target_is_looked_for_where_the_compiler_says() {
+        assert_eq!(found(Path::new("/nowhere")).verdict, Verdict::Warn);
+        let there = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir_all(there.path().join("lib/rustlib/wasm32-wasip2")).unwrap();
+        let compiler = compiler_that(&format!("echo '{}'", there.path().display()));
+        assert_eq!(found(compiler.path()).verdict, Verdict::Ok);
+        let compiler = compiler_that("echo /nowhere");
+        assert!(found(compiler.path()).found.starts_with("not installed"));
+        assert!(found(compiler_that("exit 1").path()).found.starts_with("no compiler"));
+    }
+
+    #[test]
+    fn a_compiler_that_does_not_answer_is_not_waited_for() {
+        let folder = compiler_that("exec sleep 1000");
+        let began = Instant::now();
+        assert_eq!(sysroot(&folder.path().join("rustc"), Duration::from_millis(50)), None);
+        assert!(began.elapsed() < Duration::from_secs(100));
+    }
 }

@@ -39,6 +39,14 @@ drain_timeout: 1m
 log: {format: json}
 unsafe_no_jail: true
 ```
+
+A certificate for trying it out, which clients believe that name it as their CA (`--ca-file`, `RINGFENCE_CA_FILE`):
+
+```sh
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 90 -subj /CN=localhost \\
+  -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \\
+  -keyout privkey.pem -out fullchain.pem
+```
 ";
 
 /// The page, in Markdown.
