@@ -16,8 +16,8 @@ fn main() -> Result<()> {
 
 fn protocols(out: &Path) -> Result<()> {
     let root = PathBuf::from("../proto");
-    let files = ["clarifai/api/service.proto"];
-    for folder in ["clarifai/api", "clarifai/api/status"] {
+    let files = ["clarifai/api/service.proto", "ringfence/v1/operations.proto"];
+    for folder in ["clarifai/api", "clarifai/api/status", "ringfence/v1"] {
         println!("cargo::rerun-if-changed=../proto/{folder}");
     }
     let descriptors = protox::compile(files, [&root])?;

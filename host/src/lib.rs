@@ -14,6 +14,8 @@
 )]
 
 pub mod cli;
+pub mod doctor;
+pub mod settings;
 
 pub mod server;
 
@@ -33,6 +35,7 @@ pub mod limits;
 pub mod proto;
 pub mod telemetry;
 pub mod text;
+pub mod yaml;
 
 /// The whole program: arguments in, exit code out.
 pub fn main() -> std::process::ExitCode {

@@ -48,7 +48,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The bytes that pairs of hexadecimal digits stand for, if a text is nothing
 /// else.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0);

@@ -80,11 +80,16 @@ impl Host {
 
     /// Runs a client command against it, with the token that it made.
     pub fn ringfence(&self, args: &[&str]) -> Output {
+        self.ringfence_as(&self.pat(), args)
+    }
+
+    /// The same, with another token.
+    pub fn ringfence_as(&self, pat: &str, args: &[&str]) -> Output {
         Command::new(binary())
             .args(args)
             .env_clear()
             .env("RINGFENCE_BASE", self.base())
-            .env("RINGFENCE_PAT", self.pat())
+            .env("RINGFENCE_PAT", pat)
             .output()
             .unwrap()
     }

@@ -27,6 +27,17 @@ pub enum Function {
     Stream,
 }
 
+impl Function {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Generate => "generate",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 /// When a call must have ended, wherever it is by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);

@@ -9,6 +9,7 @@ use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict,
 use crate::auth::Auth;
 use crate::server::{self, Options};
 use crate::store::Store;
+use crate::telemetry::LogFormat;
 use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,9 +23,14 @@ const PROMPT: &str = "It was not in her power to ";
 const MESSAGES: [&str; 3] = ["first message", "second message", "third message"];
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    crate::telemetry::start(Some("warn"))?;
+    crate::telemetry::start(Some("warn"), LogFormat::Text)?;
     let guests = args.guests.canonicalize().with_context(|| {
-        format!("{} is missing; name the folder of examples with --guests", args.guests.display())
+        format!(
+            "the example models are not at {}: they come with a clone of the repository and not \
+             with the program; clone it and name its folder `guests` with --guests, or begin with \
+             `ringfence new DIR`",
+            args.guests.display()
+        )
     })?;
     let mut folders = Vec::new();
     for model in MODELS {
@@ -48,7 +54,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
                 // A demo that fails drops its end, which stops the host as well.
                 let _ = stopped.await;
             };
-            let served = server::run(listener, app, Options::default(), stop).await;
+            let served = server::run(listener, None, app, Options::default().fixed(), stop).await;
             sandboxes.drain().await;
             served
         });
@@ -67,6 +73,7 @@ fn call_each(base: &str, data_dir: &Path, guests: &Path) -> anyhow::Result<()> {
         json: false,
         base: Some(base.to_owned()),
         pat_file: Some(data_dir.join("admin.pat")),
+        ca_file: None,
     };
     say(&format!("\n# predict digits --file {SCAN}"))?;
     predict::run(&call("digits", None, Some(guests.join(SCAN)), &[])?, &global)?;

@@ -1,22 +1,33 @@
 //! `ringfence serve`: the host.
 
+mod check;
+mod reload;
+mod resolve;
+mod supervisor;
+
 use super::{ServeArgs, usage};
 use crate::auth::Auth;
 use crate::deploy::{Deployments, IDLE_CHECK, Loader};
 use crate::package::config::ModelName;
 use crate::package::folder::{self, Taking};
 use crate::sandbox::{Diagnostics, Runtime};
-use crate::server::{self, App, Options};
-use crate::store::Store;
+use crate::server::{self, App};
+use crate::settings::{Current, Settings};
+use crate::store::{Store, StoreError};
 use crate::upload::Uploads;
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, set_dumpable_behavior, setrlimit,
+};
+use std::convert::Infallible;
 use std::future::Future;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use supervisor::Supervisor;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,27 +44,46 @@ const MODELS_SHOWN: usize = 20;
 const RUN_FOLDER: &str = "run";
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    check(args)?;
+    let settings = resolve::settings(args).map_err(usage)?;
+    if args.check {
+        return check::run(&settings);
+    }
+    leave_no_core().context("cannot switch core dumps off")?;
+    let logging = crate::telemetry::start(settings.log_filter.as_deref(), settings.log_format)
+        .map_err(usage)?;
     raise_file_limit();
-    crate::telemetry::start(std::env::var("RINGFENCE_LOG").ok().as_deref())?;
+    let current = Arc::new(Current::new(settings).map_err(usage)?);
+    let settings = current.settings().borrow().clone();
     runtime()?.block_on(async {
-        let listener = bind(args.listen).await?;
+        let hangups = signal(SignalKind::hangup())?;
+        let listener = bind(settings.listen).await?;
         let address = listener.local_addr()?;
-        let store = Arc::new(Store::open(&args.data_dir)?);
+        let store = Arc::new(Store::open(&settings.data_dir).map_err(refused_data_dir)?);
         let (auth, first_token) = Auth::open(store.clone())?;
+        // A start that is refused says that alone.
+        warn_of(&settings);
         if let Some(first) = first_token {
             tracing::info!(path = %first.path.display(), "made the first token");
         }
         let auth = if args.no_auth { Auth::none() } else { auth };
-        let (app, sandboxes) = start(auth, store, &args.model).await?;
-        let upkeep = tokio::spawn(upkeep(app.clone()));
+        let socket = super::socket::listen(store.data_dir());
+        let (app, sandboxes) = start(auth, store, &settings.models).await?;
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
-        greet(args, address, &app)?;
-        let options = Options { reflection: args.reflection, ..Options::default() };
-        server::run(listener, app.clone(), options, stop).await?;
-        upkeep.abort();
+        let supervisor = Supervisor::of_environment();
+        greet(args, &settings, address, &app)?;
+        supervisor.ready();
+        let stop = async {
+            stop.await;
+            supervisor.stopping();
+        };
+        tokio::select! {
+            served = server::run(listener, socket, app.clone(), current.options(), stop) => served?,
+            never = reload::at_each(hangups, args, &current, &logging, &supervisor) => match never {},
+            never = supervisor.reassure() => match never {},
+            never = upkeep(&app) => match never {},
+        }
         if tokio::time::timeout(BUILDS_DRAIN, app.uploads.drain()).await.is_err() {
             tracing::warn!("a build was cut off at the end of the drain; nothing of it is kept");
         }
@@ -77,7 +107,7 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// What has to be done now and then while the host runs.
-async fn upkeep(app: Arc<App>) {
+async fn upkeep(app: &App) -> Infallible {
     let store = app.store.clone();
     // What an earlier host had begun to store, and did not.
     let freed = tokio::task::spawn_blocking(move || store.collect_garbage(None)).await;
@@ -136,7 +166,9 @@ pub(super) async fn start(
         (true, [only]) => Some(only.name.clone()),
         _ => None,
     };
-    Ok((Arc::new(App { store, auth, deployments, uploads, default_model }), sandboxes))
+    let running = Arc::default();
+    let app = App { store, auth, deployments, uploads, running, default_model };
+    Ok((Arc::new(app), sandboxes))
 }
 
 /// What to say where the source has changed since it was built. No answer is
@@ -149,25 +181,51 @@ pub(super) fn staleness(folder: &Path) -> Option<&'static str> {
 
 /// Takes the address before anything that lasts is done.
 pub(super) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen}; choose another with --listen"))
-        .map_err(usage)
+    let bound = TcpListener::bind(listen).await;
+    bound.map_err(|error| usage(anyhow::anyhow!(refused_address(listen, &error))))
 }
 
-/// Two ways of serving are only for loopback as long as a guest has one wall.
-fn check(args: &ServeArgs) -> anyhow::Result<()> {
-    let loopback = args.listen.ip().is_loopback();
-    if !loopback && args.no_auth {
-        let text = "--no-auth works on loopback only; listen on 127.0.0.1 or drop it";
-        return Err(usage(anyhow::anyhow!(text)));
+/// Why an address cannot be listened on, and what to do.
+fn refused_address(listen: SocketAddr, error: &io::Error) -> String {
+    let why = match Errno::from_io_error(error) {
+        Some(Errno::ADDRINUSE) => "another program listens there".to_owned(),
+        Some(Errno::ACCESS) => {
+            format!("port {} needs privileges that this user lacks", listen.port())
+        }
+        Some(Errno::ADDRNOTAVAIL) => "this machine has no such address".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("cannot listen on {listen}: {why}; choose another with --listen")
+}
+
+/// What an operator can put right is wrong configuration, and one line.
+fn refused_data_dir(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Directory { .. }
+        | StoreError::InUse { .. }
+        | StoreError::Permissions { .. } => usage(error),
+        error => error.into(),
     }
-    if !loopback && !args.unsafe_no_jail {
-        let text = "guests run in this process, inside one wall; to listen beyond loopback \
-                    all the same, add --unsafe-no-jail";
-        return Err(usage(anyhow::anyhow!(text)));
+}
+
+/// A core dump would have tokens and what callers sent. LEAK-10.
+fn leave_no_core() -> rustix::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    // A handler of dumps that is a program is called whatever the limit, but not
+    // for a process of this kind; and nobody of the same user can attach to it.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// What is allowed, and better otherwise.
+fn warn_of(settings: &Settings) {
+    if geteuid().is_root() {
+        tracing::warn!("the host runs as root; give it a user of its own");
     }
-    Ok(())
+    if settings.tls.is_none() && !settings.listen.ip().is_loopback() {
+        tracing::warn!(
+            "there is no TLS: tokens and inputs can be read on their way; see `tls` of host.yaml"
+        );
+    }
 }
 
 /// Guests open files of their package, and connections are files as well.
@@ -181,16 +239,22 @@ fn raise_file_limit() {
 
 /// What the operator needs next, on standard output. The `export` lines work in
 /// any folder.
-fn greet(args: &ServeArgs, address: SocketAddr, app: &App) -> anyhow::Result<()> {
+fn greet(
+    args: &ServeArgs,
+    settings: &Settings,
+    address: SocketAddr,
+    app: &App,
+) -> anyhow::Result<()> {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let mut out = std::io::stdout().lock();
-    writeln!(out, "ringfence listens on http://{address}")?;
+    writeln!(out, "ringfence listens on {scheme}://{address}")?;
     writeln!(out, "note: guests run inside the wasm sandbox only; there is no jail yet")?;
-    writeln!(out, "export CLARIFAI_API_BASE={}", base_of(address))?;
+    writeln!(out, "export CLARIFAI_API_BASE={}", base_of(scheme, address))?;
     if args.no_auth {
         writeln!(out, "note: every caller is the user `local`, whatever the token")?;
         writeln!(out, "export CLARIFAI_PAT=none")?;
     } else {
-        let token = std::path::absolute(args.data_dir.join("admin.pat"))?;
+        let token = std::path::absolute(settings.data_dir.join("admin.pat"))?;
         let quoted = token.display().to_string().replace('\'', r"'\''");
         writeln!(out, "export CLARIFAI_PAT=\"$(cat '{quoted}')\"")?;
     }
@@ -210,13 +274,13 @@ fn greet(args: &ServeArgs, address: SocketAddr, app: &App) -> anyhow::Result<()>
 
 /// Where a client on this machine finds the host. The Python SDK takes no
 /// addresses of IPv6, and nobody can connect to "any address".
-fn base_of(address: SocketAddr) -> String {
+fn base_of(scheme: &str, address: SocketAddr) -> String {
     let port = address.port();
     match address.ip() {
-        ip if ip.is_unspecified() => format!("http://127.0.0.1:{port}"),
-        IpAddr::V4(ip) => format!("http://{ip}:{port}"),
-        IpAddr::V6(ip) if ip.is_loopback() => format!("http://localhost:{port}"),
-        IpAddr::V6(ip) => format!("http://[{ip}]:{port}"),
+        ip if ip.is_unspecified() => format!("{scheme}://127.0.0.1:{port}"),
+        IpAddr::V4(ip) => format!("{scheme}://{ip}:{port}"),
+        IpAddr::V6(ip) if ip.is_loopback() => format!("{scheme}://localhost:{port}"),
+        IpAddr::V6(ip) => format!("{scheme}://[{ip}]:{port}"),
     }
 }
 
@@ -263,7 +327,8 @@ mod tests {
             ("[::1]:4", "http://localhost:4"),
             ("192.0.2.1:5", "http://192.0.2.1:5"),
         ] {
-            assert_eq!(base_of(address.parse().unwrap()), base);
+            assert!(base_of("https", address.parse().unwrap()).starts_with("https://"));
+            assert_eq!(base_of("http", address.parse().unwrap()), base);
         }
     }
 }

@@ -166,6 +166,14 @@ impl Deployment {
         matches!(*self.state(), State::Running(_))
     }
 
+    /// Why it did not start when it was last tried.
+    pub fn failure(&self) -> Option<Arc<StartError>> {
+        match &*self.state() {
+            State::Failed(error, _) => Some(error.clone()),
+            State::Stopped | State::Running(_) => None,
+        }
+    }
+
     /// Admits a call, after starting the replica and waiting for the call's turn
     /// if need be.
     ///

@@ -166,6 +166,16 @@ impl Deployments {
         self.write().put_version(Arc::new(of_row(version)));
     }
 
+    /// The files of a version are whole again: it is tried at the next call.
+    pub fn mended(&self, name: &ModelName, version: &str) {
+        let stored = self.read().stored(name);
+        if let Some(version) = stored.as_ref().and_then(|seen| seen.version(version))
+            && version.failure().is_some()
+        {
+            version.stop();
+        }
+    }
+
     /// Calls without a version go to this one from now on; nothing for the
     /// newest, whatever comes.
     pub fn promote(

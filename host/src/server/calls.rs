@@ -72,7 +72,13 @@ impl CallContext {
             sent(inputs.send(parsed.request()).await)?;
             drop(inputs);
             let verdict;
-            (answers, verdict) = read_all(outputs).await.ok_or_else(|| self.lost())?;
+            let read = tokio::select! {
+                biased;
+                read = read_all(outputs) => read,
+                // Whoever reads no more stops the guest.
+                outcome = self.ended_by_others() => return Err(outcome),
+            };
+            (answers, verdict) = read.ok_or_else(|| self.lost())?;
             self.note_bug(&verdict.end);
             receipt = verdict.receipt;
             let outcome = Outcome::from(&verdict);
@@ -191,7 +197,19 @@ impl CallContext {
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {
         let version = asked.version.as_deref();
-        self.app.deployments.lease(&asked.caller, &asked.name, version, self.deadline).await
+        let lease =
+            self.app.deployments.lease(&asked.caller, &asked.name, version, self.deadline).await?;
+        let version = &lease.deployment().version;
+        let running = self.app.running.begin(
+            &self.req_id,
+            &asked.caller,
+            &asked.name,
+            version,
+            self.function,
+        );
+        // A call runs once.
+        let _ = self.running.set(running);
+        Ok(lease)
     }
 
     /// Clients before version 12 do not know the code of a busy model, and

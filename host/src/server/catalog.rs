@@ -172,10 +172,13 @@ pub(crate) fn model_of(seen: &Seen, version: Option<&Version>) -> api::Model {
 }
 
 fn version_of(deployment: &Deployment) -> api::ModelVersion {
-    let ready = Outcome::new(StatusCode::ModelTrained, "", "");
+    let state = match deployment.failure() {
+        None => Outcome::new(StatusCode::ModelTrained, "", ""),
+        Some(error) => Outcome::from(error.as_ref()),
+    };
     api::ModelVersion {
         id: deployment.version.clone(),
-        status: Some(ready.status("")),
+        status: Some(state.status("")),
         created_at: timestamp(deployment.created_at),
         active_concept_count: u32::try_from(deployment.concepts).unwrap_or(u32::MAX),
         app_id: deployment.name.app_id().to_owned(),

@@ -5,6 +5,7 @@
 
 use super::App;
 use super::response::{self, Form};
+use super::running::Running;
 use super::status::Outcome;
 use crate::auth::{AuthError, Caller};
 use crate::call::{Deadline, End, Function, Output, Receipt};
@@ -27,6 +28,8 @@ pub(crate) struct CallContext {
     /// The model's name, once the request has told it.
     pub(crate) model: OnceLock<String>,
     pub(crate) completed: AtomicBool,
+    /// Among the calls that run, once it does.
+    pub(crate) running: OnceLock<Running>,
 }
 
 impl CallContext {
@@ -59,6 +62,27 @@ impl CallContext {
     pub(super) fn lost(&self) -> Outcome {
         tracing::error!(req_id = %self.req_id, "a call ended without a verdict");
         Outcome::host_bug()
+    }
+
+    /// Resolves when others end the call: its token counts no more, or somebody
+    /// who may has ended it. Says which.
+    pub(super) async fn ended_by_others(&self) -> Outcome {
+        let token = async {
+            match &self.caller {
+                Ok(caller) => caller.is_over().await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let ended = async {
+            match self.running.get() {
+                Some(running) => running.is_ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = token => AuthError::Refused.into(),
+            () = ended => Outcome::ended_by_others(),
+        }
     }
 
     /// Logs what a caller must not be told.

@@ -4,6 +4,7 @@
 //! the one table from errors to the wire. Never touches wasmtime or files.
 
 mod listener;
+mod rewound;
 
 mod gate;
 mod policy;
@@ -14,6 +15,8 @@ mod answering;
 mod calls;
 mod catalog;
 mod context;
+mod operations;
+mod running;
 mod uploading;
 
 mod names;
@@ -25,7 +28,9 @@ mod typed;
 
 mod remap;
 
-pub use listener::{Options, run};
+pub use running::RunningCalls;
+
+pub use listener::{Options, run, serve_operator};
 pub(crate) use uploading::DIGEST_METADATA;
 
 use crate::auth::Auth;
@@ -46,6 +51,8 @@ pub struct App {
     pub deployments: Arc<Deployments>,
     /// What comes.
     pub uploads: Arc<Uploads>,
+    /// Calls that run.
+    pub running: Arc<RunningCalls>,
     /// The model that a request means which names none. Only a host without
     /// authentication and with one model has one.
     pub default_model: Option<ModelName>,

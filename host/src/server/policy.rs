@@ -21,6 +21,7 @@ use Rule::{Anyone, Caller};
 
 const PREDICT: Rule = Rule::Scope(Scope::Predict);
 const UPLOAD: Rule = Rule::Scope(Scope::Upload);
+const ADMIN: Rule = Rule::Scope(Scope::Admin);
 
 const POLICY: &[(&str, Rule)] = &[
     ("/clarifai.api.V2/GetModel", Caller),
@@ -38,6 +39,25 @@ const POLICY: &[(&str, Rule)] = &[
     ("/clarifai.api.V2/PostModelOutputs", PREDICT),
     ("/clarifai.api.V2/GenerateModelOutputs", PREDICT),
     ("/clarifai.api.V2/StreamModelOutputs", PREDICT),
+    ("/ringfence.v1.Operations/CreateUser", ADMIN),
+    ("/ringfence.v1.Operations/ListUsers", ADMIN),
+    ("/ringfence.v1.Operations/UpdateUser", ADMIN),
+    ("/ringfence.v1.Operations/CreateToken", ADMIN),
+    ("/ringfence.v1.Operations/ListTokens", ADMIN),
+    ("/ringfence.v1.Operations/RevokeToken", ADMIN),
+    ("/ringfence.v1.Operations/ListApps", Caller),
+    ("/ringfence.v1.Operations/DeleteApp", UPLOAD),
+    ("/ringfence.v1.Operations/PromoteVersion", UPLOAD),
+    ("/ringfence.v1.Operations/RollBackModel", UPLOAD),
+    ("/ringfence.v1.Operations/StopModel", UPLOAD),
+    ("/ringfence.v1.Operations/StartModel", UPLOAD),
+    ("/ringfence.v1.Operations/DeleteModel", UPLOAD),
+    ("/ringfence.v1.Operations/ShareModel", UPLOAD),
+    ("/ringfence.v1.Operations/ListCalls", Caller),
+    ("/ringfence.v1.Operations/CancelCall", PREDICT),
+    ("/ringfence.v1.Operations/CheckStore", ADMIN),
+    ("/ringfence.v1.Operations/CollectGarbage", ADMIN),
+    ("/ringfence.v1.Operations/BackUpStore", ADMIN),
     ("/grpc.health.v1.Health/Check", Anyone),
     ("/grpc.health.v1.Health/List", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
@@ -89,6 +109,9 @@ mod tests {
     fn what_changes_something_needs_a_scope() {
         for (path, rule) in POLICY {
             let method = path.rsplit('/').next().unwrap();
+            if *rule == ADMIN {
+                continue;
+            }
             let reads = ["Get", "List", "Check", "Watch", "ServerReflection"];
             let changes = !reads.iter().any(|word| method.starts_with(word));
             assert_eq!(matches!(rule, Rule::Scope(_)), changes, "{path}");

@@ -83,6 +83,32 @@ impl Outcome {
         self.code == StatusCode::Success
     }
 
+    /// The same for services that have no status in their messages. Codes are
+    /// those of `google.rpc.Code`; the text begins with the reason.
+    pub(crate) fn grpc(&self) -> tonic::Status {
+        use tonic::Code;
+        let code = match self.code {
+            StatusCode::Success => Code::Ok,
+            StatusCode::ConnKeyInvalid => Code::Unauthenticated,
+            StatusCode::ConnInsufficientScopes => Code::PermissionDenied,
+            StatusCode::ConnDoesNotExist | StatusCode::ModelDoesNotExist => Code::NotFound,
+            StatusCode::ConnInvalidRequest => Code::FailedPrecondition,
+            StatusCode::PredictInvalidRequest | StatusCode::ModelInvalidArgument => {
+                Code::InvalidArgument
+            }
+            StatusCode::ConnThrottled => Code::ResourceExhausted,
+            // Nothing else is an outcome there.
+            _ => Code::Internal,
+        };
+        tonic::Status::new(code, format!("{}: {}", self.reason, self.text))
+    }
+
+    /// Somebody who may has ended the call.
+    pub(crate) fn ended_by_others() -> Self {
+        let text = "the call was ended by its owner or the operator";
+        Self::new(StatusCode::ModelPredictionFailed, "CANCELLED", text)
+    }
+
     /// The message of the wire.
     pub(crate) fn status(&self, req_id: &str) -> Status {
         let details = match self.reason {

@@ -42,6 +42,7 @@ impl Service {
             client_major: client_major(request),
             model: OnceLock::new(),
             completed: AtomicBool::new(false),
+            running: OnceLock::new(),
         }
     }
 
@@ -81,12 +82,12 @@ fn client_major<T>(request: &Request<T>) -> Option<u32> {
 macro_rules! unary {
     ($self:ident, $request:ident, $work:path, $response:ident { $field:ident }) => {{
         let (status, found) = $self.answer($request, $work).await;
-        Ok(Response::new(api::$response { status, $field: found, ..Default::default() }))
+        Ok(Response::new(api::$response { status, $field: found }))
     }};
     ($self:ident, $request:ident, $work:path, $response:ident [ $field:ident ]) => {{
         let (status, found) = $self.answer($request, $work).await;
         let $field = found.unwrap_or_default();
-        Ok(Response::new(api::$response { status, $field, ..Default::default() }))
+        Ok(Response::new(api::$response { status, $field }))
     }};
 }
 
@@ -180,7 +181,10 @@ impl V2 for Service {
         &self,
         request: Request<api::ListLogEntriesRequest>,
     ) -> Answer<api::MultiLogEntryResponse> {
-        unary!(self, request, uploading::log_entries, MultiLogEntryResponse[log_entries])
+        let (page, per_page) = (request.get_ref().page, request.get_ref().per_page);
+        let (status, found) = self.answer(request, uploading::log_entries).await;
+        let log_entries = found.unwrap_or_default();
+        Ok(Response::new(api::MultiLogEntryResponse { status, log_entries, page, per_page }))
     }
 
     /// Stops the guest if the client goes away or the deadline passes.

@@ -21,6 +21,7 @@ mod backup;
 mod check;
 
 mod error;
+mod inspect;
 mod key;
 mod lock;
 mod private;
@@ -31,6 +32,7 @@ mod tests;
 pub use blobs::Sha256Digest;
 pub use check::{Freed, Report};
 pub use error::StoreError;
+pub use inspect::{DataDir, inspect};
 pub use key::{Key, KeyedHash};
 pub use models::{Stored, Usage, VersionFile};
 pub use rows::{

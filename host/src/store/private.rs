@@ -31,6 +31,12 @@ pub(super) fn directory(path: &Path) -> Result<(), StoreError> {
         }
         Err(source) => return Err(error(source)),
     }
+    check(path)
+}
+
+/// Checks that nobody else may write to a directory that is there.
+pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+    let error = |source| StoreError::Directory { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(error)?;
     if !metadata.is_dir() {
         return Err(error(io::ErrorKind::NotADirectory.into()));

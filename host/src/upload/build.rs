@@ -268,7 +268,10 @@ impl Build {
                 self.audit("uploaded a version");
                 self.tell(&format!("stored; {} can be called", self.name));
             }
-            Stored::Same(_) => self.tell("this version was stored before; nothing has changed"),
+            Stored::Same(_) => {
+                deployments.mended(&self.name, &self.version);
+                self.tell("this version was stored before; nothing has changed");
+            }
         }
         Ok(())
     }
