@@ -16,13 +16,16 @@ fn main() -> Result<()> {
 
 fn protocols(out: &Path) -> Result<()> {
     let root = PathBuf::from("../proto");
-    let files = ["clarifai/api/service.proto"];
-    for folder in ["clarifai/api", "clarifai/api/status"] {
+    let files = ["clarifai/api/service.proto", "ringfence/v1/operations.proto"];
+    for folder in ["clarifai/api", "clarifai/api/status", "ringfence/v1"] {
         println!("cargo::rerun-if-changed=../proto/{folder}");
     }
     let descriptors = protox::compile(files, [&root])?;
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        // A part of an upload stays where it was received.
+        .bytes(".clarifai.api.UploadContentPart.data")
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -14,6 +14,8 @@
 )]
 
 pub mod cli;
+pub mod doctor;
+pub mod settings;
 
 pub mod server;
 
@@ -22,6 +24,7 @@ pub mod package;
 pub mod store;
 
 pub mod deploy;
+pub mod upload;
 pub mod worker;
 
 pub mod nn;
@@ -32,6 +35,7 @@ pub mod limits;
 pub mod proto;
 pub mod telemetry;
 pub mod text;
+pub mod yaml;
 
 /// The whole program: arguments in, exit code out.
 pub fn main() -> std::process::ExitCode {

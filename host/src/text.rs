@@ -45,6 +45,17 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// The bytes that pairs of hexadecimal digits stand for, if a text is nothing
+/// else.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0);
+    let pair = |pair: &[u8]| pair.iter().fold(0, |byte, half| byte * 16 + digit(*half));
+    text.as_bytes().chunks_exact(2).map(|two| u8::try_from(pair(two)).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +68,15 @@ mod tests {
     #[test]
     fn a_terminal_gets_lines_and_tabs_and_nothing_that_deceives() {
         assert_eq!(printable("a\tb\n\u{1b}[31m\r\u{2066}ä"), "a\tb\n\u{fffd}[31m\u{fffd}\u{fffd}ä");
+    }
+
+    #[test]
+    fn hexadecimal_digits_are_read_as_they_are_written() {
+        assert_eq!(unhex(&hex(&[0, 10, 255])), Some(vec![0, 10, 255]));
+        assert_eq!(unhex("0A"), Some(vec![10]));
+        for bad in ["0", "0g", "+1", "é"] {
+            assert_eq!(unhex(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use ringfence::call::{Deadline, Event, Function};
 use ringfence::nn::{Cancel, ElementType, Engine, Tensor, Tract};
 use ringfence::package::folder;
 use ringfence::proto::clarifai::api::PostModelOutputsRequest;
-use ringfence::sandbox::{Diagnostics, Program, Runtime, Surroundings};
+use ringfence::sandbox::{Code, Diagnostics, Program, Runtime, Surroundings};
 use ringfence_tests::{Client, Host, guests, image_input, params, request, text_input};
 use serde_json::json;
 use std::sync::Arc;
@@ -110,8 +110,10 @@ async fn sandboxes(time: Duration) {
     println!("sandboxes of echo, in this process");
     let scratch = tempfile::TempDir::new().unwrap();
     let runtime = Runtime::start(Diagnostics::Off).unwrap();
-    let package = folder::open(guests::ECHO.as_ref(), scratch.path()).unwrap();
-    let program = Arc::new(Program::admit(&runtime, package, Surroundings::Real).unwrap());
+    let package =
+        folder::open(guests::ECHO.as_ref(), scratch.path(), folder::Taking::Copy).unwrap();
+    let program =
+        Arc::new(Program::admit(&runtime, package, &Code::Component, Surroundings::Real).unwrap());
     let mut times = Times::default();
     let started = Instant::now();
     while started.elapsed() < time {

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("cli", &["wasmtime::", "tract_"]),
     ("server", &["wasmtime::", "tract_", "std::fs", "cap_std", "rusqlite"]),
-    ("auth.rs", &["wasmtime::", "tract_", "crate::deploy", "crate::worker", "crate::package"]),
+    ("settings", &["wasmtime::", "tract_", "tonic::", "crate::deploy", "crate::store"]),
+    ("doctor", &["wasmtime::", "tract_", "tonic::", "std::net", "tokio::"]),
+    ("yaml", &["wasmtime::", "tract_", "tonic::", "tokio::", "std::fs", "crate::settings"]),
+    ("auth", &["wasmtime::", "tract_", "crate::deploy", "crate::worker", "tonic::"]),
     ("package", &["tract_", "tonic::", "tokio::net", "std::net", "wasmtime::"]),
     ("store", &["tract_", "tonic::", "crate::proto", "wasmtime::"]),
     ("deploy", &["tract_", "tonic::", "wasmtime::", "crate::proto"]),

@@ -152,6 +152,56 @@ fn a_log_outlives_its_host() {
     assert_eq!(read(&Host::start(options())), before);
 }
 
+/// A stored model runs only when it is called.
+#[test]
+fn an_owner_reads_the_log_of_a_stopped_model_and_a_deleted_one_has_none() {
+    let host = Host::serve(&[]);
+    let run = |pat: &str, args: &[&str]| {
+        let output = host.ringfence_as(pat, args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let user = |name: &str| {
+        run(&host.pat(), &["users", "create", name]);
+        run(&host.pat(), &["pat", "create", "--user", name, "--scope", "predict,upload"])
+    };
+    let (alice, bob) = (user("alice"), user("bob"));
+    run(&alice, &["upload", guests::PANIC]);
+    let model = "alice/main/panic";
+    run(&alice, &["models", "share", model, "--with", "bob"]);
+    let set = Some(api::UserAppIdSet { user_id: "alice".into(), app_id: "main".into() });
+    let asked = ListLogEntriesRequest { user_app_id: set.clone(), ..asked("panic") };
+    let call = ringfence_tests::request("panic", vec![text_input("x")]);
+    let call = api::PostModelOutputsRequest { user_app_id: set, ..call };
+    block_on(async {
+        let client_of = async |pat: &str| Client::connect(host.base(), pat).await;
+        let (alice, bob) = (client_of(&alice).await, client_of(&bob).await);
+        let operator = client_of(&host.pat()).await;
+        let (status, before) = entries(&alice, asked.clone()).await;
+        assert!(status.status.details.is_empty() && before.is_empty(), "{status:?} {before:?}");
+        let of_alice = alice.predict_request(call.clone()).await.status.req_id;
+        let of_bob = bob.predict_request(call.clone()).await.status.req_id;
+        run(&host.pat(), &["models", "stop", model]);
+        assert_eq!(alice.predict_request(call.clone()).await.reason(), "STOPPED");
+
+        let (_, own) = entries(&alice, asked.clone()).await;
+        let (_, all) = entries(&operator, asked.clone()).await;
+        let of = |entries: &[LogEntry], call: &str, kind: &str| {
+            entries.iter().any(|e| e.url.contains(&format!("call={call}&kind={kind}")))
+        };
+        for kind in ["output", "kill"] {
+            assert!(of(&own, &of_alice, kind) && of(&all, &of_bob, kind), "{all:?}");
+        }
+        assert!(of(&own, &of_bob, "kill") && !of(&own, &of_bob, "output"), "{own:?}");
+        let (status, none) = entries(&bob, asked.clone()).await;
+        assert_eq!((status.reason(), none.len()), ("NO_SUCH_MODEL", 0), "bob may call it alone");
+    });
+    let files = |host: &Host| std::fs::read_dir(host.data_dir().join("logs")).unwrap().count();
+    assert!(files(&host) > 0);
+    run(&alice, &["models", "delete", model]);
+    host.wait_until("the log to go", |host| files(host) == 0);
+}
+
 fn logs(host: &Host, args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(["logs", "panic", "--base", host.base(), "--pat-file"]);

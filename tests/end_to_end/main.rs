@@ -20,14 +20,18 @@ mod typed;
 mod author;
 mod bad_requests;
 mod checkpoints;
+mod doctor;
 mod limits;
 mod logs;
 mod metrics;
+mod operators;
 mod receipts;
 mod seam;
+mod settings;
 mod start;
 mod time;
 mod tokens;
+mod upload;
 
 mod layers;
 

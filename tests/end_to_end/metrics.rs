@@ -163,6 +163,46 @@ fn a_models_health_is_told_only_to_those_who_may_see_it() {
     });
 }
 
+/// It is started by its first call.
+#[test]
+fn a_stored_model_serves_before_it_runs_and_not_while_it_is_stopped() {
+    let host = host(&[]);
+    let run = |args: &[&str]| {
+        let output = host.ringfence(args);
+        assert!(output.status.success(), "{output:?}");
+    };
+    let health = || {
+        block_on(async {
+            let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
+            let mut health = HealthClient::new(channel.connect().await.unwrap());
+            let mut asked = Request::new(HealthCheckRequest { service: "local/main/echo".into() });
+            let token = format!("Key {}", host.pat()).parse().unwrap();
+            asked.metadata_mut().insert("authorization", token);
+            health.check(asked).await.unwrap().into_inner().status()
+        })
+    };
+    let replicas = || host.metric("ringfence_replicas{model=\"local/main/echo\"}");
+    run(&["upload", guests::ECHO]);
+    assert_eq!(host.metric("ringfence_models"), 1.0);
+    assert_eq!((health(), replicas()), (ServingStatus::Serving, 0.0));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let sent = client.with_token(request("echo", vec![text_input("x")]));
+        let answer = client.v2().post_model_outputs(sent).await.unwrap();
+        let load = answer.metadata().get("ringfence-load-ms").unwrap().to_str().unwrap();
+        assert!(load.parse::<f64>().unwrap() > 0.0, "the start is told as loading: {load}");
+    });
+    assert_eq!(replicas(), 1.0);
+    run(&["models", "stop", "echo"]);
+    assert_eq!((health(), replicas()), (ServingStatus::NotServing, 0.0));
+    let called = calls("local/main/echo", "predict", "OK");
+    assert_eq!(host.metric(&called), 1.0, "a model that does not run keeps its numbers");
+    run(&["models", "start", "echo"]);
+    assert_eq!(health(), ServingStatus::Serving);
+    run(&["models", "delete", "echo"]);
+    assert_eq!((host.metric(&called), host.metric("ringfence_models")), (0.0, 0.0));
+}
+
 /// A watch is a stream, and the host's end must not wait for it.
 #[test]
 fn a_watch_of_the_health_ends_with_the_host() {

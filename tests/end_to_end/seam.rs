@@ -5,7 +5,7 @@ use ringfence::call::{
     Deadline, End, Event, Function, Holder, Input, Part, Request, Value, Verdict,
 };
 use ringfence::package::folder;
-use ringfence::sandbox::{Calling, Diagnostics, Program, Runtime, SendError, Surroundings};
+use ringfence::sandbox::{Calling, Code, Diagnostics, Program, Runtime, SendError, Surroundings};
 use ringfence_tests::{Variant, block_on, guests};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ const BUFFERED: usize = 8;
 const BOUND: Duration = Duration::from_secs(30);
 
 fn admit(runtime: &Arc<Runtime>, path: &str, scratch: &TempDir) -> Arc<Program> {
-    let package = folder::open(path.as_ref(), scratch.path()).unwrap();
-    Arc::new(Program::admit(runtime, package, Surroundings::Real).unwrap())
+    let package = folder::open(path.as_ref(), scratch.path(), folder::Taking::Copy).unwrap();
+    Arc::new(Program::admit(runtime, package, &Code::Component, Surroundings::Real).unwrap())
 }
 
 fn an_hour() -> Deadline {

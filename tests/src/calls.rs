@@ -27,7 +27,11 @@ pub struct Answer {
 impl Client {
     /// Connects to a host with a token.
     pub async fn connect(base: &str, pat: &str) -> Self {
-        let v2 = V2Client::connect(base.to_owned()).await.unwrap();
+        Self::of(V2Client::connect(base.to_owned()).await.unwrap(), pat)
+    }
+
+    /// Over a connection that is there already.
+    pub fn of(v2: V2Client<Channel>, pat: &str) -> Self {
         let v2 = v2.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
         Self { v2, pat: pat.to_owned() }
     }

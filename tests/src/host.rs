@@ -4,7 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -103,6 +103,27 @@ impl Host {
         assert_eq!(status, 200, "{text}");
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Runs a client command against it, with the token that it made.
+    pub fn ringfence(&self, args: &[&str]) -> Output {
+        self.ringfence_as(&self.pat(), args)
+    }
+
+    /// The same, with another token.
+    pub fn ringfence_as(&self, pat: &str, args: &[&str]) -> Output {
+        Command::new(binary())
+            .args(args)
+            .env_clear()
+            .env("RINGFENCE_BASE", self.base())
+            .env("RINGFENCE_PAT", pat)
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that needs no host.
+    pub fn command(args: &[&str]) -> Output {
+        Command::new(binary()).args(args).env_clear().output().unwrap()
     }
 
     /// What it printed before it was ready, line by line.

@@ -190,8 +190,8 @@ pub struct Receipt {
     pub guest_cpu: Duration,
     /// CPU time of the engine's threads while they computed for the call.
     pub engine_cpu: Duration,
-    /// Time that the call waited for a sandbox that had run `load-model`;
-    /// nothing where one was ready.
+    /// Time that the call waited for a sandbox that had run `load-model`, and
+    /// before that for its replica to start; nothing where one was ready.
     pub load: Duration,
     /// Times that a graph was computed.
     pub computes: u64,

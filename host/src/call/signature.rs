@@ -24,7 +24,11 @@ const RESERVED: &str = "_GET_SIGNATURES";
 
 /// The typed methods of a model; without any, it takes plain inputs.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Methods(Vec<Method>);
+pub struct Methods {
+    methods: Vec<Method>,
+    /// The text that declares them.
+    declared: String,
+}
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,23 +109,28 @@ impl Methods {
         let mut names = HashSet::new();
         match methods.iter().find(|method| !names.insert(method.name.as_str())) {
             Some(twice) => Err(wrong(format!("`{}` is declared twice", twice.name))),
-            None => Ok(Self(methods)),
+            None => Ok(Self { methods, declared: text.to_owned() }),
         }
+    }
+
+    /// The text that declares them; empty for none.
+    pub fn declared(&self) -> &str {
+        &self.declared
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.methods.is_empty()
     }
 
     /// The one of a name.
     pub fn named(&self, name: &str) -> Option<&Method> {
-        self.0.iter().find(|method| method.name == name)
+        self.methods.iter().find(|method| method.name == name)
     }
 
     /// All, in the order of their declaration.
     pub fn iter(&self) -> impl Iterator<Item = &Method> {
-        self.0.iter()
+        self.methods.iter()
     }
 }
 

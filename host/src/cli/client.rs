@@ -3,7 +3,7 @@
 //! Owns where the base and the PAT come from and what an answer's status means
 //! to the user. Knows nothing of inputs and outputs.
 
-use super::{GlobalArgs, Usage};
+use super::{GlobalArgs, Usage, trust};
 use crate::package::config::{ModelName, NameError};
 use crate::proto::clarifai::api::UserAppIdSet;
 use crate::proto::clarifai::api::status::{Status, StatusCode};
@@ -73,6 +73,7 @@ impl ModelRef {
 /// A host that answers.
 pub(super) struct Client {
     pub(super) rpc: V2Client<Channel>,
+    channel: Channel,
     base: String,
     authorization: Option<MetadataValue<Ascii>>,
     /// Where the PAT was found.
@@ -96,17 +97,29 @@ impl Client {
         let (pat_source, pat) = pat.unzip();
         let pat_source = pat_source.unwrap_or_default();
         let authorization = pat.as_deref().map(authorization).transpose()?;
-        let endpoint = Endpoint::from_shared(base.clone())
+        let mut endpoint = Endpoint::from_shared(base.clone())
             .map_err(|_| Usage(format!("{base:?} is no address; write http://HOST:PORT")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true);
-        let channel = endpoint.connect().await.with_context(|| {
+        if let Some(tls) = trust::of(global, &base)? {
+            endpoint = endpoint.tls_config(tls)?;
+        }
+        let connected = endpoint.connect().await;
+        if let Some(why) = connected.as_ref().err().and_then(|error| trust::distrust(error)) {
+            return Err(anyhow!("there is no safe connection to {base}: {why}"));
+        }
+        let channel = connected.with_context(|| {
             format!("no host answers at {base}; start one with `ringfence serve`, or name another with --base")
         })?;
-        let rpc = V2Client::new(channel)
+        let rpc = V2Client::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { rpc, base, authorization, pat_source })
+        Ok(Self { rpc, channel, base, authorization, pat_source })
+    }
+
+    /// The connection, for another service of the same host.
+    pub(super) fn into_parts(self) -> (Channel, Option<MetadataValue<Ascii>>) {
+        (self.channel, self.authorization)
     }
 
     /// A request that proves who sends it.
@@ -215,10 +228,7 @@ fn checked_base(base: &str) -> Result<String, Usage> {
         )));
     }
     match uri.scheme_str() {
-        Some("http") => Ok(base.trim_end_matches('/').to_owned()),
-        Some("https") => {
-            Err(Usage(format!("{base}: TLS is not supported yet; write http://HOST:PORT")))
-        }
+        Some("http" | "https") => Ok(base.trim_end_matches('/').to_owned()),
         _ => Err(wrong()),
     }
 }
@@ -278,11 +288,12 @@ mod tests {
             ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
             ("localhost:1", "http://localhost:1"),
             ("http://[::1]:8080", "http://[::1]:8080"),
+            ("https://models.example:8443/", "https://models.example:8443"),
             ("http://notclarifai.com", "http://notclarifai.com"),
         ] {
             assert_eq!(checked_base(base).unwrap(), expected);
         }
-        for base in ["", "http://", "ftp://h", "https://h", "a b"] {
+        for base in ["", "http://", "ftp://h", "a b"] {
             assert!(checked_base(base).is_err(), "{base:?}");
         }
     }

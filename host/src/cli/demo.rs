@@ -8,10 +8,12 @@ use super::render::{Between, Printer};
 use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict, request, serve};
 use crate::auth::Auth;
 use crate::server::{self, Options};
+use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
 use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -23,7 +25,12 @@ const MESSAGES: [&str; 3] = ["first message", "second message", "third message"]
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let logging = telemetry::start(Some("warn"), LogFormat::Text)?;
     let guests = args.guests.canonicalize().with_context(|| {
-        format!("{} is missing; name the folder of examples with --guests", args.guests.display())
+        format!(
+            "the example models are not at {}: they come with a clone of the repository and not \
+             with the program; clone it and name its folder `guests` with --guests, or begin with \
+             `ringfence new DIR`",
+            args.guests.display()
+        )
     })?;
     let mut folders = Vec::new();
     for model in MODELS {
@@ -39,15 +46,15 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let started = runtime.block_on(async {
         let listener = serve::bind(([127, 0, 0, 1], 0).into()).await?;
         let base = format!("http://{}", listener.local_addr()?);
-        let (auth, _) = Auth::open(data_dir.path())?;
-        let (app, sandboxes) =
-            serve::start(auth, data_dir.path(), &folders, logging.dropped()).await?;
+        let store = Arc::new(Store::open(data_dir.path())?);
+        let (auth, _) = Auth::open(store.clone())?;
+        let (app, sandboxes) = serve::start(auth, store, &folders, logging.dropped()).await?;
         let serving = tokio::spawn(async move {
             let stop = async {
                 // A demo that fails drops its end, which stops the host as well.
                 let _ = stopped.await;
             };
-            let served = server::run(listener, app, Options::default(), stop).await;
+            let served = server::run(listener, None, app, Options::default().fixed(), stop).await;
             sandboxes.drain().await;
             served
         });
@@ -66,6 +73,7 @@ fn call_each(base: &str, data_dir: &Path, guests: &Path) -> anyhow::Result<()> {
         json: false,
         base: Some(base.to_owned()),
         pat_file: Some(data_dir.join("admin.pat")),
+        ca_file: None,
     };
     say(&format!("\n# predict digits --file {SCAN}"))?;
     predict::run(&call("digits", None, Some(guests.join(SCAN)), &[])?, &global)?;

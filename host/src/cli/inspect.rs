@@ -113,7 +113,7 @@ fn sheet_of(path: &Path, global: &GlobalArgs) -> anyhow::Result<Sheet> {
         return Ok(sheet);
     }
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
-    match folder::open(path, scratch.path()) {
+    match folder::open(path, scratch.path(), folder::Taking::Copy) {
         Ok(package) => of_package(&package, &mut sheet)?,
         Err(missing @ (FolderError::NotBuilt { .. } | FolderError::NoCheckpoint { .. })) => {
             let root = Dir::open_ambient_dir(path, ambient_authority())

@@ -7,20 +7,32 @@
 pub mod build;
 pub mod checkpoints;
 
+mod apps;
+mod calls;
 mod client;
 mod demo;
+mod doctor;
 mod embedded;
 mod generate;
 mod inspect;
 mod logs;
+mod models;
 mod new;
+mod one_shot;
+mod operations;
+mod pat;
 mod predict;
 mod render;
 mod request;
 mod schema;
 mod serve;
+mod socket;
+mod store;
 mod stream;
 mod test;
+mod trust;
+mod upload;
+mod users;
 mod watch;
 mod wit;
 
@@ -31,9 +43,9 @@ use clap::{Args, Parser, Subcommand};
 use client::ModelRef;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
@@ -63,7 +75,7 @@ struct Cli {
 }
 
 /// What every subcommand takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct GlobalArgs {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
@@ -74,6 +86,9 @@ pub(crate) struct GlobalArgs {
     /// File with the PAT [default: the PAT in RINGFENCE_PAT, else in CLARIFAI_PAT]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) pat_file: Option<PathBuf>,
+    /// PEM file of the CA that a host on https has to be of [default: RINGFENCE_CA_FILE, else the public ones]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,8 +97,8 @@ enum Command {
     New(NewArgs),
     /// Write the world that a model implements, for projects without the guest crate
     Wit(WitArgs),
-    /// Print the JSON Schema of config.yaml
-    Schema,
+    /// Print the JSON Schema of config.yaml, or of host.yaml
+    Schema(SchemaArgs),
     /// Compile a model folder's 1/model.rs to 1/model.wasm
     Build(BuildArgs),
     /// Show what a model can do, its limits, graphs and assets; or how two models differ
@@ -92,6 +107,20 @@ enum Command {
     Test(TestArgs),
     /// Serve models
     Serve(ServeArgs),
+    /// Bring a model folder to a host, and wait until it can be called
+    Upload(UploadArgs),
+    /// List models and versions; promote, roll back, stop, delete, share them
+    Models(ModelsArgs),
+    /// List, make and delete apps, in which models stand
+    Apps(AppsArgs),
+    /// List and end calls that run
+    Calls(CallsArgs),
+    /// List, make and disable users, and say what each may take
+    Users(UsersArgs),
+    /// List, make and revoke tokens
+    Pat(PatArgs),
+    /// Check, back up, restore and clean up what a host keeps on disk
+    Store(StoreArgs),
     /// Send inputs, get one answer for each
     Predict(CallArgs),
     /// Send one input, print the outputs as they come
@@ -100,8 +129,290 @@ enum Command {
     Stream(StreamArgs),
     /// Print what a model's guests wrote, and how its calls were stopped
     Logs(LogsArgs),
+    /// Say what this machine offers to a host and what it lacks
+    Doctor(DoctorArgs),
     /// Build the example models, serve them and call each of them
     Demo(DemoArgs),
+    /// Compile a component for the host that started this
+    #[command(hide = true)]
+    CompileWorker(CompileWorkerArgs),
+    /// Try a package out for the host that started this
+    #[command(hide = true)]
+    AdmissionWorker(AdmissionWorkerArgs),
+}
+
+/// Where a command that is the operator's finds its host.
+macro_rules! operator_args {
+    ($(#[$doc:meta])* $name:ident, $command:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Args)]
+        pub(crate) struct $name {
+            /// Data directory: of a host that runs on this machine, or of none [default: ask the host at --base]
+            #[arg(long, global = true, value_name = "DIR")]
+            pub(crate) data_dir: Option<PathBuf>,
+            #[command(subcommand)]
+            pub(crate) command: $command,
+        }
+    };
+}
+
+operator_args!(
+    /// `models`
+    ModelsArgs,
+    ModelsCommand
+);
+operator_args!(
+    /// `apps`
+    AppsArgs,
+    AppsCommand
+);
+operator_args!(
+    /// `calls`
+    CallsArgs,
+    CallsCommand
+);
+operator_args!(
+    /// `users`
+    UsersArgs,
+    UsersCommand
+);
+operator_args!(
+    /// `pat`
+    PatArgs,
+    PatCommand
+);
+operator_args!(
+    /// `store`
+    StoreArgs,
+    StoreCommand
+);
+
+/// `models`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// The models that you may call, or the versions of one
+    List {
+        /// USER/APP/MODEL, or MODEL for local/main/MODEL
+        model: Option<ModelRef>,
+    },
+    /// Call this version where none is named; without @VERSION, the newest again
+    Promote {
+        /// USER/APP/MODEL[@VERSION]
+        model: ModelRef,
+    },
+    /// Call the version before the one that is called now
+    Rollback {
+        /// USER/APP/MODEL
+        model: ModelRef,
+    },
+    /// End the calls of a model and refuse further ones
+    Stop {
+        /// USER/APP/MODEL
+        model: ModelRef,
+    },
+    /// Let a stopped model be called again
+    Start {
+        /// USER/APP/MODEL
+        model: ModelRef,
+    },
+    /// Delete a version, or without @VERSION the model
+    Delete {
+        /// USER/APP/MODEL[@VERSION]
+        model: ModelRef,
+    },
+    /// Let others call a model; they cannot download it
+    Share {
+        /// USER/APP/MODEL
+        model: ModelRef,
+        /// A user, or everyone
+        #[arg(long, value_name = "USER|everyone")]
+        with: String,
+        /// No longer
+        #[arg(long)]
+        end: bool,
+    },
+}
+
+/// `apps`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AppsCommand {
+    /// Your apps
+    List,
+    /// Make an app
+    Create {
+        /// Its name
+        app: String,
+    },
+    /// Delete an app without models
+    Delete {
+        /// Its name
+        app: String,
+    },
+}
+
+/// `calls`
+#[derive(Debug, Subcommand)]
+pub(crate) enum CallsCommand {
+    /// Your calls and those of your models; with an admin token all
+    List,
+    /// End a call
+    Cancel {
+        /// As `calls list` shows it
+        id: String,
+    },
+}
+
+/// `users`
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersCommand {
+    /// Make a user
+    Create {
+        /// The name
+        user: String,
+    },
+    /// Every user, and what each has
+    List,
+    /// Let the tokens of a user count for nothing, and end their calls
+    Disable {
+        /// The name
+        user: String,
+    },
+    /// Let them count again
+    Enable {
+        /// The name
+        user: String,
+    },
+    /// Say what a user may take
+    Quota(QuotaArgs),
+}
+
+/// `users quota`
+#[derive(Debug, Args)]
+pub(crate) struct QuotaArgs {
+    /// The name
+    pub(crate) user: String,
+    /// Calls at a time
+    #[arg(long)]
+    pub(crate) calls: Option<u64>,
+    /// Fuel of all calls of a minute
+    #[arg(long)]
+    pub(crate) fuel_per_minute: Option<u64>,
+    /// Bytes of all versions
+    #[arg(long)]
+    pub(crate) stored_bytes: Option<u64>,
+    /// Models
+    #[arg(long)]
+    pub(crate) models: Option<u64>,
+    /// Uploads that are compiled in an hour
+    #[arg(long)]
+    pub(crate) compilations_per_hour: Option<u64>,
+}
+
+/// `pat`
+#[derive(Debug, Subcommand)]
+pub(crate) enum PatCommand {
+    /// Make a token, and print it; it is shown only then
+    Create {
+        /// Whose it is [default: yours]
+        #[arg(long)]
+        user: Option<String>,
+        /// For people
+        #[arg(long, default_value = "")]
+        name: String,
+        /// What it is for: predict, upload, admin; may be given several times
+        #[arg(long, value_delimiter = ',', default_value = "predict")]
+        scope: Vec<String>,
+        /// When it ends by itself, such as 30d, 12h or 15m
+        #[arg(long, value_parser = lifetime)]
+        expires_in: Option<Duration>,
+    },
+    /// Tokens, without what proves them
+    List {
+        /// Only those of this user
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// Let a token count for nothing, and end its calls
+    Revoke {
+        /// As `pat list` shows it
+        id: String,
+    },
+}
+
+/// `store`
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Read everything and name what is not as it should be
+    Check,
+    /// Free what nothing refers to
+    Gc,
+    /// Write a copy to a new file, while the host runs
+    Backup {
+        /// The file
+        file: PathBuf,
+    },
+    /// Make a data directory of a copy
+    Restore {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// A time such as `30d`.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("{text:?} is no time; write a number and one of d, h, m, s, such as 30d");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "d" => 86_400,
+        "h" => 3600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// Says something beside what a program reads.
+pub(super) fn note(text: &str) {
+    // Nothing can be said where even this cannot be printed.
+    let _ = writeln!(io::stderr().lock(), "{}", crate::text::printable(text));
+}
+
+/// What a one-shot process gives up.
+#[derive(Debug, Args)]
+pub(crate) struct ConfinementArgs {
+    /// CPU time of all threads together
+    #[arg(long)]
+    pub(crate) cpu_seconds: u64,
+    /// Memory, in bytes
+    #[arg(long)]
+    pub(crate) data_bytes: u64,
+    /// Who has started it
+    #[arg(long)]
+    pub(crate) parent: i32,
+}
+
+/// `compile-worker`
+#[derive(Debug, Args)]
+pub(crate) struct CompileWorkerArgs {
+    /// What the component may start with
+    #[arg(long)]
+    pub(crate) memory_bytes_max: u64,
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
+}
+
+/// `admission-worker`
+#[derive(Debug, Args)]
+pub(crate) struct AdmissionWorkerArgs {
+    /// The package
+    pub(crate) dir: PathBuf,
+    /// A folder to write to, in the same file system
+    pub(crate) scratch: PathBuf,
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
 }
 
 /// `new`
@@ -121,6 +432,17 @@ pub(crate) struct WitArgs {
     /// The folder to write to, such as `wit` in a project
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
+}
+
+/// `schema`
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// Which file
+    #[arg(value_enum, default_value_t)]
+    pub(crate) file: schema::SchemaFile,
+    /// Print the page about host.yaml instead
+    #[arg(long)]
+    pub(crate) markdown: bool,
 }
 
 /// `inspect`
@@ -191,17 +513,23 @@ impl TestArgs {
 }
 
 /// `serve`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ServeArgs {
+    /// Settings of the host; what is given here wins over them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_config: Option<PathBuf>,
+    /// Start nothing: say whether a host could start like this
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Model folder to serve without an upload; may be given several times
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Vec<PathBuf>,
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-    pub(crate) listen: SocketAddr,
-    /// Where tokens are kept
-    #[arg(long, default_value = "./ringfence-data", value_name = "DIR")]
-    pub(crate) data_dir: PathBuf,
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+    /// Where tokens are kept [default: ./ringfence-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
     /// Ask for no PAT: whoever reaches the host is the user `local`
     #[arg(long)]
     pub(crate) no_auth: bool,
@@ -213,10 +541,10 @@ pub(crate) struct ServeArgs {
     pub(crate) reflection: bool,
     /// Serve /metrics and /healthz at this address, for the operator alone [default address: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:9464")]
-    pub(crate) metrics_listen: Option<SocketAddr>,
-    /// The form of the log on standard error
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub(crate) log_format: LogFormat,
+    pub(crate) metrics_listen: Option<String>,
+    /// The form of the log on standard error [default: text]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 /// `logs`
@@ -230,6 +558,25 @@ pub(crate) struct LogsArgs {
     /// Go on with what is added, until interrupted
     #[arg(long)]
     pub(crate) follow: bool,
+}
+
+/// `upload`
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// The model folder, built
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The data directory that is meant [default: ./ringfence-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Settings of the host that is meant
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_config: Option<PathBuf>,
 }
 
 /// `demo`
@@ -306,16 +653,26 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match command {
         Command::New(args) => new::run(&args, &global),
         Command::Wit(args) => wit::run(&args, &global),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
         Command::Inspect(args) => inspect::run(&args, &global),
         Command::Test(args) => test::run(&args, &global),
         Command::Serve(args) => serve::run(&args),
+        Command::Upload(args) => upload::run(&args, &global),
+        Command::Models(args) => models::run(&args, &global),
+        Command::Apps(args) => apps::run(&args, &global),
+        Command::Calls(args) => calls::run(&args, &global),
+        Command::Users(args) => users::run(&args, &global),
+        Command::Pat(args) => pat::run(&args, &global),
+        Command::Store(args) => store::run(&args, &global),
         Command::Predict(args) => predict::run(&args, &global),
         Command::Generate(args) => generate::run(&args, &global),
         Command::Stream(args) => stream::run(&args, &global),
         Command::Logs(args) => logs::run(&args, &global),
         Command::Build(args) => build::run(&args, &global),
+        Command::Doctor(args) => doctor::run(&args, &global),
         Command::Demo(args) => demo::run(&args),
+        Command::CompileWorker(args) => one_shot::run_compile(&args),
+        Command::AdmissionWorker(args) => one_shot::run_admission(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -367,7 +724,10 @@ mod tests {
     fn wrong_usage_and_configuration_are_told_from_failures() {
         assert_eq!(exit_code(&anyhow::Error::new(Usage("x".into())).context("y")), WRONG_USAGE);
         assert_eq!(exit_code(&usage(anyhow::anyhow!("x"))), WRONG_USAGE);
-        assert_eq!(exit_code(&ConfigError::TooLong { bytes: 1 }.into()), WRONG_USAGE);
+        assert_eq!(
+            exit_code(&ConfigError::TooLong { file: "config.yaml", bytes: 1 }.into()),
+            WRONG_USAGE
+        );
         assert_eq!(exit_code(&FolderError::TooMany.into()), WRONG_USAGE);
         assert_eq!(exit_code(&anyhow::anyhow!("x")), FAILED);
     }
@@ -396,6 +756,6 @@ mod tests {
         let cli =
             Cli::try_parse_from(["ringfence", "serve", "--model", "a", "--model", "b"]).unwrap();
         let Command::Serve(args) = cli.command else { panic!() };
-        assert_eq!((args.model.len(), args.listen.to_string().as_str()), (2, "127.0.0.1:8080"));
+        assert_eq!((args.model.len(), args.listen), (2, None));
     }
 }

@@ -226,7 +226,7 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         std::fs::write(dir.path().join("mine"), "x").unwrap();
         let args = NewArgs { dir: dir.path().to_owned(), kind: Template::TextToText };
-        let global = GlobalArgs { json: false, base: None, pat_file: None };
+        let global = GlobalArgs::default();
         assert!(run(&args, &global).unwrap_err().is::<Usage>());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -1,27 +1,46 @@
 //! `ringfence serve`: the host.
 
+mod check;
+mod reload;
+mod resolve;
+mod supervisor;
+
 use super::{ServeArgs, usage};
 use crate::auth::Auth;
-use crate::deploy::Deployments;
+use crate::deploy::{Deployments, IDLE_CHECK, Loader};
 use crate::package::config::ModelName;
-use crate::package::folder;
+use crate::package::folder::{self, Taking};
 use crate::sandbox::{Diagnostics, Runtime};
-use crate::server::{self, App, Options};
+use crate::server::{self, App};
+use crate::settings::{Current, Settings};
+use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Dropped, Telemetry, VersionLogs};
+use crate::upload::Uploads;
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, set_dumpable_behavior, setrlimit,
+};
+use std::convert::Infallible;
 use std::future::Future;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use supervisor::Supervisor;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 /// Time in which guests that nobody waits for any more have to end.
 const SANDBOXES_DRAIN: Duration = Duration::from_secs(5);
+
+/// Time in which builds have to end that have begun.
+const BUILDS_DRAIN: Duration = Duration::from_secs(10);
+
+/// Versions that are listed at the start.
+const MODELS_SHOWN: usize = 20;
 
 /// Files of running versions, below the data directory. Emptied at every start.
 const RUN_FOLDER: &str = "run";
@@ -30,51 +49,67 @@ const RUN_FOLDER: &str = "run";
 const LOGS_FOLDER: &str = "logs";
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    check(args)?;
+    let settings = resolve::settings(args).map_err(usage)?;
+    if args.check {
+        return check::run(&settings);
+    }
+    leave_no_core().context("cannot switch core dumps off")?;
+    let logging =
+        telemetry::start(settings.log_filter.as_deref(), settings.log_format).map_err(usage)?;
     raise_file_limit();
-    let filter = std::env::var("RINGFENCE_LOG").ok();
-    let logging = telemetry::start(filter.as_deref(), args.log_format)?;
+    let current = Arc::new(Current::new(settings).map_err(usage)?);
+    let settings = current.settings().borrow().clone();
     runtime()?.block_on(async {
-        let listener = bind(args.listen).await?;
+        let hangups = signal(SignalKind::hangup())?;
+        let listener = bind(settings.listen).await?;
         let address = listener.local_addr()?;
-        let operator = match args.metrics_listen {
-            Some(listen) => Some(bind_operator(listen).await?),
+        let monitoring = match settings.metrics_listen {
+            Some(listen) => Some(bind_to(listen, "--metrics-listen").await?),
             None => None,
         };
-        let (auth, first_token) = Auth::open(&args.data_dir)?;
+        let store = Arc::new(Store::open(&settings.data_dir).map_err(refused_data_dir)?);
+        let (auth, first_token) = Auth::open(store.clone())?;
+        // A start that is refused says that alone.
+        warn_of(&settings);
         if let Some(first) = first_token {
             tracing::info!(path = %first.path.display(), "made the first token");
         }
-        // The lock on the data directory is kept, whoever may call.
-        let _locked;
-        let auth = match args.no_auth {
-            true => {
-                _locked = auth;
-                Auth::none()
-            }
-            false => auth,
-        };
-        let dropped = logging.dropped();
-        let (app, sandboxes) = start(auth, &args.data_dir, &args.model, dropped).await?;
+        let auth = if args.no_auth { Auth::none() } else { auth };
+        let socket = super::socket::listen(store.data_dir());
+        let (app, sandboxes) = start(auth, store, &settings.models, logging.dropped()).await?;
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
-        let operator_address = operator.as_ref().map(TcpListener::local_addr).transpose()?;
-        if let Err(error) = greet(args, address, operator_address, &app) {
+        let supervisor = Supervisor::of_environment();
+        let metrics_at = monitoring.as_ref().map(TcpListener::local_addr).transpose()?;
+        if let Err(error) = greet(args, &settings, address, metrics_at, &app) {
             tracing::warn!(%error, "cannot print the greeting; the host goes on without");
         }
         // It ends with this function, after the drain.
         let mut watched = JoinSet::new();
-        if let Some(operator) = operator {
-            watched.spawn(server::serve_operator(operator, app.clone()));
+        if let Some(monitoring) = monitoring {
+            watched.spawn(server::serve_monitoring(monitoring, app.clone()));
         }
-        let options = Options { reflection: args.reflection, ..Options::default() };
-        let logs = app.telemetry.logs.clone();
-        server::run(listener, app, options, stop).await?;
+        supervisor.ready();
+        let stop = async {
+            stop.await;
+            supervisor.stopping();
+        };
+        let reloading =
+            reload::at_each(hangups, args, &current, &logging, &supervisor, &app.telemetry.metrics);
+        tokio::select! {
+            served = server::run(listener, socket, app.clone(), current.options(), stop) => served?,
+            never = reloading => match never {},
+            never = supervisor.reassure() => match never {},
+            never = upkeep(&app) => match never {},
+        }
+        if tokio::time::timeout(BUILDS_DRAIN, app.uploads.drain()).await.is_err() {
+            tracing::warn!("a build was cut off at the end of the drain; nothing of it is kept");
+        }
         if tokio::time::timeout(SANDBOXES_DRAIN, sandboxes.drain()).await.is_err() {
             tracing::warn!("a guest still ran at the end of the drain");
         }
-        if let Some(logs) = logs {
+        if let Some(logs) = &app.telemetry.logs {
             logs.flush();
         }
         Ok(())
@@ -93,23 +128,47 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the server's threads")
 }
 
-/// Loads the folders and makes them callable.
+/// What has to be done now and then while the host runs.
+async fn upkeep(app: &App) -> Infallible {
+    let store = app.store.clone();
+    // What an earlier host had begun to store, and did not.
+    let freed = tokio::task::spawn_blocking(move || store.collect_garbage(None)).await;
+    match freed {
+        Ok(Ok(freed)) if freed.files > 0 => {
+            tracing::info!(
+                files = freed.files,
+                bytes = freed.bytes,
+                "freed what nothing refers to"
+            );
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "cannot free what nothing refers to"),
+        Err(error) => tracing::error!(%error, "cannot free what nothing refers to"),
+    }
+    loop {
+        tokio::time::sleep(IDLE_CHECK).await;
+        app.deployments.stop_idle();
+    }
+}
+
+/// Loads the folders and makes them and what is stored callable.
 pub(super) async fn start(
     auth: Auth,
-    data_dir: &Path,
+    store: Arc<Store>,
     folders: &[PathBuf],
     log_lines_dropped: Dropped,
 ) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
-    let scratch = data_dir.join(RUN_FOLDER);
+    let scratch = store.data_dir().join(RUN_FOLDER);
     empty(&scratch)?;
-    let logs = VersionLogs::open(&data_dir.join(LOGS_FOLDER))
-        .with_context(|| format!("cannot keep logs in {}", data_dir.display()))?;
+    let logs = VersionLogs::open(&store.data_dir().join(LOGS_FOLDER))
+        .with_context(|| format!("cannot keep logs in {}", store.data_dir().display()))?;
     let telemetry =
         Telemetry { logs: Some(logs.clone()), log_lines_dropped, ..Telemetry::default() };
     let sandboxes = Runtime::start_with(Diagnostics::Off, Some(logs))?;
-    let deployments = Deployments::default();
+    let loader = Loader::new(sandboxes.clone(), store.clone(), scratch.clone());
+    let deployments = Arc::new(Deployments::open(loader)?);
     for path in folders {
-        let package = folder::open(path, &scratch)
+        let package = folder::open(path, &scratch, Taking::Copy)
             .with_context(|| format!("cannot serve {}", path.display()))?;
         if let Some(note) = staleness(path) {
             tracing::warn!(folder = %path.display(), "{note}");
@@ -127,13 +186,16 @@ pub(super) async fn start(
                  the user `local`"
             );
         }
-        deployments.add(&sandboxes, package).await.map_err(usage)?;
+        deployments.add_folder(package).await.map_err(usage)?;
     }
+    let uploads = Uploads::open(deployments.clone())?;
     let default_model = match (auth.is_none(), deployments.all().as_slice()) {
         (true, [only]) => Some(only.name.clone()),
         _ => None,
     };
-    Ok((Arc::new(App { auth, deployments, default_model, telemetry }), sandboxes))
+    let running = Arc::default();
+    let app = App { store, auth, deployments, uploads, running, default_model, telemetry };
+    Ok((Arc::new(app), sandboxes))
 }
 
 /// What to say where the source has changed since it was built. No answer is
@@ -146,36 +208,60 @@ pub(super) fn staleness(folder: &Path) -> Option<&'static str> {
 
 /// Takes the address before anything that lasts is done.
 pub(super) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen}; choose another with --listen"))
-        .map_err(usage)
+    bind_to(listen, "--listen").await
 }
 
-/// The same for the operator's listener.
-async fn bind_operator(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    if !listen.ip().is_loopback() {
-        tracing::warn!(%listen, "whoever reaches the address of --metrics-listen reads all metrics");
-    }
-    TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen}; choose another with --metrics-listen"))
-        .map_err(usage)
+async fn bind_to(listen: SocketAddr, argument: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(listen).await;
+    bound.map_err(|error| usage(anyhow::anyhow!(refused_address(listen, argument, &error))))
 }
 
-/// Two ways of serving are only for loopback as long as a guest has one wall.
-fn check(args: &ServeArgs) -> anyhow::Result<()> {
-    let loopback = args.listen.ip().is_loopback();
-    if !loopback && args.no_auth {
-        let text = "--no-auth works on loopback only; listen on 127.0.0.1 or drop it";
-        return Err(usage(anyhow::anyhow!(text)));
+/// Why an address cannot be listened on, and which argument sets another.
+fn refused_address(listen: SocketAddr, argument: &str, error: &io::Error) -> String {
+    let why = match Errno::from_io_error(error) {
+        Some(Errno::ADDRINUSE) => "another program listens there".to_owned(),
+        Some(Errno::ACCESS) => {
+            format!("port {} needs privileges that this user lacks", listen.port())
+        }
+        Some(Errno::ADDRNOTAVAIL) => "this machine has no such address".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("cannot listen on {listen}: {why}; choose another with {argument}")
+}
+
+/// What an operator can put right is wrong configuration, and one line.
+fn refused_data_dir(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Directory { .. }
+        | StoreError::InUse { .. }
+        | StoreError::Permissions { .. } => usage(error),
+        error => error.into(),
     }
-    if !loopback && !args.unsafe_no_jail {
-        let text = "guests run in this process, inside one wall; to listen beyond loopback \
-                    all the same, add --unsafe-no-jail";
-        return Err(usage(anyhow::anyhow!(text)));
+}
+
+/// A core dump would have tokens and what callers sent. LEAK-10.
+fn leave_no_core() -> rustix::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    // A handler of dumps that is a program is called whatever the limit, but not
+    // for a process of this kind; and nobody of the same user can attach to it.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// What is allowed, and better otherwise.
+fn warn_of(settings: &Settings) {
+    if geteuid().is_root() {
+        tracing::warn!("the host runs as root; give it a user of its own");
     }
-    Ok(())
+    if settings.tls.is_none() && !settings.listen.ip().is_loopback() {
+        tracing::warn!(
+            "there is no TLS: tokens and inputs can be read on their way; see `tls` of host.yaml"
+        );
+    }
+    if let Some(listen) = settings.metrics_listen
+        && !listen.ip().is_loopback()
+    {
+        tracing::warn!(%listen, "whoever reaches the address of the metrics reads those of all models");
+    }
 }
 
 /// Guests open files of their package, and connections are files as well.
@@ -191,30 +277,36 @@ fn raise_file_limit() {
 /// any folder.
 fn greet(
     args: &ServeArgs,
+    settings: &Settings,
     address: SocketAddr,
-    operator: Option<SocketAddr>,
+    metrics_at: Option<SocketAddr>,
     app: &App,
 ) -> anyhow::Result<()> {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let mut out = std::io::stdout().lock();
-    writeln!(out, "ringfence listens on http://{address}")?;
-    if let Some(operator) = operator {
-        writeln!(out, "metrics on http://{operator}/metrics")?;
+    writeln!(out, "ringfence listens on {scheme}://{address}")?;
+    if let Some(metrics_at) = metrics_at {
+        writeln!(out, "metrics on http://{metrics_at}/metrics")?;
     }
     writeln!(out, "note: guests run inside the wasm sandbox only; there is no jail yet")?;
-    writeln!(out, "export CLARIFAI_API_BASE={}", base_of(address))?;
+    writeln!(out, "export CLARIFAI_API_BASE={}", base_of(scheme, address))?;
     if args.no_auth {
         writeln!(out, "note: every caller is the user `local`, whatever the token")?;
         writeln!(out, "export CLARIFAI_PAT=none")?;
     } else {
-        let token = std::path::absolute(args.data_dir.join("admin.pat"))?;
+        let token = std::path::absolute(settings.data_dir.join("admin.pat"))?;
         let quoted = token.display().to_string().replace('\'', r"'\''");
         writeln!(out, "export CLARIFAI_PAT=\"$(cat '{quoted}')\"")?;
     }
-    if app.deployments.all().is_empty() {
-        writeln!(out, "note: there is no model; `--model DIR` serves one")?;
+    let all = app.deployments.all();
+    if all.is_empty() {
+        writeln!(out, "note: there is no model; `ringfence upload DIR` brings one")?;
     }
-    for deployment in app.deployments.all() {
+    for deployment in all.iter().take(MODELS_SHOWN) {
         writeln!(out, "model {} version {}", deployment.name, deployment.version)?;
+    }
+    if let Some(more) = all.len().checked_sub(MODELS_SHOWN).filter(|more| *more > 0) {
+        writeln!(out, "and {more} versions more")?;
     }
     writeln!(out, "ready")?;
     Ok(out.flush()?)
@@ -222,13 +314,13 @@ fn greet(
 
 /// Where a client on this machine finds the host. The Python SDK takes no
 /// addresses of IPv6, and nobody can connect to "any address".
-fn base_of(address: SocketAddr) -> String {
+fn base_of(scheme: &str, address: SocketAddr) -> String {
     let port = address.port();
     match address.ip() {
-        ip if ip.is_unspecified() => format!("http://127.0.0.1:{port}"),
-        IpAddr::V4(ip) => format!("http://{ip}:{port}"),
-        IpAddr::V6(ip) if ip.is_loopback() => format!("http://localhost:{port}"),
-        IpAddr::V6(ip) => format!("http://[{ip}]:{port}"),
+        ip if ip.is_unspecified() => format!("{scheme}://127.0.0.1:{port}"),
+        IpAddr::V4(ip) => format!("{scheme}://{ip}:{port}"),
+        IpAddr::V6(ip) if ip.is_loopback() => format!("{scheme}://localhost:{port}"),
+        IpAddr::V6(ip) => format!("{scheme}://[{ip}]:{port}"),
     }
 }
 
@@ -275,7 +367,8 @@ mod tests {
             ("[::1]:4", "http://localhost:4"),
             ("192.0.2.1:5", "http://192.0.2.1:5"),
         ] {
-            assert_eq!(base_of(address.parse().unwrap()), base);
+            assert!(base_of("https", address.parse().unwrap()).starts_with("https://"));
+            assert_eq!(base_of("http", address.parse().unwrap()), base);
         }
     }
 }

@@ -14,12 +14,13 @@ mod suggest;
 use super::client::ModelRef;
 use super::{GlobalArgs, TestArgs, Usage, request, usage};
 use crate::call::{
-    Deadline, Event, Function, GuestError, Holder, Method, Receipt, Request, Value, Verdict,
+    Deadline, Event, Function, GuestError, Holder, Method, Methods, Receipt, Request, Value,
+    Verdict,
 };
-use crate::package::folder;
+use crate::package::folder::{self, Taking};
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
-use crate::sandbox::{Diagnostics, Program, Runtime, Surroundings};
+use crate::sandbox::{Code, Compiled, Diagnostics, Program, Runtime, Surroundings};
 use crate::server::request::{InputError, Turn, parse, plain_input, typed_input};
 use crate::server::response::{self, CallerKind, Form};
 use anyhow::{Context, bail};
@@ -56,7 +57,7 @@ impl Ran {
 
 pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
-    let package = folder::open(&args.dir, scratch.path())?;
+    let package = folder::open(&args.dir, scratch.path(), Taking::Copy)?;
     let mut report = Report::new(global.json);
     notes(args, &package.config, &mut report)?;
     let asked = asked(args, &package)?;
@@ -225,7 +226,8 @@ async fn call_all(
 ) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
     let asked = plain(given.message.clone())?;
     let runtime = Runtime::start(Diagnostics::On)?;
-    let program = Program::admit(&runtime, package, Surroundings::Seeded(seed)).map_err(usage)?;
+    let program = Program::admit(&runtime, package, &Code::Component, Surroundings::Seeded(seed))
+        .map_err(usage)?;
     let program = Arc::new(program);
     let methods = program.methods().await.map_err(usage)?;
     let loaded = load(&program).await;
@@ -262,6 +264,72 @@ async fn call_all(
     }
     runtime.drain().await;
     Ok((all, skipped))
+}
+
+/// What a host asks of a package before it takes it: `load-model` within its
+/// limits, and an answer to the example, if the folder has one. Returns what the
+/// model says of its methods.
+pub(super) async fn try_out(
+    dir: &Path,
+    package: Package,
+    code: Compiled,
+    line: &mut dyn FnMut(String) -> anyhow::Result<()>,
+) -> anyhow::Result<String> {
+    let asked = match examples(dir)?.is_empty() {
+        true => None,
+        false => Some(asked(&TestArgs::of_example(dir), &package)?),
+    };
+    let runtime = Runtime::start(Diagnostics::On)?;
+    let program =
+        Program::admit(&runtime, package, &Code::Compiled(code), Surroundings::Seeded(0))?;
+    let program = Arc::new(program);
+    let methods = program.methods().await?;
+    let loaded = load(&program).await;
+    if let Some(verdict) = &loaded.verdict {
+        bail!("load-model failed: {}", verdict.end);
+    }
+    line(format!(
+        "load-model took {} ms and {} fuel",
+        loaded.wall.as_millis(),
+        loaded.receipt.fuel
+    ))?;
+    match asked {
+        None => line("there is no example.* to try the model with".to_owned())?,
+        Some(asked) => match example(&program, &methods, &asked).await? {
+            Some(name) => line(format!("{name} has answered the example"))?,
+            None => line("the example fits no method; nothing was called".to_owned())?,
+        },
+    }
+    runtime.drain().await;
+    Ok(methods.declared().to_owned())
+}
+
+/// Calls the first function that the example fits; returns its name.
+async fn example(
+    program: &Arc<Program>,
+    methods: &Methods,
+    given: &Asked,
+) -> anyhow::Result<Option<String>> {
+    let asked = plain(given.message.clone())?;
+    let mut calls = Vec::new();
+    for method in methods.iter() {
+        if let Ok(asked) = of_method(method, given, &asked)? {
+            let form = Form { typed: Some((method.clone(), CallerKind::Plain)), ..Form::default() };
+            calls.push((method.name.clone(), method.function, asked, form));
+        }
+    }
+    if methods.is_empty() {
+        calls.push(("predict".to_owned(), Function::Predict, asked, Form::default()));
+    }
+    let Some((name, function, asked, form)) = calls.into_iter().next() else { return Ok(None) };
+    let ran = call(program, &name, function, asked, &form).await?;
+    match (ran.failures.first(), &ran.verdict) {
+        (Some(error), _) => bail!("{name} failed on the example: {error}"),
+        (None, Some(verdict)) if verdict.end != crate::call::End::Done => {
+            bail!("{name} failed on the example: {}", verdict.end)
+        }
+        _ => Ok(Some(name)),
+    }
 }
 
 /// The same input as the arguments of a method, or why it does not fit.

@@ -1,48 +1,41 @@
 //! Which versions are callable, by whom, and how many calls at a time.
 //!
-//! Owns the table of deployments and a call's admission to a [`Lease`]. Never
-//! touches guests.
+//! Owns the table of models and a call's admission to a [`Lease`]. What the
+//! store has is read once and changed here and there together. Never touches
+//! guests.
 
-use crate::auth::Caller;
-use crate::call::{Deadline, Function, Holder, Methods, Origin};
+mod deployment;
+mod loader;
+
+mod table;
+
+pub use deployment::{About, Deployment, Lease, LeaseError, Load, Source};
+pub use loader::{Loader, StartError, component_of};
+pub use table::{Seen, Version};
+
+use crate::auth::{Caller, Scope};
+use crate::call::{Deadline, Methods};
 use crate::package::Package;
-use crate::package::config::{ConfigConcept, ModelName};
-use crate::sandbox::Runtime;
-use crate::telemetry::VersionLog;
-use crate::worker::{AdmitError, Inputs, Outputs, Worker};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
-use std::time::SystemTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use crate::package::config::ModelName;
+use crate::store::{ModelRow, ShareRow, StoreError, VersionRow};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+use table::{Model, Table};
 
-/// A version that is callable, and what may be told about it.
-#[derive(Debug)]
-pub struct Deployment {
-    /// The model's name.
-    pub name: ModelName,
-    /// The version's id.
-    pub version: String,
-    /// `model_type_id` of its configuration.
-    pub model_type_id: String,
-    /// `concepts` of its configuration.
-    pub concepts: Vec<ConfigConcept>,
-    /// The typed methods that it declares.
-    pub methods: Arc<Methods>,
-    /// When it became callable.
-    pub created_at: SystemTime,
-    worker: Worker,
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
-}
+/// How long a replica of a stored version runs that nobody calls.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// How often that is looked at.
+pub const IDLE_CHECK: Duration = Duration::from_secs(5);
 
 /// All callable versions of this host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Deployments {
-    by_name: RwLock<BTreeMap<ModelName, Arc<Deployment>>>,
+    loader: Loader,
+    table: RwLock<Table>,
 }
 
-/// Why a version cannot be made callable.
+/// Why a folder cannot be made callable.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
     /// Another folder has the same name.
@@ -64,187 +57,275 @@ pub enum DeployError {
     },
     /// The host cannot run it.
     #[error("{name} cannot be served")]
-    Admit {
+    Start {
         /// The model.
         name: ModelName,
         /// Why.
         #[source]
-        source: AdmitError,
+        source: StartError,
     },
 }
 
-/// Why a call is not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LeaseError {
-    /// There is no such model, or it is not the caller's to see.
+/// Why something cannot be done with a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// There is no such model, or it is not the caller's.
     #[error("there is no such model; check user, app and model id")]
     NoSuchModel,
-    /// The model has no such version.
-    #[error("the model has no such version; leave the version out for the newest")]
+    /// It has no such version.
+    #[error("the model has no such version")]
     NoSuchVersion,
-    /// Every place is taken and the queue is full.
-    #[error("the model is busy; try again in a moment")]
-    Busy,
-    /// The deadline passed in the queue.
-    #[error("the deadline passed before it was this call's turn")]
-    DeadlinePassed,
-}
-
-/// The permission to make one call.
-#[derive(Debug)]
-pub struct Lease {
-    deployment: Arc<Deployment>,
-    permit: OwnedSemaphorePermit,
-    deadline: Deadline,
+    /// There is no older version.
+    #[error("the model has no version before the one that is called")]
+    NoOlderVersion,
+    /// It is a folder that the operator named.
+    #[error("the model is served from a folder; it is changed there, and by a new start")]
+    Folder,
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Deployments {
-    /// Makes a package callable.
-    pub async fn add(&self, runtime: &Arc<Runtime>, package: Package) -> Result<(), DeployError> {
-        let config = &package.config;
-        let name = config.name.clone();
-        if self.read().contains_key(&name) {
+    /// Reads what the store has. Nothing is started.
+    pub fn open(loader: Loader) -> Result<Self, StoreError> {
+        let store = loader.store();
+        let mut table = Table::default();
+        for model in store.models()? {
+            table.put_model(Model::of(&model));
+        }
+        for version in store.versions()? {
+            table.put_version(Arc::new(of_row(&loader, &version)));
+        }
+        for share in store.shares()? {
+            table.share(&share.name, &share.with);
+        }
+        Ok(Self { loader, table: RwLock::new(table) })
+    }
+
+    /// What starts replicas.
+    pub fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// Makes a folder's package callable.
+    pub async fn add_folder(&self, package: Package) -> Result<(), DeployError> {
+        let name = package.config.name.clone();
+        if self.read().folder(&name).is_some() {
             return Err(DeployError::Duplicate { name });
         }
-        if let Some(asked) = config.accelerators() {
+        if let Some(asked) = package.config.accelerators() {
             return Err(DeployError::NoAccelerator { name, asked: asked.to_string() });
         }
-        let (model_type_id, concepts) = (config.model_type_id.clone(), config.concepts.clone());
-        let version = package.version.clone();
-        let worker = Worker::start(runtime, package)
+        let deployment = Deployment::of_folder(&self.loader, package)
             .await
-            .map_err(|source| DeployError::Admit { name: name.clone(), source })?;
-        let slots = Arc::new(Semaphore::new(worker.limits().concurrency_max));
-        let deployment = Deployment {
-            name: name.clone(),
-            version,
-            model_type_id,
-            concepts,
-            methods: Arc::new(worker.methods().clone()),
-            created_at: SystemTime::now(),
-            worker,
-            slots,
-            waiting: AtomicUsize::new(0),
-        };
-        let mut by_name = self.by_name.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        by_name.insert(name, Arc::new(deployment));
+            .map_err(|source| DeployError::Start { name, source })?;
+        self.write().put_folder(Arc::new(deployment));
         Ok(())
     }
 
-    /// The deployment of a model, if the caller may see it.
-    pub fn find(&self, caller: &Caller, name: &ModelName) -> Option<Arc<Deployment>> {
-        // Not allowed to know reads as not found.
-        if caller.user_id() != name.user_id() {
-            return None;
-        }
-        self.read().get(name).cloned()
+    /// What the caller may see of a model.
+    pub fn see(&self, caller: &Caller, name: &ModelName) -> Option<Seen> {
+        self.read().see(caller.user_id(), name)
     }
 
-    /// Every deployment that the caller may see, in the order of names.
-    pub fn list(&self, caller: &Caller) -> Vec<Arc<Deployment>> {
-        let seen = |deployment: &&Arc<Deployment>| deployment.name.user_id() == caller.user_id();
-        self.read().values().filter(seen).cloned().collect()
+    /// A model, whoever may see it. For the operator only.
+    pub fn find(&self, name: &ModelName) -> Option<Seen> {
+        self.read().find(name)
     }
 
-    /// Every deployment, in the order of names. For the operator only.
+    /// Every model that the caller may see, in the order of names.
+    pub fn list(&self, caller: &Caller) -> Vec<Seen> {
+        self.read().list(caller.user_id())
+    }
+
+    /// Every version that runs or could, in the order of names. For the operator
+    /// only.
     pub fn all(&self) -> Vec<Arc<Deployment>> {
-        self.read().values().cloned().collect()
+        self.read().all()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ModelName, Arc<Deployment>>> {
-        self.by_name.read().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-/// How much a deployment has to do at a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
-    /// Calls that run.
-    pub running: usize,
-    /// Calls that wait for a place.
-    pub waiting: usize,
-    /// Bytes held, by what holds them.
-    pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
-    /// Sandboxes made since it became callable.
-    pub sandboxes_made: u64,
-}
-
-impl Deployment {
-    /// How much it has to do now.
-    pub fn load(&self) -> Load {
-        let places = self.worker.limits().concurrency_max;
-        Load {
-            running: places.saturating_sub(self.slots.available_permits()),
-            waiting: self.waiting.load(Ordering::Acquire),
-            memory_bytes: self.worker.memory_bytes(),
-            sandboxes_made: self.worker.sandboxes_made(),
-        }
-    }
-
-    /// Where what its guests wrote is kept, if it is.
-    pub fn log(&self) -> Option<&VersionLog> {
-        self.worker.log()
-    }
-
-    /// Admits a call, after waiting for its turn if need be.
-    ///
-    /// The deadline is the model's `call_timeout` from now, or the caller's
-    /// own if that is earlier; waiting counts.
+    /// Admits a call to a version that the caller may see; without one, to that
+    /// which the model stands for.
     pub async fn lease(
-        self: &Arc<Self>,
+        &self,
+        caller: &Caller,
+        name: &ModelName,
         version: Option<&str>,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
-        if version.is_some_and(|version| version != self.version) {
-            return Err(LeaseError::NoSuchVersion);
+        let seen = self.see(caller, name).ok_or(LeaseError::NoSuchModel)?;
+        let deployment = seen.called(version)?;
+        deployment.lease(&self.loader, asked).await
+    }
+
+    /// Makes a model that nothing has been uploaded to yet, or finds it.
+    pub fn ensure_model(&self, name: &ModelName, model_type_id: &str) -> Result<(), ModelError> {
+        let row = self.loader.store().ensure_model(name, model_type_id)?;
+        self.write().put_model(Model::of(&row));
+        Ok(())
+    }
+
+    /// Makes a version callable that has just been stored.
+    pub fn stored(&self, version: &VersionRow) {
+        self.write().put_version(Arc::new(of_row(&self.loader, version)));
+    }
+
+    /// The files of a version are whole again: it is tried at the next call.
+    pub fn mended(&self, name: &ModelName, version: &str) {
+        let stored = self.read().stored(name);
+        if let Some(version) = stored.as_ref().and_then(|seen| seen.version(version))
+            && version.failure().is_some()
+        {
+            version.stop();
         }
-        let limits = self.worker.limits();
-        let deadline = Deadline::after(limits.call_timeout);
-        let deadline = asked.map_or(deadline, |asked| asked.min(deadline));
+    }
 
-        let slots = self.slots.clone();
-        let permit = match slots.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _waiting = Waiting::enter(&self.waiting, limits.queue_max)?;
-                let turn =
-                    tokio::time::timeout_at(deadline.instant().into(), slots.acquire_owned());
-                match turn.await {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) => return Err(LeaseError::NoSuchModel),
-                    Err(_) => return Err(LeaseError::DeadlinePassed),
-                }
+    /// Calls without a version go to this one from now on; nothing for the
+    /// newest, whatever comes.
+    pub fn promote(
+        &self,
+        caller: &Caller,
+        name: &ModelName,
+        version: Option<&str>,
+    ) -> Result<(), ModelError> {
+        let seen = self.owned(caller, name)?;
+        if version.is_some_and(|version| seen.version(version).is_none()) {
+            return Err(ModelError::NoSuchVersion);
+        }
+        self.change(name, |model| model.promoted = version.map(str::to_owned))
+    }
+
+    /// Calls without a version go to the one before from now on. Returns it.
+    pub fn roll_back(&self, caller: &Caller, name: &ModelName) -> Result<String, ModelError> {
+        let seen = self.owned(caller, name)?;
+        let before = seen.before().ok_or(ModelError::NoOlderVersion)?.version.clone();
+        self.change(name, |model| model.promoted = Some(before.clone()))?;
+        Ok(before)
+    }
+
+    /// Refuses calls to a model, or admits them again.
+    pub fn set_stopped(
+        &self,
+        caller: &Caller,
+        name: &ModelName,
+        stopped: bool,
+    ) -> Result<(), ModelError> {
+        let seen = self.owned(caller, name)?;
+        self.change(name, |model| model.stopped = stopped)?;
+        if stopped {
+            seen.versions.iter().for_each(|version| version.stop());
+        }
+        Ok(())
+    }
+
+    /// Deletes a version, or the whole model. Calls that run end as they would.
+    pub fn delete(
+        &self,
+        caller: &Caller,
+        name: &ModelName,
+        version: Option<&str>,
+    ) -> Result<(), ModelError> {
+        let seen = self.owned(caller, name)?;
+        let store = self.loader.store();
+        match version {
+            None => {
+                store.delete_model(name)?;
+                self.write().remove_model(name);
+                seen.versions.iter().for_each(|version| version.end());
             }
-        };
-        Ok(Lease { deployment: self.clone(), permit, deadline })
+            Some(version) => {
+                let deployment = seen.version(version).ok_or(ModelError::NoSuchVersion)?.clone();
+                store.delete_version(name, version)?;
+                self.write().remove_version(name, version);
+                deployment.end();
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a user, or everyone, call a model, or no longer.
+    pub fn share(
+        &self,
+        caller: &Caller,
+        name: &ModelName,
+        with: &str,
+        shared: bool,
+    ) -> Result<(), ModelError> {
+        self.owned(caller, name)?;
+        let store = self.loader.store();
+        if shared {
+            if with != ShareRow::EVERYONE && store.user(with)?.is_none() {
+                return Err(StoreError::Absent { what: format!("user {with}") }.into());
+            }
+            store.add_share(name, with)?;
+            self.write().share(name, with);
+        } else {
+            store.delete_share(name, with)?;
+            self.write().unshare(name, with);
+        }
+        Ok(())
+    }
+
+    /// Stops replicas that nobody has called for long.
+    pub fn stop_idle(&self) {
+        let running = self.read().all().into_iter().filter(|deployment| deployment.is_running());
+        for deployment in running.collect::<Vec<_>>() {
+            if deployment.idle().is_some_and(|idle| idle > IDLE_MAX) {
+                tracing::info!(
+                    model = %deployment.name, version = deployment.version, "stopped, nobody calls it"
+                );
+                deployment.stop();
+            }
+        }
+    }
+
+    /// A stored model that is the caller's, or anybody's for the operator.
+    fn owned(&self, caller: &Caller, name: &ModelName) -> Result<Seen, ModelError> {
+        if caller.user_id() != name.user_id() && !caller.may(Scope::Admin) {
+            return Err(ModelError::NoSuchModel);
+        }
+        let table = self.read();
+        match table.stored(name) {
+            Some(seen) => Ok(seen),
+            None if table.folder(name).is_some() => Err(ModelError::Folder),
+            None => Err(ModelError::NoSuchModel),
+        }
+    }
+
+    fn change(
+        &self,
+        name: &ModelName,
+        change: impl FnOnce(&mut ModelRow),
+    ) -> Result<(), ModelError> {
+        let row = self.loader.store().update_model(name, change)?;
+        self.write().put_model(Model::of(&row));
+        Ok(())
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lease {
-    /// Starts the call. The permission goes with the guest: it is free again
-    /// when the guest has ended, which dropping the outputs brings about.
-    /// `origin` is what logs say of it.
-    pub fn call(self, function: Function, origin: Origin) -> (Inputs, Outputs) {
-        self.deployment.worker.call(function, origin, self.deadline, self.permit)
-    }
-}
-
-/// A place in the queue.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize, queue_max: usize) -> Result<Self, LeaseError> {
-        waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
-                (count < queue_max).then_some(count + 1)
-            })
-            .map(|_| Self(waiting))
-            .map_err(|_| LeaseError::Busy)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+fn of_row(loader: &Loader, row: &VersionRow) -> Deployment {
+    let methods = Methods::parse(&row.methods).unwrap_or_else(|error| {
+        // It was read when the version was admitted, by an older program.
+        tracing::warn!(model = %row.name, version = row.id, "{error}");
+        Methods::default()
+    });
+    let seconds = Duration::from_secs(row.created_at.unsigned_abs());
+    let about = About {
+        name: row.name.clone(),
+        version: row.id.clone(),
+        number: row.number,
+        model_type_id: row.model_type_id.clone(),
+        concepts: row.concepts,
+        created_at: SystemTime::UNIX_EPOCH + seconds,
+    };
+    Deployment::stored(loader, about, methods)
 }

@@ -6,32 +6,27 @@
 mod compute;
 mod elsewhere;
 mod extension;
-mod key;
 mod name;
-mod problem;
-mod section;
 mod strip;
-mod tree;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::yaml::{BYTES_MAX as CONFIG_BYTES_MAX, Error as ConfigError, Place, Problem};
 pub use compute::{Accelerators, Compute};
 pub use elsewhere::{BuildInfo, CheckpointStage, Checkpoints, Secret, SecretDeclaration};
 pub use extension::{GraphAction, GraphRule};
 pub use name::{ModelName, NAME_BYTES_MAX, NameError};
-pub use problem::{Place, Problem};
 
 use super::checkpoint::LabelsError;
 use crate::limits::Limits;
-use key::{Form, Key, key};
+use crate::yaml::{self, Document, Entry, Form, Key, Section, Unknown, UnknownKeys, key};
 use name::Part;
-use problem::Found;
-use section::{Entry, Section, Unknown};
 use std::collections::HashSet;
 
-/// Longest `config.yaml`.
-pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+/// The file; what hubs and secrets say is not shown.
+const DOCUMENT: Document =
+    Document { name: "config.yaml", secret_sections: &["checkpoints", "secrets"] };
 
 const CONCEPT_BYTES_MAX: usize = 1024;
 const MODEL_TYPE_DEFAULT: &str = "any-to-any";
@@ -124,6 +119,8 @@ const WITHOUT_EFFECT: [(&str, &str); 4] = [
 pub struct Config {
     /// Whose model it is and what it is called.
     pub name: ModelName,
+    /// Which parts of the name the file says; the others are defaults.
+    pub named: Named,
     /// What goes in and what comes out, such as `visual-classifier`.
     pub model_type_id: String,
     /// The labels that the model knows, in the file's order.
@@ -149,6 +146,15 @@ pub struct Config {
     pub notes: Vec<String>,
 }
 
+/// Which parts of a model's name a `config.yaml` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// Whether it says the owner.
+    pub user: bool,
+    /// Whether it says the app.
+    pub app: bool,
+}
+
 /// What a checkpoint on disk says about labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Labels {
@@ -167,37 +173,6 @@ pub struct ConfigConcept {
     pub name: String,
 }
 
-/// Why a `config.yaml` is refused. Each text names the place and the fix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// The file is too long.
-    #[error("config.yaml has {bytes} bytes; {CONFIG_BYTES_MAX} are allowed")]
-    TooLong {
-        /// How long it is.
-        bytes: usize,
-    },
-    /// The text is no YAML, or more of it than is read.
-    #[error("config.yaml:{}:{}: {problem}; correct the YAML there", place.line, place.column)]
-    Yaml {
-        /// Where; line 0 is the whole file.
-        place: Place,
-        /// What the YAML reader says.
-        problem: String,
-    },
-    /// Keys are missing, unknown or have values that they cannot have: all that
-    /// there are, in the order of the file.
-    #[error("{}", listed(.0))]
-    Problems(Vec<Problem>),
-}
-
-fn listed(problems: &[Problem]) -> String {
-    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-    match lines.as_slice() {
-        [one] => one.clone(),
-        _ => format!("config.yaml has {} problems\n{}", lines.len(), lines.join("\n")),
-    }
-}
-
 impl Config {
     /// Reads and checks a whole file by itself.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
@@ -207,16 +182,7 @@ impl Config {
     /// Reads and checks a whole file. A model whose outputs are concepts takes
     /// them from the checkpoint beside it where the file lists none.
     pub fn parse_beside(text: &str, labels: Labels) -> Result<Self, ConfigError> {
-        if text.len() > CONFIG_BYTES_MAX {
-            return Err(ConfigError::TooLong { bytes: text.len() });
-        }
-        let found = Found::default();
-        let config =
-            Section::new("", tree::parse(text)?, &found).and_then(|root| take(root, labels));
-        match config {
-            Some(config) if found.is_empty() => Ok(config),
-            _ => Err(ConfigError::Problems(found.in_order(text))),
-        }
+        yaml::read(&DOCUMENT, text, |root| take(root, labels))
     }
 
     /// The accelerators asked for, if any. A host that cannot give them must
@@ -234,7 +200,8 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
             notes.push(format!("`{key}` has no effect: {reason}"));
         }
     }
-    let model = model(&mut root, &mut notes);
+    let mut named = Named { user: false, app: false };
+    let model = model(&mut root, &mut notes, &mut named);
     let mut limits = Limits::default();
     let asked = compute::read(&mut root, &mut warnings);
     if asked.cpu_millis.is_none() {
@@ -288,7 +255,7 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
     {
         warnings.push(format!(
             "`model.model_type_id` {model_type_id:?} is no type that clients know{}",
-            section::near(model_type_id, &MODEL_TYPES)
+            yaml::near(model_type_id, &MODEL_TYPES)
                 .map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"))
         ));
     }
@@ -296,6 +263,7 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
     let (name, model_type_id) = model?;
     Some(Config {
         name,
+        named,
         model_type_id,
         concepts,
         limits,
@@ -310,13 +278,18 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
     })
 }
 
-fn model(root: &mut Section, notes: &mut Vec<String>) -> Option<(ModelName, String)> {
+fn model(
+    root: &mut Section,
+    notes: &mut Vec<String>,
+    named: &mut Named,
+) -> Option<(ModelName, String)> {
     if !root.has("model") {
         root.missing("model", "write `model:` and below it `id: my-model`");
         return None;
     }
     // A section without any keys misses its id.
     let mut section = root.section_or_empty("model")?;
+    *named = Named { user: section.has("user_id"), app: section.has("app_id") };
     let mut part_or = |key: &str, default: &str| match section.text(key) {
         Some(entry) => part(&entry),
         None => {
@@ -372,5 +345,5 @@ pub(super) fn is_label(text: &str) -> bool {
 /// The JSON Schema of the file (draft 7), for editors. It asks for values in
 /// their plain forms and checks no ranges; `Config::parse` decides.
 pub fn schema() -> serde_json::Value {
-    key::schema(&SECTIONS)
+    yaml::schema("config.yaml of a model", &SECTIONS, &["model"], UnknownKeys::Allowed)
 }

@@ -9,6 +9,8 @@ mod files;
 #[cfg(test)]
 mod tests;
 
+pub use files::version_of;
+
 use super::checkpoint::{self, Lock};
 use super::config::{CONFIG_BYTES_MAX, Checkpoints, Config, ConfigError, GraphAction, Labels};
 use super::{AssetFile, Assets, GraphFile, Package};
@@ -36,6 +38,10 @@ const CONFIG: &str = "config.yaml";
 const CODE: &str = "1";
 const SOURCE: &str = "model.rs";
 const COMPONENT: &str = "model.wasm";
+/// What every package has.
+pub const REQUIRED: [&str; 2] = [CONFIG, COMPONENT_PATH];
+/// Where the component is.
+pub const COMPONENT_PATH: &str = "1/model.wasm";
 const GRAPH_EXTENSION: &str = ".onnx";
 
 /// Why a folder is no package. Each text names the file and the fix.
@@ -161,9 +167,20 @@ pub enum FolderError {
     },
 }
 
-/// Reads a model folder. The assets are copied into a private folder below
+/// How the assets come into their private folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    /// As copies: somebody else may write to the model folder.
+    Copy,
+    /// As further names of the same files, which nobody else can write to.
+    Link,
+    /// Not at all: they are only read.
+    Nothing,
+}
+
+/// Reads a model folder. The assets are taken into a private folder below
 /// `scratch`, which must exist; it goes when the package is dropped.
-pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
+pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, FolderError> {
     let root = Dir::open_ambient_dir(dir, ambient_authority())
         .map_err(|source| FolderError::Open { path: dir.to_owned(), source })?;
     let mut listing = Listing::default();
@@ -212,17 +229,21 @@ pub fn open(dir: &Path, scratch: &Path) -> Result<Package, FolderError> {
                 graphs.found.push(GraphFile { name: called, bytes });
             }
         } else {
-            let size = files::copy(&code, &name, &path, &copies, scratch, &mut listing)?;
+            let asset = files::Asset { code: &code, name: &name, path: &path };
+            let size = asset.take(taking, &copies, scratch, &mut listing)?;
             files.push(AssetFile { name, size });
         }
     }
     let graphs = graphs.finish()?;
+    let listing = listing.finish();
+    let listed = listing.iter().map(|file| (file.path.as_str(), file.bytes, &file.sha256));
     Ok(Package {
         config,
-        version: listing.version(),
+        version: version_of(listed),
         component,
         graphs,
         assets: Assets { folder, files },
+        listing,
     })
 }
 

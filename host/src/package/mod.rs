@@ -29,6 +29,19 @@ pub struct Package {
     pub graphs: Vec<GraphFile>,
     /// Every other file below `1/` but `model.rs` and `model.wasm`.
     pub assets: Assets,
+    /// All files of the package, in the order of paths.
+    pub listing: Vec<ListedFile>,
+}
+
+/// A file that a version's id is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedFile {
+    /// `config.yaml`, or below `1/`, with `/` between its parts.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Of its content.
+    pub sha256: [u8; 32],
 }
 
 /// A graph of a package.

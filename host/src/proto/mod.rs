@@ -21,5 +21,12 @@ pub mod clarifai {
     }
 }
 
+/// `ringfence.v1`: what an operator and the owners of models do.
+pub mod ringfence {
+    pub mod v1 {
+        tonic::include_proto!("ringfence.v1");
+    }
+}
+
 /// The descriptors of everything above, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

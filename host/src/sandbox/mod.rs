@@ -7,6 +7,7 @@ mod engine;
 mod executor;
 
 mod bindings;
+mod compiled;
 mod linker;
 
 mod program;
@@ -32,7 +33,8 @@ mod trace;
 
 pub use account::{Account, Charge, OverLimit};
 pub use calling::{Calling, Requests, SendError, Spent};
-pub use program::{AdmitError, MethodsError, Program, Surroundings};
+pub use compiled::{Compiled, compile};
+pub use program::{AdmitError, Code, MethodsError, Program, Surroundings};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
 pub(crate) use executor::be_nice;
@@ -109,6 +111,11 @@ impl Runtime {
     pub async fn drain(&self) {
         self.stopping.cancel();
         self.executor.drain().await;
+    }
+
+    /// What compiled code depends on beside the component.
+    pub fn compiler_id(&self) -> String {
+        compiled::compiler_id(&self.engine)
     }
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {

@@ -65,6 +65,15 @@ pub enum Surroundings {
     Seeded(u64),
 }
 
+/// What a program's machine code is made of.
+#[derive(Debug)]
+pub enum Code {
+    /// The package's component, compiled here. For its own author only.
+    Component,
+    /// What was compiled elsewhere.
+    Compiled(super::Compiled),
+}
+
 /// Why a package cannot be made a program.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
@@ -101,16 +110,21 @@ pub enum MethodsError {
 }
 
 impl Program {
-    /// Compiles a package and loads its graphs. Takes seconds; blocks.
+    /// Makes a program of a package and loads its graphs. Takes seconds if it
+    /// has to compile; blocks.
     pub fn admit(
         runtime: &Arc<Runtime>,
         package: Package,
+        code: &Code,
         surroundings: Surroundings,
     ) -> Result<Self, AdmitError> {
         admission::admit(&package.component, package.limits().memory_bytes_max)?;
         let component = |error: wasmtime::Error| AdmitError::Component(format!("{error:#}"));
-        let compiled =
-            Component::from_binary(runtime.engine(), &package.component).map_err(component)?;
+        let compiled = match code {
+            Code::Component => Component::from_binary(runtime.engine(), &package.component),
+            Code::Compiled(compiled) => super::compiled::load(runtime.engine(), compiled),
+        };
+        let compiled = compiled.map_err(component)?;
         let pre = runtime.linker().instantiate_pre(&compiled).map_err(component)?;
         let pre = ModelRunnerPre::new(pre).map_err(component)?;
 

@@ -90,7 +90,16 @@ impl Responses {
                 return Some(self.end(&outcome));
             }
         };
-        match answering.outputs.next().await {
+        let event = tokio::select! {
+            biased;
+            event = answering.outputs.next() => event,
+            outcome = self.context.ended_by_others() => {
+                // Whoever reads no more stops the guest.
+                self.state = Err(outcome.clone());
+                return Some(self.end(&outcome));
+            }
+        };
+        match event {
             Some(Event::Output(output)) => {
                 answering.sent_any = true;
                 let (outcome, output) =

@@ -14,20 +14,21 @@ use super::status::Outcome;
 use super::typed;
 use crate::auth::Caller;
 use crate::call::{Deadline, Event, Output, Request, Verdict};
-use crate::deploy::{Deployment, Lease, LeaseError};
+use crate::deploy::{Lease, LeaseError, Version};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::worker::{Inputs, Outputs, SendError};
 use futures_util::{Stream, StreamExt};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which model is called, and what is wanted of its outputs.
 struct Asked {
-    /// Nothing where the caller sees no such model.
-    deployment: Option<Arc<Deployment>>,
+    caller: Caller,
+    name: ModelName,
     version: Option<String>,
+    /// Nothing where the caller sees no such model or version.
+    deployment: Option<Version>,
     form: Form,
     reading: Reading,
 }
@@ -70,7 +71,13 @@ impl CallContext {
             sent(inputs.send(parsed.request()).await)?;
             drop(inputs);
             let verdict;
-            (answers, verdict) = read_all(outputs).await.ok_or_else(|| self.lost())?;
+            let read = tokio::select! {
+                biased;
+                read = read_all(outputs) => read,
+                // Whoever reads no more stops the guest.
+                outcome = self.ended_by_others() => return Err(outcome),
+            };
+            (answers, verdict) = read.ok_or_else(|| self.lost())?;
             self.ended(&verdict);
             let outcome = Outcome::from(&verdict);
             if !outcome.is_success() {
@@ -153,17 +160,18 @@ impl CallContext {
         let name = name_of(&self.app, &request, &caller)?;
         // Set at most once: a call has one model.
         let _ = self.model.set(name.to_string());
-        let deployment = self.app.deployments.find(&caller, &name);
-        if let Some(deployment) = &deployment {
-            let _ = self.found.deployment.set(deployment.clone());
+        let seen = self.app.deployments.see(&caller, &name);
+        if seen.is_some() {
+            let _ = self.found.model.set(name.clone());
         }
+        let deployment = seen.and_then(|seen| seen.called(version.as_deref()).ok().cloned());
         let methods =
             deployment.as_ref().map(|deployment| deployment.methods.clone()).unwrap_or_default();
         let reading = Reading { function: self.function, methods };
         let mut parsed = reading.parse(request, Turn::First)?;
         let selection = Selection::from(parsed.output_config.take());
         let form = Form { selection, typed: parsed.typed.take() };
-        Ok((Asked { deployment, version, form, reading }, parsed))
+        Ok((Asked { caller, name, version, deployment, form, reading }, parsed))
     }
 
     /// What a client asks for that has not found signatures elsewhere.
@@ -189,17 +197,35 @@ impl CallContext {
     }
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {
-        let deployment = asked.deployment.as_ref().ok_or(LeaseError::NoSuchModel)?;
         let began = Instant::now();
-        let lease = deployment.lease(asked.version.as_deref(), self.deadline).await;
-        match lease {
-            Ok(_) | Err(LeaseError::Busy | LeaseError::DeadlinePassed) => {
-                let _ = self.found.queue.set(began.elapsed());
+        let version = asked.version.as_deref();
+        let lease =
+            self.app.deployments.lease(&asked.caller, &asked.name, version, self.deadline).await;
+        let lease = lease.inspect_err(|error| match error {
+            LeaseError::Busy | LeaseError::DeadlinePassed => {
+                if let Some(deployment) = &asked.deployment {
+                    self.found.leased(deployment, began.elapsed(), Duration::ZERO);
+                }
             }
             // There was no queue to wait in.
-            Err(LeaseError::NoSuchModel | LeaseError::NoSuchVersion) => {}
-        }
-        lease
+            LeaseError::NoSuchModel
+            | LeaseError::NoSuchVersion
+            | LeaseError::NoVersion
+            | LeaseError::Stopped
+            | LeaseError::Start(_) => {}
+        })?;
+        let deployment = lease.deployment();
+        self.found.leased(deployment, lease.queued(), lease.started());
+        let running = self.app.running.begin(
+            &self.req_id,
+            &asked.caller,
+            &asked.name,
+            &deployment.version,
+            self.function,
+        );
+        // A call runs once.
+        let _ = self.running.set(running);
+        Ok(lease)
     }
 
     /// Starts the guest.
@@ -212,11 +238,10 @@ impl CallContext {
     /// Clients before version 12 do not know the code of a busy model, and
     /// raise; they do wait and try again when they are throttled.
     fn busy(&self, error: LeaseError) -> Outcome {
+        let is_busy = matches!(error, LeaseError::Busy);
         let outcome = Outcome::from(error);
-        match (error, self.client_major) {
-            (LeaseError::Busy, Some(..12)) => {
-                Outcome { code: StatusCode::ConnThrottled, ..outcome }
-            }
+        match (is_busy, self.client_major) {
+            (true, Some(..12)) => Outcome { code: StatusCode::ConnThrottled, ..outcome },
             _ => outcome,
         }
     }
@@ -310,9 +335,10 @@ fn of_batch(outcomes: &[Outcome]) -> Outcome {
 /// Clients retry a busy answer, and a stream that is retried has lost the
 /// messages it had sent.
 fn not_retried(error: LeaseError) -> Outcome {
+    let is_busy = matches!(error, LeaseError::Busy);
     let outcome = Outcome::from(error);
-    match error {
-        LeaseError::Busy => Outcome { code: StatusCode::RpcRequestQueueFull, ..outcome },
-        LeaseError::NoSuchModel | LeaseError::NoSuchVersion | LeaseError::DeadlinePassed => outcome,
+    match is_busy {
+        true => Outcome { code: StatusCode::RpcRequestQueueFull, ..outcome },
+        false => outcome,
     }
 }

@@ -4,11 +4,12 @@ use super::App;
 use super::names::{app_of, model_name, user_of};
 use super::status::Outcome;
 use super::typed;
+use super::uploading;
 use crate::auth::Caller;
-use crate::deploy::{Deployment, LeaseError};
+use crate::deploy::{Deployment, LeaseError, Seen, Version};
+use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Items of a page if the client does not say.
@@ -48,9 +49,12 @@ pub(crate) fn model(
     caller: &Caller,
     request: &api::GetModelRequest,
 ) -> Result<api::Model, Outcome> {
-    let version = (!request.version_id.is_empty()).then_some(request.version_id.as_str());
-    let deployment = find(app, caller, &request.user_app_id, &request.model_id, version)?;
-    Ok(model_of(&deployment))
+    let seen = find(app, caller, &request.user_app_id, &request.model_id)?;
+    let version = match request.version_id.as_str() {
+        "" => seen.current(),
+        version => Some(seen.version(version).ok_or(LeaseError::NoSuchVersion)?),
+    };
+    Ok(model_of(&seen, version))
 }
 
 pub(crate) fn version(
@@ -58,30 +62,39 @@ pub(crate) fn version(
     caller: &Caller,
     request: &api::GetModelVersionRequest,
 ) -> Result<api::ModelVersion, Outcome> {
-    let version = (!request.version_id.is_empty()).then_some(request.version_id.as_str());
-    let deployment = find(app, caller, &request.user_app_id, &request.model_id, version)?;
+    let seen = find(app, caller, &request.user_app_id, &request.model_id)?;
+    let version = request.version_id.as_str();
+    let deployment = match version {
+        "" => seen.current(),
+        version => seen.version(version),
+    };
+    let Some(deployment) = deployment else {
+        let own = seen.name.user_id() == caller.user_id();
+        let building = own.then(|| uploading::building(app, &seen.name, version)).flatten();
+        return building.ok_or_else(|| LeaseError::NoSuchVersion.into());
+    };
     // Only here: clients of other versions break on fields they do not expect.
     let method_signatures = typed::signatures(&deployment.methods);
-    Ok(api::ModelVersion { method_signatures, ..version_of(&deployment) })
+    Ok(api::ModelVersion { method_signatures, ..version_of(deployment) })
 }
 
 pub(crate) fn models(
     app: &App,
     caller: &Caller,
     request: &api::ListModelsRequest,
-) -> Vec<api::Model> {
+) -> Result<Vec<api::Model>, Outcome> {
     let user = user_of(&request.user_app_id, caller.user_id());
     let in_app = app_of(&request.user_app_id);
     let any_app = request.user_app_id.as_ref().is_none_or(|set| set.app_id.is_empty());
-    let asked = |deployment: &Arc<Deployment>| {
-        deployment.name.user_id() == user
-            && (any_app || deployment.name.app_id() == in_app)
-            && (request.name.is_empty() || deployment.name.id() == request.name)
-            && (request.model_type_id.is_empty()
-                || deployment.model_type_id == request.model_type_id)
+    let asked = |seen: &Seen| {
+        seen.name.user_id() == user
+            && (any_app || seen.name.app_id() == in_app)
+            && (request.name.is_empty() || seen.name.id() == request.name)
+            && (request.model_type_id.is_empty() || seen.model_type_id == request.model_type_id)
     };
     let seen = app.deployments.list(caller).into_iter().filter(asked);
-    page(seen, request.page, request.per_page).map(|deployment| model_of(&deployment)).collect()
+    let page = page(seen, request.page, request.per_page);
+    Ok(page.map(|seen| model_of(&seen, seen.current())).collect())
 }
 
 pub(crate) fn versions(
@@ -89,28 +102,48 @@ pub(crate) fn versions(
     caller: &Caller,
     request: &api::ListModelVersionsRequest,
 ) -> Result<Vec<api::ModelVersion>, Outcome> {
-    let deployment = find(app, caller, &request.user_app_id, &request.model_id, None)?;
-    let all = std::iter::once(version_of(&deployment));
-    Ok(page(all, request.page, request.per_page).collect())
+    let seen = find(app, caller, &request.user_app_id, &request.model_id)?;
+    // The newest first, as clients show them.
+    let newest_first = seen.versions.iter().rev();
+    Ok(page(newest_first, request.page, request.per_page).map(|found| version_of(found)).collect())
 }
 
-pub(crate) fn model_type(id: &str) -> Result<api::ModelType, Outcome> {
+pub(crate) fn model_type(
+    _: &App,
+    _: &Caller,
+    request: &api::GetModelTypeRequest,
+) -> Result<api::ModelType, Outcome> {
     MODEL_TYPES
         .iter()
-        .find(|(known, ..)| *known == id)
+        .find(|(known, ..)| *known == request.model_type_id)
         .map(model_type_of)
         .ok_or_else(Outcome::no_such_model_type)
 }
 
-pub(crate) fn model_types(page_number: u32, per_page: u32) -> Vec<api::ModelType> {
-    page(MODEL_TYPES.iter(), page_number, per_page).map(model_type_of).collect()
+pub(crate) fn model_types(
+    _: &App,
+    _: &Caller,
+    request: &api::ListModelTypesRequest,
+) -> Result<Vec<api::ModelType>, Outcome> {
+    let page = page(MODEL_TYPES.iter(), request.page, request.per_page);
+    Ok(page.map(model_type_of).collect())
 }
 
-pub(crate) fn user(caller: &Caller, set: &Option<api::UserAppIdSet>) -> Result<api::User, Outcome> {
-    match user_of(set, caller.user_id()) == caller.user_id() {
+pub(crate) fn user(
+    _: &App,
+    caller: &Caller,
+    request: &api::GetUserRequest,
+) -> Result<api::User, Outcome> {
+    match user_of(&request.user_app_id, caller.user_id()) == caller.user_id() {
         true => Ok(api::User { id: caller.user_id().to_owned(), created_at: None }),
         false => Err(Outcome::no_such_user()),
     }
+}
+
+/// Whether a text can be the name of a user, an app or a model.
+pub(crate) fn name_part(text: &str) -> Result<(), Outcome> {
+    let checked = ModelName::new(ModelName::USER_DEFAULT, text, ModelName::APP_DEFAULT);
+    checked.map(drop).map_err(|error| Outcome::bad_request(format!("{text:?} {error}")))
 }
 
 fn find(
@@ -118,38 +151,36 @@ fn find(
     caller: &Caller,
     set: &Option<api::UserAppIdSet>,
     model: &str,
-    version: Option<&str>,
-) -> Result<Arc<Deployment>, Outcome> {
+) -> Result<Seen, Outcome> {
     let name = model_name(set, model, caller.user_id())?;
-    let deployment = app.deployments.find(caller, &name).ok_or(LeaseError::NoSuchModel)?;
-    match version.is_none_or(|version| version == deployment.version) {
-        true => Ok(deployment),
-        false => Err(LeaseError::NoSuchVersion.into()),
-    }
+    Ok(app.deployments.see(caller, &name).ok_or(LeaseError::NoSuchModel)?)
 }
 
 /// Only what clients read: they feed the whole answer back into constructors
 /// that break on fields they do not expect.
-fn model_of(deployment: &Deployment) -> api::Model {
+pub(crate) fn model_of(seen: &Seen, version: Option<&Version>) -> api::Model {
     api::Model {
-        id: deployment.name.id().to_owned(),
-        name: deployment.name.id().to_owned(),
-        user_id: deployment.name.user_id().to_owned(),
-        app_id: deployment.name.app_id().to_owned(),
-        model_type_id: deployment.model_type_id.clone(),
-        created_at: timestamp(deployment.created_at),
-        model_version: Some(version_of(deployment)),
+        id: seen.name.id().to_owned(),
+        name: seen.name.id().to_owned(),
+        user_id: seen.name.user_id().to_owned(),
+        app_id: seen.name.app_id().to_owned(),
+        model_type_id: seen.model_type_id.clone(),
+        created_at: timestamp(seen.created_at),
+        model_version: version.map(|version| version_of(version)),
         ..Default::default()
     }
 }
 
 fn version_of(deployment: &Deployment) -> api::ModelVersion {
-    let ready = Outcome::new(StatusCode::ModelTrained, "", "");
+    let state = match deployment.failure() {
+        None => Outcome::new(StatusCode::ModelTrained, "", ""),
+        Some(error) => Outcome::from(error.as_ref()),
+    };
     api::ModelVersion {
         id: deployment.version.clone(),
-        status: Some(ready.status("")),
+        status: Some(state.status("")),
         created_at: timestamp(deployment.created_at),
-        active_concept_count: u32::try_from(deployment.concepts.len()).unwrap_or(u32::MAX),
+        active_concept_count: u32::try_from(deployment.concepts).unwrap_or(u32::MAX),
         app_id: deployment.name.app_id().to_owned(),
         user_id: deployment.name.user_id().to_owned(),
         ..Default::default()
@@ -166,7 +197,7 @@ fn model_type_of((id, input, output): &(&str, &str, &str)) -> api::ModelType {
     }
 }
 
-fn timestamp(time: SystemTime) -> Option<prost_types::Timestamp> {
+pub(crate) fn timestamp(time: SystemTime) -> Option<prost_types::Timestamp> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let seconds = i64::try_from(since.as_secs()).ok()?;
     Some(prost_types::Timestamp { seconds, nanos: 0 })
@@ -174,7 +205,11 @@ fn timestamp(time: SystemTime) -> Option<prost_types::Timestamp> {
 
 /// One page; pages count from 1, and a client that says nothing means the
 /// first.
-fn page<T>(items: impl Iterator<Item = T>, number: u32, per_page: u32) -> impl Iterator<Item = T> {
+pub(crate) fn page<T>(
+    items: impl Iterator<Item = T>,
+    number: u32,
+    per_page: u32,
+) -> impl Iterator<Item = T> {
     let per_page = match per_page {
         0 => PER_PAGE_DEFAULT,
         asked => asked.min(PER_PAGE_MAX),

@@ -7,10 +7,12 @@
 use super::App;
 use super::receipt::{Slot, Usage, milliseconds};
 use super::response::{self, Form};
+use super::running::Running;
 use super::status::Outcome;
 use crate::auth::{AuthError, Caller};
 use crate::call::{Deadline, End, Function, Origin, Output, Receipt, Verdict};
 use crate::deploy::Deployment;
+use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::telemetry::CallFigures;
 use crate::worker::Spent;
@@ -36,21 +38,37 @@ pub(crate) struct CallContext {
     /// Where the receipt goes.
     pub(crate) slot: Slot,
     pub(crate) completed: AtomicBool,
+    /// Among the calls that run, once it does.
+    pub(crate) running: OnceLock<Running>,
 }
 
 /// What becomes known of a call on its way, each at most once.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// What is called, where the caller may see it.
-    pub(crate) deployment: OnceLock<Arc<Deployment>>,
+    /// The model, where the caller may see it.
+    pub(crate) model: OnceLock<ModelName>,
+    /// What was called.
+    deployment: OnceLock<Arc<Deployment>>,
     /// Time in the queue.
-    pub(crate) queue: OnceLock<Duration>,
+    queue: OnceLock<Duration>,
+    /// Time that the start of a replica took.
+    start: OnceLock<Duration>,
     /// Time to the first output.
     first_output: OnceLock<Duration>,
     /// What a guest that still runs has taken.
     pub(crate) spent: OnceLock<Spent>,
     /// What the guest took.
     receipt: OnceLock<Receipt>,
+}
+
+impl Found {
+    /// A place was asked for, and given or not.
+    pub(super) fn leased(&self, deployment: &Arc<Deployment>, queue: Duration, start: Duration) {
+        // A call asks for one place.
+        let _ = self.deployment.set(deployment.clone());
+        let _ = self.queue.set(queue);
+        let _ = self.start.set(start);
+    }
 }
 
 impl CallContext {
@@ -95,6 +113,27 @@ impl CallContext {
         Outcome::host_bug()
     }
 
+    /// Resolves when others end the call: its token counts no more, or somebody
+    /// who may has ended it. Says which.
+    pub(super) async fn ended_by_others(&self) -> Outcome {
+        let token = async {
+            match &self.caller {
+                Ok(caller) => caller.is_over().await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let ended = async {
+            match self.running.get() {
+                Some(running) => running.is_ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = token => AuthError::Refused.into(),
+            () = ended => Outcome::ended_by_others(),
+        }
+    }
+
     /// Takes note of how the guest ended: what it took, what its owner has to
     /// know, and what a caller must not be told.
     pub(super) fn ended(&self, verdict: &Verdict) {
@@ -111,7 +150,6 @@ impl CallContext {
     /// The one end of a call: its log line, its numbers, its receipt.
     pub(super) fn completed(&self, outcome: &Outcome) {
         self.completed.store(true, Ordering::Relaxed);
-        let deployment = self.found.deployment.get();
         let usage = self.usage();
         let receipt = &usage.receipt;
         tracing::info!(
@@ -138,7 +176,7 @@ impl CallContext {
             "call ended"
         );
         // A name that a client made up is no label.
-        let model = deployment.map(|deployment| deployment.name.to_string());
+        let model = self.found.model.get().map(ToString::to_string);
         self.app.telemetry.metrics.call(&CallFigures {
             model: model.as_deref(),
             function: self.function,
@@ -155,18 +193,31 @@ impl CallContext {
         let found = &self.found;
         // A call that is broken off has no verdict, but has cost something.
         let so_far = || found.spent.get().map(Spent::receipt);
-        // One that was never asked for a place was not called.
-        let called = found.queue.get().and(found.deployment.get());
-        let version = called.map(|deployment| deployment.version.clone());
+        let version = found.deployment.get().map(|deployment| deployment.version.clone());
+        let mut receipt = found.receipt.get().copied().or_else(so_far).unwrap_or_default();
+        // To its caller a replica that starts is a model that loads.
+        receipt.load += found.start.get().copied().unwrap_or_default();
         Usage {
             call_id: self.req_id.clone(),
             version: version.unwrap_or_default(),
             wall: self.started_at.elapsed(),
             queue: found.queue.get().copied().unwrap_or_default(),
             first_output: found.first_output.get().copied(),
-            receipt: found.receipt.get().copied().or_else(so_far).unwrap_or_default(),
+            receipt,
         }
     }
+}
+
+/// The log line of a request that is no call and failed.
+pub(super) fn request_failed(req_id: &str, what: &str, outcome: &Outcome) {
+    tracing::info!(
+        req_id,
+        what,
+        code = outcome.code as i32,
+        reason = outcome.reason,
+        text = outcome.text,
+        "a request failed"
+    );
 }
 
 impl Drop for CallContext {

@@ -1,43 +1,75 @@
 //! The token is looked at before the body, and only here.
 //!
 //! A library that decodes a request before a service sees it does that work for
-//! anybody. Here a request without a valid token loses its body first: the
-//! service gets an empty message instead, and refuses it in-band as any other.
+//! anybody. Here a request that may not be made loses its body first: the
+//! service gets an empty message instead, and refuses it as any other.
 
 use super::App;
+use super::policy::{Rule, rule};
 use crate::auth::{AuthError, Caller};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::body::Body;
-
-const PREFIX: &str = "/clarifai.api.V2/";
 
 /// A gRPC frame with a message of no bytes: not compressed, length 0.
 const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 
-/// The request as the services get it: with the [`Caller`] that its token
-/// proves among its extensions, or without its body.
-pub(crate) fn gate(app: &Arc<App>, request: Request<Incoming>) -> Request<Body> {
+/// Who is on the other end of a connection.
+#[derive(Debug, Clone)]
+pub(crate) enum Peer {
+    /// Whoever can reach this address; a token says who it is.
+    Address(IpAddr),
+    /// Whoever can open the socket in the data directory.
+    Operator,
+}
+
+/// Who calls, as the services find it in a request's extensions.
+type Called = Result<Caller, AuthError>;
+
+/// The request as the services get it, and how long it should wait: with the
+/// [`Caller`] that its token proves among its extensions, or without its body.
+pub(crate) fn gate(
+    app: &Arc<App>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> (Request<Body>, Duration) {
     let (mut head, body) = request.into_parts();
-    let authorization = head.headers.get("authorization").and_then(|value| value.to_str().ok());
-    let is_v2 = head.uri.path().starts_with(PREFIX);
-    let body = match app.auth.caller(authorization) {
-        Ok(caller) => {
-            head.extensions.insert(caller);
-            Body::new(body)
-        }
-        // Other services are for everybody, and tell less without a token.
-        Err(_) if !is_v2 => Body::new(body),
+    let Some(rule) = rule(head.uri.path()) else {
+        // Where there is no such RPC, the library says so.
+        return (Request::from_parts(head, Body::new(body)), Duration::ZERO);
+    };
+    let authorization = head.headers.get("authorization");
+    let proved = match peer {
+        Peer::Operator => Ok(Caller::operator()),
+        Peer::Address(_) => app.auth.caller(authorization.and_then(|value| value.to_str().ok())),
+    };
+    // Where no token is needed, one that is sent and bad is still a bad token:
+    // more is told to a good one.
+    let needs_delay = proved.is_err() && (rule != Rule::Anyone || authorization.is_some());
+    let delay = match peer {
+        Peer::Address(address) if needs_delay => app.auth.refusal_delay(*address),
+        Peer::Address(_) | Peer::Operator => Duration::ZERO,
+    };
+    let called: Called = proved.and_then(|caller| match rule {
+        Rule::Scope(scope) if !caller.may(scope) => Err(AuthError::Scope(scope)),
+        Rule::Anyone | Rule::Caller | Rule::Scope(_) => Ok(caller),
+    });
+    let body = match &called {
+        Ok(_) => Body::new(body),
+        Err(_) if rule == Rule::Anyone => Body::new(body),
         Err(_) => Body::new(Full::new(Bytes::from_static(&EMPTY_MESSAGE))),
     };
-    Request::from_parts(head, body)
+    head.extensions.insert(called);
+    (Request::from_parts(head, body), delay)
 }
 
 /// The caller of a request that came through the gate. One that did not is
 /// refused like one without a token.
 pub(crate) fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller, AuthError> {
-    request.extensions().get::<Caller>().cloned().ok_or(AuthError::Refused)
+    request.extensions().get::<Called>().cloned().unwrap_or(Err(AuthError::Refused))
 }

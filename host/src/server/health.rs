@@ -2,9 +2,11 @@
 //!
 //! Owns what is told to whom. The host's own health needs no token. A model's is
 //! told only to a caller who may see the model; to all others it is as unknown
-//! as one that does not exist.
+//! as one that does not exist. A model that is stopped, or has no version, is
+//! not serving; one whose replica has yet to be started is.
 
 use super::App;
+use super::gate::caller_of;
 use crate::auth::Caller;
 use crate::package::config::ModelName;
 use futures_util::Stream;
@@ -55,24 +57,33 @@ struct Asked {
 impl Asked {
     /// The health; nothing where there is no such service for this caller.
     fn health(&self) -> Option<ServingStatus> {
-        let known = OWN.contains(&self.service.as_str()) || self.sees_model();
-        let health = match self.draining.is_cancelled() {
-            true => ServingStatus::NotServing,
-            false => ServingStatus::Serving,
-        };
-        known.then_some(health)
+        let is_callable = OWN.contains(&self.service.as_str()) || self.is_model_callable()?;
+        Some(match is_callable && !self.draining.is_cancelled() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        })
     }
 
-    fn sees_model(&self) -> bool {
-        let Some(caller) = &self.caller else { return false };
+    /// Nothing where the caller sees no such model.
+    fn is_model_callable(&self) -> Option<bool> {
+        let caller = self.caller.as_ref()?;
         let mut parts = self.service.split('/');
         let (Some(user), Some(app), Some(model), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return false;
+            return None;
         };
-        ModelName::new(user, app, model)
-            .is_ok_and(|name| self.app.deployments.find(caller, &name).is_some())
+        let name = ModelName::new(user, app, model).ok()?;
+        let seen = self.app.deployments.see(caller, &name)?;
+        Some(seen.called(None).is_ok())
+    }
+
+    /// Resolves when the token counts no more that the caller was proved by.
+    async fn is_over(&self) {
+        match &self.caller {
+            Some(caller) => caller.is_over().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -85,24 +96,24 @@ struct Watching {
 }
 
 impl Watching {
-    /// Waits for the next change. Nothing follows the end of the host.
+    /// Waits for the next change. Nothing follows the end of the host, or of the
+    /// caller's token.
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
-        if self.told == Some(ServingStatus::NotServing) {
-            return None;
-        }
         while self.looks_left > 0 {
             self.looks_left -= 1;
+            let is_last = self.asked.draining.is_cancelled();
             // A watch of what is not there goes on: it may come.
             let health = self.asked.health().unwrap_or(ServingStatus::ServiceUnknown);
             if self.told != Some(health) {
                 self.told = Some(health);
                 return Some((Ok(HealthCheckResponse { status: health.into() }), self));
             }
+            if is_last {
+                return None;
+            }
             tokio::select! {
-                () = self.asked.draining.cancelled() => {
-                    // What was never there has no end to be told.
-                    self.asked.health()?;
-                }
+                () = self.asked.draining.cancelled() => {}
+                () = self.asked.is_over() => return None,
                 () = tokio::time::sleep(WATCH_INTERVAL) => {}
             }
         }
@@ -146,7 +157,7 @@ impl HealthService {
         Asked {
             app: self.app.clone(),
             draining: self.draining.clone(),
-            caller: request.extensions().get::<Caller>().cloned(),
+            caller: caller_of(&request).ok(),
             service: request.into_inner().service,
         }
     }
@@ -155,16 +166,11 @@ impl HealthService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::Auth;
     use futures_util::StreamExt;
 
     fn service() -> HealthService {
-        let app = App {
-            auth: Auth::none(),
-            deployments: Default::default(),
-            default_model: None,
-            telemetry: Default::default(),
-        };
+        let folder = tempfile::TempDir::new().unwrap();
+        let app = App::of_nothing(folder.path());
         HealthService::new(Arc::new(app), CancellationToken::new())
     }
 

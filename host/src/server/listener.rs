@@ -1,28 +1,33 @@
 //! Accepting connections, serving them, and letting them end.
 
 use super::App;
-use super::gate::gate;
+use super::gate::{Peer, gate};
 use super::health::HealthService;
+use super::operations;
 use super::receipt::with_receipt;
 use super::remap::remap;
+use super::rewound::Rewound;
 use super::v2::Service;
 use crate::proto::clarifai::api::v2_server::V2Server;
+use crate::proto::ringfence::v1::operations_server::OperationsServer;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
-use tower::ServiceExt;
+use tower::Service as _;
 
 /// Limits and choices of the front.
 #[derive(Debug, Clone)]
@@ -33,6 +38,8 @@ pub struct Options {
     pub streams_per_connection_max: u32,
     /// Bytes of one message of a client.
     pub message_bytes_max: usize,
+    /// Bytes of one message of an upload: the Python SDK sends parts of 127 MiB.
+    pub upload_message_bytes_max: usize,
     /// Time in which a new connection has to say that it speaks HTTP/2.
     pub preface_timeout: Duration,
     /// Time in which a stream has to say what it calls.
@@ -44,6 +51,15 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Whether clients may ask what the services look like.
     pub reflection: bool,
+    /// What connections are encrypted with, if they are.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Options {
+    /// For a host whose options do not change.
+    pub fn fixed(self) -> watch::Receiver<Self> {
+        watch::Sender::new(self).subscribe()
+    }
 }
 
 impl Default for Options {
@@ -52,14 +68,20 @@ impl Default for Options {
             connections_max: 1024,
             streams_per_connection_max: 256,
             message_bytes_max: 16 << 20,
+            upload_message_bytes_max: 130 << 20,
             preface_timeout: Duration::from_secs(10),
             first_message_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(30),
             reflection: false,
+            tls: None,
         }
     }
 }
+
+/// The one RPC of larger messages. The library's limit is one of a service, so
+/// there are two of the service.
+const UPLOAD: &str = "/clarifai.api.V2/PostModelVersionsUpload";
 
 /// How long to wait after a failed `accept`: running out of file descriptors
 /// fails at once, and again at once.
@@ -68,23 +90,24 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Bytes of all headers of a request, as RFC 9113, section 6.5.2, counts them.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// Bytes of the connection preface: RFC 9113, section 3.4.
-const PREFACE_BYTES: usize = 24;
-
 /// Window of one stream, and of all streams of a connection together: what a
 /// client may send before the host has looked at it.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 /// Serves until `stop` resolves, then lets calls end within the drain timeout.
+/// Each connection goes by the options of its beginning. How many there are at a
+/// time, and what a message may be, is decided at the start.
 pub async fn run(
     listener: TcpListener,
+    socket: Option<UnixListener>,
     app: Arc<App>,
-    options: Options,
+    options: watch::Receiver<Options>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let routes = routes(app.clone(), &options)?;
-    let connections = Arc::new(Semaphore::new(options.connections_max));
+    let first = options.borrow().clone();
+    let routes = routes(app.clone(), &first)?;
+    let connections = Arc::new(Semaphore::new(first.connections_max));
     let tasks = TaskTracker::new();
     let draining = app.telemetry.draining.clone();
     let killed = CancellationToken::new();
@@ -92,7 +115,11 @@ pub async fn run(
     loop {
         let accepted = async {
             let permit = connections.clone().acquire_owned().await;
-            (permit, listener.accept().await)
+            let stream = tokio::select! {
+                accepted = listener.accept() => accepted.map(Accepted::of_address),
+                accepted = local(socket.as_ref()) => accepted.map(Accepted::Local),
+            };
+            (permit, stream)
         };
         let (permit, accepted) = tokio::select! {
             biased;
@@ -100,18 +127,24 @@ pub async fn run(
             accepted = accepted => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(accepted) => {
                 let open = app.telemetry.metrics.connection();
-                let connection = connection(
-                    stream,
-                    app.clone(),
-                    routes.clone(),
-                    options.clone(),
-                    draining.clone(),
-                    killed.clone(),
-                );
+                let options = options.borrow().clone();
+                let (app, routes) = (app.clone(), routes.clone());
+                let (draining, killed) = (draining.clone(), killed.clone());
                 tasks.spawn(async move {
-                    connection.await;
+                    match accepted {
+                        Accepted::Remote(stream, address) => {
+                            let peer = Peer::Address(address);
+                            connection(stream, peer, app, routes, options, draining, killed).await;
+                        }
+                        Accepted::Local(stream) => {
+                            // It is a file of this machine; nobody listens in.
+                            let options = Options { tls: None, ..options };
+                            let peer = Peer::Operator;
+                            connection(stream, peer, app, routes, options, draining, killed).await;
+                        }
+                    }
                     drop((open, permit));
                 });
             }
@@ -121,15 +154,16 @@ pub async fn run(
             }
         }
     }
+    let drain_timeout = options.borrow().drain_timeout;
     tracing::info!(
         connections = tasks.len(),
-        seconds_at_most = options.drain_timeout.as_secs(),
+        seconds_at_most = drain_timeout.as_secs(),
         "told to stop: open calls may end; a second signal does not wait for them"
     );
     drop(listener);
     draining.cancel();
     tasks.close();
-    if tokio::time::timeout(options.drain_timeout, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
         tracing::warn!(open = tasks.len(), "calls still ran at the end of the drain");
         killed.cancel();
         tasks.wait().await;
@@ -137,12 +171,68 @@ pub async fn run(
     Ok(())
 }
 
-fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
+/// Serves the operator on one connection, to its end.
+pub async fn serve_operator(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    app: Arc<App>,
+    options: Options,
+) -> anyhow::Result<()> {
+    let routes = routes(app.clone(), &options)?;
+    let never = CancellationToken::new();
+    connection(stream, Peer::Operator, app, routes, options, never.clone(), never).await;
+    Ok(())
+}
+
+/// A connection that has come.
+enum Accepted {
+    Remote(TcpStream, IpAddr),
+    Local(UnixStream),
+}
+
+impl Accepted {
+    fn of_address((stream, address): (TcpStream, SocketAddr)) -> Self {
+        // Small answers must not wait for the next one.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        Self::Remote(stream, address.ip())
+    }
+}
+
+async fn local(socket: Option<&UnixListener>) -> io::Result<UnixStream> {
+    match socket {
+        Some(socket) => {
+            let stream = socket.accept().await?.0;
+            let uid = stream.peer_cred()?.uid();
+            // The file's permissions say the same; they are set a moment after
+            // it is there.
+            match uid == rustix::process::geteuid().as_raw() || uid == 0 {
+                true => Ok(stream),
+                false => Err(io::ErrorKind::PermissionDenied.into()),
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What a request can be for.
+#[derive(Clone)]
+struct AllRoutes {
+    upload: Routes,
+    others: Routes,
+}
+
+fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
+    let operations = OperationsServer::new(operations::Service { app: app.clone() })
+        .max_decoding_message_size(options.message_bytes_max);
     let health = HealthService::new(app.clone(), app.telemetry.draining.clone());
-    let v2 = V2Server::new(Service { app, first_message_timeout: options.first_message_timeout })
+    let service = Service { app, first_message_timeout: options.first_message_timeout };
+    let v2 = V2Server::new(service.clone())
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
-    let mut routes = Routes::new(v2).add_service(HealthServer::new(health));
+    let upload = V2Server::new(service).max_decoding_message_size(options.upload_message_bytes_max);
+    let health = HealthServer::new(health);
+    let mut routes = Routes::new(v2).add_service(operations).add_service(health);
     if options.reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
@@ -150,27 +240,29 @@ fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<Routes> {
             .build_v1()?;
         routes = routes.add_service(reflection);
     }
-    Ok(routes.prepare())
+    Ok(AllRoutes { upload: Routes::new(upload).prepare(), others: routes.prepare() })
 }
 
+/// Serves one connection to its end, whatever it came over.
 async fn connection(
-    stream: TcpStream,
+    stream: impl Stream,
+    peer: Peer,
     app: Arc<App>,
-    routes: Routes,
+    routes: AllRoutes,
     options: Options,
     draining: CancellationToken,
     killed: CancellationToken,
 ) {
-    // Small answers must not wait for the next one.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    let spoken = tokio::select! {
+    let begun = tokio::select! {
         biased;
         () = draining.cancelled() => return,
-        spoken = tokio::time::timeout(options.preface_timeout, preface(stream)) => spoken,
+        begun = tokio::time::timeout(options.preface_timeout, begin(stream, &options)) => begun,
     };
-    let Ok(Ok(spoken)) = spoken else { return };
+    let stream = match begun {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a connection did not begin well"),
+        Err(_) => return tracing::debug!("a connection did not begin in time"),
+    };
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
@@ -181,11 +273,21 @@ async fn connection(
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive);
-    let routes = ServiceExt::<http::Request<Body>>::map_response(routes, remap);
-    let routes = ServiceExt::<http::Request<Body>>::map_response(routes, with_receipt);
-    let routes = routes.map_request(move |request| gate(&app, request));
-    let service = TowerToHyperService::new(routes);
-    let serving = builder.serve_connection(TokioIo::new(spoken), service);
+    let service = tower::service_fn(move |request: http::Request<Incoming>| {
+        let mut routes = match request.uri().path() {
+            UPLOAD => routes.upload.clone(),
+            _ => routes.others.clone(),
+        };
+        let (request, delay) = gate(&app, &peer, request);
+        async move {
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            routes.call(request).await.map(remap).map(with_receipt)
+        }
+    });
+    let service = TowerToHyperService::new(service);
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let mut told = false;
     loop {
@@ -206,14 +308,24 @@ async fn connection(
     }
 }
 
-/// Waits for the bytes that every HTTP/2 connection begins with, and gives the
-/// connection back as it was before them. The HTTP library would wait for them
-/// without end.
-async fn preface(stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin> {
-    let mut preface = [0; PREFACE_BYTES];
-    let (mut reader, writer) = stream.into_split();
-    reader.read_exact(&mut preface).await?;
-    Ok(tokio::io::join(io::Cursor::new(preface).chain(reader), writer))
+/// What a connection can come over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
+/// All that has to happen before HTTP does: the handshake of TLS, where it is
+/// spoken, and the preface.
+async fn begin(stream: impl Stream, options: &Options) -> io::Result<Rewound<Box<dyn Stream>>> {
+    let stream: Box<dyn Stream> = match &options.tls {
+        None => Box::new(stream),
+        Some(config) => {
+            let stream = TlsAcceptor::from(config.clone()).accept(stream).await?;
+            if stream.get_ref().1.alpn_protocol().is_none() {
+                return Err(io::Error::other("the client did not ask for HTTP/2 by ALPN"));
+            }
+            Box::new(stream)
+        }
+    };
+    Rewound::after_preface(stream).await
 }
 
 #[cfg(test)]

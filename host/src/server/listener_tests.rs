@@ -1,13 +1,10 @@
 //! What a connection may do, held on real sockets of loopback.
 
 use super::*;
-use crate::auth::Auth;
-use crate::deploy::Deployments;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::v2_client::V2Client;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -42,13 +39,9 @@ async fn start(options: Options) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let app = App {
-        auth: Auth::none(),
-        deployments: Deployments::default(),
-        default_model: None,
-        telemetry: Default::default(),
-    };
-    let served = tokio::spawn(run(listener, Arc::new(app), options, async {
+    let dir = tempfile::TempDir::new().unwrap();
+    let app = App::of_nothing(dir.path());
+    let served = tokio::spawn(run(listener, None, Arc::new(app), options.fixed(), async {
         let _ = stopped.await;
     }));
     Running { address, stop, served }
@@ -249,4 +242,48 @@ async fn a_drain_ends_though_a_connection_stays() {
     running.stop.send(()).unwrap();
     tokio::time::timeout(BOUND, running.served).await.unwrap().unwrap().unwrap();
     drop((idle, silent));
+}
+
+/// What a client gets that proposes these protocols inside this version of TLS:
+/// the protocol that was agreed on, and whether HTTP/2 is spoken then.
+async fn over_tls(
+    running: &Running,
+    roots: &rustls::RootCertStore,
+    version: &'static rustls::SupportedProtocolVersion,
+    protocols: &[&str],
+) -> Option<(Option<Vec<u8>>, bool)> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = "localhost".try_into().unwrap();
+    let mut stream = connector.connect(name, stream).await.ok()?;
+    let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    // It may be over before this is sent.
+    let _ = stream.write_all(HELLO).await;
+    let mut bytes = [0; 256];
+    let read = tokio::time::timeout(BOUND, stream.read(&mut bytes)).await.unwrap();
+    Some((agreed, read.is_ok_and(|count| count > 0)))
+}
+
+#[tokio::test]
+async fn over_tls_only_http2_is_spoken_and_only_where_it_is_asked_for() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let key = made.signing_key.into();
+    let tls = crate::settings::tls::config(vec![made.cert.der().clone()], key).unwrap();
+    let running = start(Options { tls: Some(tls), ..Options::default() }).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let with = |protocols| over_tls(&running, &roots, version, protocols);
+        assert_eq!(with(&["h2"]).await, Some((Some(b"h2".to_vec()), true)));
+        assert_eq!(with(&["http/1.1", "h2"]).await, Some((Some(b"h2".to_vec()), true)));
+        assert_eq!(with(&[]).await, Some((None, false)));
+        assert!(!with(&["http/1.1"]).await.is_some_and(|(_, spoken)| spoken));
+    }
 }

@@ -1,17 +1,19 @@
 //! The log of a version, for those who may read it.
 //!
-//! Owns who that is. A guest's output may repeat what its caller sent, so a
-//! model's owner sees only that of the owner's own calls.
+//! Owns who that is: the model's owner and the operator. A guest's output may
+//! repeat what its caller sent, so an owner sees only that of the owner's own
+//! calls.
 
 use super::App;
+use super::catalog::page;
 use super::names::model_name;
 use super::status::Outcome;
-use crate::auth::Caller;
-use crate::deploy::{Deployment, LeaseError};
+use crate::auth::{Caller, Scope};
+use crate::deploy::LeaseError;
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::telemetry::{Entry, Kind, ReadError, VersionLog};
-use std::sync::Arc;
+use crate::upload::Line;
 
 /// Entries of a page if the client does not say, as clients expect it.
 const PER_PAGE_DEFAULT: u32 = 50;
@@ -22,18 +24,15 @@ const PER_PAGE_MAX: u32 = 1000;
 /// What guests wrote and how calls ended.
 const RUNNER: &str = "runner";
 
-/// What making a version callable said.
+/// What became of an upload.
 const BUILDER: &str = "builder";
-
-/// The user who runs the host.
-const OPERATOR: &str = "local";
 
 /// Digits of a version's id.
 const VERSION_DIGITS: usize = 32;
 
 /// Whether a caller runs this host.
 fn is_operator(caller: &Caller) -> bool {
-    caller.user_id() == OPERATOR
+    caller.may(Scope::Admin)
 }
 
 /// Whether a caller may read an entry of a model of `owner`.
@@ -56,70 +55,81 @@ pub(crate) async fn entries(
     request: &api::ListLogEntriesRequest,
 ) -> Result<api::MultiLogEntryResponse, Outcome> {
     let name = model_name(&request.user_app_id, &request.model_id, caller.user_id())?;
-    let deployment = find(app, caller, &name).ok_or(LeaseError::NoSuchModel)?;
-    let log_type = request.log_type.as_str();
-    let kept = match log_type {
-        RUNNER => kept(app, &deployment, caller, &request.model_version_id).await?,
-        // Nothing is made callable that says anything on the way yet.
-        BUILDER => Vec::new(),
-        _ => return Err(Outcome::bad_request("log_type is `runner` or `builder`")),
-    };
-    let page = request.page.max(1);
+    // Not allowed to know reads as not found.
+    if name.user_id() != caller.user_id() && !is_operator(caller) {
+        return Err(LeaseError::NoSuchModel.into());
+    }
+    let version = request.model_version_id.as_str();
+    let number = request.page.max(1);
     let per_page = match request.per_page {
         0 => PER_PAGE_DEFAULT,
         asked => asked.min(PER_PAGE_MAX),
     };
-    let skipped = (page as usize - 1).saturating_mul(per_page as usize);
-    let log_entries = kept.iter().skip(skipped).take(per_page as usize);
-    let log_entries = log_entries.map(|entry| message_of(&name, log_type, entry)).collect();
-    Ok(api::MultiLogEntryResponse { status: None, log_entries, page, per_page })
+    let log_entries = match request.log_type.as_str() {
+        RUNNER => {
+            let kept = kept(app, &name, caller, version).await?;
+            page(kept.iter(), number, per_page).map(|entry| message_of(&name, entry)).collect()
+        }
+        BUILDER => {
+            let told = app.uploads.lines(&name, version).into_iter();
+            page(told, number, per_page).map(|line| build_line(&name, version, line)).collect()
+        }
+        _ => return Err(Outcome::bad_request("log_type is `runner` or `builder`")),
+    };
+    Ok(api::MultiLogEntryResponse { status: None, log_entries, page: number, per_page })
 }
 
-/// What is kept of a version and the caller may read. A version that is not
-/// called any more may still have a log.
+/// What is kept of a version and the caller may read, whether or not the model
+/// can be called. A version of a folder that is not served any more may still
+/// have a log.
 async fn kept(
     app: &App,
-    deployment: &Arc<Deployment>,
+    name: &ModelName,
     caller: &Caller,
     version: &str,
 ) -> Result<Vec<Entry>, Outcome> {
-    let is_current = version.is_empty() || version == deployment.version;
-    let log = match is_current {
-        true => deployment.log().cloned(),
-        false => earlier(app, deployment, version),
+    let seen = app.deployments.find(name).ok_or(LeaseError::NoSuchModel)?;
+    let known = match version {
+        "" => match seen.current() {
+            Some(current) => Some(current),
+            // Nothing has run.
+            None => return Ok(Vec::new()),
+        },
+        version => seen.version(version),
+    };
+    let log = match known {
+        Some(deployment) => deployment.log().cloned(),
+        None => earlier(app, name, version),
     };
     let Some(log) = log else { return Ok(Vec::new()) };
     match log.entries().await {
         Ok(mut entries) => {
-            entries.retain(|entry| may_read(caller, deployment.name.user_id(), entry));
+            entries.retain(|entry| may_read(caller, name.user_id(), entry));
             Ok(entries)
         }
-        Err(ReadError::Missing) if is_current => Ok(Vec::new()),
+        Err(ReadError::Missing) if known.is_some() => Ok(Vec::new()),
         Err(ReadError::Missing) => Err(LeaseError::NoSuchVersion.into()),
         Err(ReadError::Disk(error)) => {
-            tracing::error!(%error, model = %deployment.name, "cannot read the log of a version");
+            tracing::error!(%error, model = %name, "cannot read the log of a version");
             Err(Outcome::host_bug())
         }
     }
 }
 
-fn earlier(app: &App, deployment: &Deployment, version: &str) -> Option<VersionLog> {
+fn earlier(app: &App, name: &ModelName, version: &str) -> Option<VersionLog> {
     let is_id = version.len() == VERSION_DIGITS
         && version.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     // No other text can be the name of a file.
     let version = if is_id { version } else { "" };
-    app.telemetry.logs.as_ref().map(|logs| logs.of(&deployment.name, version))
+    app.telemetry.logs.as_ref().map(|logs| logs.of(name, version))
 }
 
-/// The model, if the caller may see it or runs the host.
-fn find(app: &App, caller: &Caller, name: &ModelName) -> Option<Arc<Deployment>> {
-    match is_operator(caller) {
-        true => app.deployments.all().into_iter().find(|deployment| deployment.name == *name),
-        false => app.deployments.find(caller, name),
-    }
+fn build_line(name: &ModelName, version: &str, line: Line) -> api::LogEntry {
+    let url = format!("{BUILDER}/{name}/{version}/{}", line.number);
+    api::LogEntry { message: line.text, log_type: BUILDER.to_owned(), url }
 }
 
-fn message_of(name: &ModelName, log_type: &str, entry: &Entry) -> api::LogEntry {
+fn message_of(name: &ModelName, entry: &Entry) -> api::LogEntry {
     let Entry { id, at_ms, kind, level, call, user: _, text } = entry;
     let (kind, level) = (kind.as_str(), level.as_str());
     let seconds = i64::try_from(at_ms / 1000).unwrap_or(i64::MAX);
@@ -128,7 +138,7 @@ fn message_of(name: &ModelName, log_type: &str, entry: &Entry) -> api::LogEntry 
     let of_call = if call.is_empty() { String::new() } else { format!("[{call}] ") };
     api::LogEntry {
         message: format!("{at} {level} {of_call}{text}"),
-        log_type: log_type.to_owned(),
+        log_type: RUNNER.to_owned(),
         url: format!("ringfence:{name}/logs/{id}?call={call}&kind={kind}&level={level}"),
     }
 }
@@ -163,19 +173,20 @@ mod tests {
             ("alice", [false, true, false, true, true]),
             ("bob", [false; 5]),
             ("carol", [false; 5]),
-            (OPERATOR, [true; 5]),
         ] {
             let caller = Caller::of_user(user);
             for (entry, may) in entries.iter().zip(may) {
                 assert_eq!(may_read(&caller, "alice", entry), may, "{user} {entry:?}");
             }
         }
+        let operator = Caller::operator();
+        assert!(entries.iter().all(|entry| may_read(&operator, "alice", entry)));
     }
 
     #[test]
     fn an_entry_is_one_line_and_says_which_call_it_is_of() {
         let name = ModelName::new("u", "a", "m").unwrap();
-        let message = message_of(&name, RUNNER, &entry(Kind::Output, "c", "u"));
+        let message = message_of(&name, &entry(Kind::Output, "c", "u"));
         assert_eq!(message.message, "2023-11-14T22:13:20.123Z info [c] hello");
         assert_eq!(message.url, "ringfence:u/a/m/logs/r-1?call=c&kind=output&level=info");
     }

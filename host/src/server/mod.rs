@@ -4,8 +4,10 @@
 //! the one table from errors to the wire. Never touches wasmtime or files.
 
 mod listener;
+mod rewound;
 
 mod gate;
+mod policy;
 
 mod v2;
 
@@ -15,7 +17,10 @@ mod catalog;
 mod context;
 mod health;
 mod logs;
+mod operations;
 mod receipt;
+mod running;
+mod uploading;
 
 mod names;
 pub(crate) mod request;
@@ -26,27 +31,54 @@ mod typed;
 
 mod remap;
 
-mod operator;
+mod monitoring;
 
-pub use operator::serve as serve_operator;
+pub use monitoring::serve as serve_monitoring;
+pub use running::RunningCalls;
 
-pub use listener::{Options, run};
+pub use listener::{Options, run, serve_operator};
+pub(crate) use uploading::DIGEST_METADATA;
 
 use crate::auth::Auth;
 use crate::deploy::Deployments;
 use crate::package::config::ModelName;
+use crate::store::Store;
 use crate::telemetry::Telemetry;
+use crate::upload::Uploads;
+use std::sync::Arc;
 
 /// What every request needs; built once.
 #[derive(Debug)]
 pub struct App {
+    /// What is kept on disk.
+    pub store: Arc<Store>,
     /// Who may call.
     pub auth: Auth,
     /// What can be called.
-    pub deployments: Deployments,
+    pub deployments: Arc<Deployments>,
+    /// What comes.
+    pub uploads: Arc<Uploads>,
+    /// Calls that run.
+    pub running: Arc<RunningCalls>,
     /// The model that a request means which names none. Only a host without
     /// authentication and with one model has one.
     pub default_model: Option<ModelName>,
     /// What the host tells about itself.
     pub telemetry: Telemetry,
+}
+
+#[cfg(test)]
+impl App {
+    /// A host without models and authentication, with its files in a folder.
+    pub(crate) fn of_nothing(folder: &std::path::Path) -> Self {
+        use crate::sandbox::{Diagnostics, Runtime};
+        let store = Arc::new(Store::open(folder).unwrap());
+        let sandboxes = Runtime::start(Diagnostics::Off).unwrap();
+        let loader = crate::deploy::Loader::new(sandboxes, store.clone(), folder.to_owned());
+        let deployments = Arc::new(Deployments::open(loader).unwrap());
+        let uploads = Uploads::open(deployments.clone()).unwrap();
+        let (running, telemetry) = (Arc::default(), Telemetry::default());
+        let auth = Auth::none();
+        Self { store, auth, deployments, uploads, running, default_model: None, telemetry }
+    }
 }

@@ -33,9 +33,21 @@ pub(crate) fn model_name(
     model: &str,
     caller: &str,
 ) -> Result<ModelName, Outcome> {
+    name_of_parts(user_of(set, caller), app_of(set), model, caller)
+}
+
+/// The model of these parts; the caller's own and `main` where they are absent.
+pub(crate) fn name_of_parts(
+    user: &str,
+    app: &str,
+    model: &str,
+    caller: &str,
+) -> Result<ModelName, Outcome> {
     if model.is_empty() {
         return Err(Outcome::bad_request("the request names no model; set model_id"));
     }
-    ModelName::new(user_of(set, caller), app_of(set), model)
+    let user = if user.is_empty() { caller } else { user };
+    let app = if app.is_empty() { APP_DEFAULT } else { app };
+    ModelName::new(user, app, model)
         .map_err(|_| Outcome::from(crate::deploy::LeaseError::NoSuchModel))
 }

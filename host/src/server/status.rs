@@ -6,9 +6,11 @@
 use super::request::InputError;
 use crate::auth::AuthError;
 use crate::call::{End, GuestError, GuestErrorCode, Phase, Verdict};
-use crate::deploy::LeaseError;
+use crate::deploy::{LeaseError, ModelError, StartError};
 use crate::proto::clarifai::api::status::{Status, StatusCode};
-use crate::worker::OverLimit;
+use crate::store::StoreError;
+use crate::upload::UploadError;
+use crate::worker::{OneShotError, OverLimit};
 
 /// An outcome: the code, the reason and the sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,11 @@ impl Outcome {
         Self::new(StatusCode::ConnDoesNotExist, "NO_SUCH_MODEL_TYPE", text)
     }
 
+    pub(crate) fn no_such_app() -> Self {
+        let text = "there is no such app, or it is not yours";
+        Self::new(StatusCode::ConnDoesNotExist, "NO_SUCH_APP", text)
+    }
+
     pub(crate) fn no_such_user() -> Self {
         let text = "there is no such user, or it is not you; ask for `me`";
         Self::new(StatusCode::ConnDoesNotExist, "NO_SUCH_USER", text)
@@ -74,6 +81,32 @@ impl Outcome {
 
     pub(crate) fn is_success(&self) -> bool {
         self.code == StatusCode::Success
+    }
+
+    /// The same for services that have no status in their messages. Codes are
+    /// those of `google.rpc.Code`; the text begins with the reason.
+    pub(crate) fn grpc(&self) -> tonic::Status {
+        use tonic::Code;
+        let code = match self.code {
+            StatusCode::Success => Code::Ok,
+            StatusCode::ConnKeyInvalid => Code::Unauthenticated,
+            StatusCode::ConnInsufficientScopes => Code::PermissionDenied,
+            StatusCode::ConnDoesNotExist | StatusCode::ModelDoesNotExist => Code::NotFound,
+            StatusCode::ConnInvalidRequest => Code::FailedPrecondition,
+            StatusCode::PredictInvalidRequest | StatusCode::ModelInvalidArgument => {
+                Code::InvalidArgument
+            }
+            StatusCode::ConnThrottled => Code::ResourceExhausted,
+            // Nothing else is an outcome there.
+            _ => Code::Internal,
+        };
+        tonic::Status::new(code, format!("{}: {}", self.reason, self.text))
+    }
+
+    /// Somebody who may has ended the call.
+    pub(crate) fn ended_by_others() -> Self {
+        let text = "the call was ended by its owner or the operator";
+        Self::new(StatusCode::ModelPredictionFailed, "CANCELLED", text)
     }
 
     /// The message of the wire.
@@ -101,7 +134,15 @@ fn description(code: StatusCode) -> &'static str {
         StatusCode::ConnKeyInvalid => "The token is missing or not valid",
         StatusCode::ConnThrottled => "Too many calls at a time",
         StatusCode::ConnDoesNotExist => "Does not exist",
+        StatusCode::ConnInsufficientScopes => "The token is not for this",
+        StatusCode::ConnInvalidRequest => "The request is not valid",
         StatusCode::ModelDoesNotExist => "Model does not exist",
+        StatusCode::ModelBuilding => "The model is being built",
+        StatusCode::ModelBuildingFailed => "The model cannot be built",
+        StatusCode::ModelNotDeployed => "The model cannot be called",
+        StatusCode::ModelInvalidArgument => "The request about the model is not valid",
+        StatusCode::UploadInProgress => "Upload in progress",
+        StatusCode::UploadFailed => "Upload failed",
         StatusCode::ModelTrained => "Model is ready",
         StatusCode::ModelDeploymentFailed => "The model cannot be loaded",
         StatusCode::ModelPredictionFailed => "Model prediction failed",
@@ -122,17 +163,126 @@ fn description(code: StatusCode) -> &'static str {
 impl From<AuthError> for Outcome {
     /// One answer for every bad token, so that nothing is learnt from it.
     fn from(error: AuthError) -> Self {
-        Self::new(StatusCode::ConnKeyInvalid, "TOKEN_INVALID", error.to_string())
+        let (code, reason) = match error {
+            AuthError::Refused => (StatusCode::ConnKeyInvalid, "TOKEN_INVALID"),
+            AuthError::Scope(_) => (StatusCode::ConnInsufficientScopes, "SCOPE"),
+        };
+        Self::new(code, reason, error.to_string())
     }
 }
 
 impl From<LeaseError> for Outcome {
     fn from(error: LeaseError) -> Self {
-        let (code, reason) = match error {
+        let (code, reason) = match &error {
             LeaseError::NoSuchModel => (StatusCode::ModelDoesNotExist, "NO_SUCH_MODEL"),
             LeaseError::NoSuchVersion => (StatusCode::ModelDoesNotExist, "NO_SUCH_VERSION"),
+            LeaseError::NoVersion => (StatusCode::ModelNotDeployed, "NO_VERSION"),
+            LeaseError::Stopped => (StatusCode::ModelNotDeployed, "STOPPED"),
+            LeaseError::Start(error) => return Self::from(error.as_ref()),
             LeaseError::Busy => (StatusCode::ModelBusyPleaseRetry, "QUOTA"),
             LeaseError::DeadlinePassed => (StatusCode::RpcRequestTimeout, "WALL_DEADLINE"),
+        };
+        Self::new(code, reason, error.to_string())
+    }
+}
+
+impl From<&StartError> for Outcome {
+    fn from(error: &StartError) -> Self {
+        let failed = StatusCode::ModelDeploymentFailed;
+        match error {
+            StartError::Corrupt(_) => Self::new(failed, "STORE_CORRUPT", error.to_string()),
+            StartError::Compile(OneShotError::Limit(_)) => {
+                Self::new(failed, "COMPILE_LIMIT", error.to_string())
+            }
+            StartError::Compile(OneShotError::Refused(_))
+            | StartError::Admit(_)
+            | StartError::Folder(_) => Self::new(failed, "NOT_ADMITTED", error.to_string()),
+            StartError::Compile(OneShotError::Died(_) | OneShotError::Start(_)) => {
+                Self::new(failed, "WORKER_CRASHED", error.to_string())
+            }
+            // A path of the host's disk is nothing for a caller.
+            StartError::Store(_) => Self::host_bug(),
+            StartError::Stopping => Self::new(failed, "DRAINING", error.to_string()),
+        }
+    }
+}
+
+impl From<&UploadError> for Outcome {
+    fn from(error: &UploadError) -> Self {
+        let (code, reason) = match error {
+            UploadError::NotYours => (StatusCode::ModelDoesNotExist, "NO_SUCH_MODEL"),
+            UploadError::UnderWay | UploadError::Busy | UploadError::Quota(_) => {
+                (StatusCode::ConnThrottled, "QUOTA")
+            }
+            UploadError::Size { .. }
+            | UploadError::Length { .. }
+            | UploadError::Digest
+            | UploadError::Archive(_) => (StatusCode::UploadFailed, "UPLOAD_REFUSED"),
+            UploadError::Stopping => (StatusCode::UploadFailed, "DRAINING"),
+            UploadError::Store(StoreError::Absent { .. } | StoreError::Exists { .. }) => {
+                (StatusCode::UploadFailed, "UPLOAD_REFUSED")
+            }
+            UploadError::Staging { source, .. } => {
+                tracing::error!("{error}: {source}");
+                return Self::new(
+                    StatusCode::UploadFailed,
+                    "HOST_DISK",
+                    "the host cannot keep the archive; its operator has to look at its disk",
+                );
+            }
+            UploadError::Store(source) => {
+                tracing::error!("{source}");
+                return Self::host_bug();
+            }
+        };
+        Self::new(code, reason, error.to_string())
+    }
+}
+
+impl From<ModelError> for Outcome {
+    fn from(error: ModelError) -> Self {
+        let (code, reason) = match &error {
+            ModelError::NoSuchModel => (StatusCode::ModelDoesNotExist, "NO_SUCH_MODEL"),
+            ModelError::NoSuchVersion => (StatusCode::ModelDoesNotExist, "NO_SUCH_VERSION"),
+            ModelError::NoOlderVersion => (StatusCode::ModelInvalidArgument, "NO_OLDER_VERSION"),
+            ModelError::Folder => (StatusCode::ModelInvalidArgument, "SERVED_FROM_FOLDER"),
+            ModelError::Store(_) => match error {
+                ModelError::Store(error) => return Self::from(error),
+                _ => return Self::host_bug(),
+            },
+        };
+        Self::new(code, reason, error.to_string())
+    }
+}
+
+impl From<StoreError> for Outcome {
+    /// What a caller asked for wrongly is said; what the disk does is in the log.
+    fn from(error: StoreError) -> Self {
+        let (code, reason) = match &error {
+            StoreError::Absent { .. } => (StatusCode::ConnDoesNotExist, "NOT_FOUND"),
+            StoreError::Exists { .. } => (StatusCode::ConnInvalidRequest, "EXISTS"),
+            StoreError::Used { .. } => (StatusCode::ConnInvalidRequest, "IN_USE"),
+            StoreError::OtherContent { .. } => (StatusCode::ConnInvalidRequest, "OTHER_CONTENT"),
+            StoreError::Directory { .. }
+            | StoreError::NoStore { .. }
+            | StoreError::InUse { .. }
+            | StoreError::Permissions { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::DatabaseDamaged { .. }
+            | StoreError::File { .. }
+            | StoreError::Newer { .. }
+            | StoreError::Database { .. }
+            | StoreError::Backup { .. }
+            | StoreError::Random(_) => {
+                let mut causes = String::new();
+                let mut cause = std::error::Error::source(&error);
+                while let Some(inner) = cause {
+                    causes.push_str(&format!(": {inner}"));
+                    cause = inner.source();
+                }
+                tracing::error!("{error}{causes}");
+                return Self::host_bug();
+            }
         };
         Self::new(code, reason, error.to_string())
     }

@@ -1,4 +1,4 @@
-//! The service `clarifai.api.V2`: one line or two for each RPC.
+//! The service `clarifai.api.V2`: a line or two for each RPC.
 
 use super::App;
 use super::catalog;
@@ -8,6 +8,7 @@ use super::logs;
 use super::receipt::Slot;
 use super::status::Outcome;
 use super::timeout;
+use super::uploading::{self, blocking};
 use crate::auth::Caller;
 use crate::call::Function;
 use crate::proto::clarifai::api;
@@ -28,7 +29,7 @@ pub(crate) struct Service {
     pub(crate) first_message_timeout: Duration,
 }
 
-type Responses = Pin<Box<dyn Stream<Item = Result<api::MultiOutputResponse, Status>> + Send>>;
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
@@ -45,12 +46,34 @@ impl Service {
             found: Found::default(),
             slot: Slot::default(),
             completed: AtomicBool::new(false),
+            running: OnceLock::new(),
         }
     }
-}
 
-fn caller<T>(request: &Request<T>) -> Result<Caller, Outcome> {
-    Ok(caller_of(request)?)
+    /// The answer's status and, if there is one, its content. The work may wait
+    /// for the disk.
+    async fn answer<Q, T>(
+        &self,
+        request: Request<Q>,
+        work: impl FnOnce(&App, &Caller, &Q) -> Result<T, Outcome> + Send + 'static,
+    ) -> (Option<api::status::Status>, Option<T>)
+    where
+        Q: Send + 'static,
+        T: Send + 'static,
+    {
+        let req_id = request_id();
+        let found = match caller_of(&request) {
+            Ok(caller) => {
+                let app = self.app.clone();
+                blocking(move || work(&app, &caller, request.get_ref())).await.flatten()
+            }
+            Err(error) => Err(error.into()),
+        };
+        match found {
+            Ok(found) => (Some(Outcome::success().status(&req_id)), Some(found)),
+            Err(outcome) => (Some(outcome.status(&req_id)), None),
+        }
+    }
 }
 
 /// The SDK says its version where it gives its requests a name.
@@ -66,13 +89,17 @@ fn receipted<T>(slot: Slot, message: T) -> Response<T> {
     response
 }
 
-/// The answer's status and, if there is one, its content.
-fn answer<T: Default>(found: Result<T, Outcome>) -> (Option<api::status::Status>, Option<T>) {
-    let req_id = request_id();
-    match found {
-        Ok(found) => (Some(Outcome::success().status(&req_id)), Some(found)),
-        Err(outcome) => (Some(outcome.status(&req_id)), None),
-    }
+/// A unary RPC whose response has a status and one more field.
+macro_rules! unary {
+    ($self:ident, $request:ident, $work:path, $response:ident { $field:ident }) => {{
+        let (status, found) = $self.answer($request, $work).await;
+        Ok(Response::new(api::$response { status, $field: found }))
+    }};
+    ($self:ident, $request:ident, $work:path, $response:ident [ $field:ident ]) => {{
+        let (status, found) = $self.answer($request, $work).await;
+        let $field = found.unwrap_or_default();
+        Ok(Response::new(api::$response { status, $field }))
+    }};
 }
 
 #[tonic::async_trait]
@@ -81,87 +108,96 @@ impl V2 for Service {
         &self,
         request: Request<api::GetModelRequest>,
     ) -> Answer<api::SingleModelResponse> {
-        let caller = caller(&request);
-        let found = caller.and_then(|caller| catalog::model(&self.app, &caller, request.get_ref()));
-        let (status, model) = answer(found);
-        Ok(Response::new(api::SingleModelResponse { status, model }))
+        unary!(self, request, catalog::model, SingleModelResponse { model })
     }
 
     async fn get_model_type(
         &self,
         request: Request<api::GetModelTypeRequest>,
     ) -> Answer<api::SingleModelTypeResponse> {
-        let caller = caller(&request);
-        let found = caller.and_then(|_| catalog::model_type(&request.get_ref().model_type_id));
-        let (status, model_type) = answer(found);
-        Ok(Response::new(api::SingleModelTypeResponse { status, model_type }))
+        unary!(self, request, catalog::model_type, SingleModelTypeResponse { model_type })
     }
 
     async fn list_model_types(
         &self,
         request: Request<api::ListModelTypesRequest>,
     ) -> Answer<api::MultiModelTypeResponse> {
-        let caller = caller(&request);
-        let api::ListModelTypesRequest { page, per_page, .. } = request.into_inner();
-        let (status, found) = answer(caller.map(|_| catalog::model_types(page, per_page)));
-        let model_types = found.unwrap_or_default();
-        Ok(Response::new(api::MultiModelTypeResponse { status, model_types }))
+        unary!(self, request, catalog::model_types, MultiModelTypeResponse[model_types])
     }
 
     async fn get_model_version(
         &self,
         request: Request<api::GetModelVersionRequest>,
     ) -> Answer<api::SingleModelVersionResponse> {
-        let caller = caller(&request);
-        let found =
-            caller.and_then(|caller| catalog::version(&self.app, &caller, request.get_ref()));
-        let (status, model_version) = answer(found);
-        Ok(Response::new(api::SingleModelVersionResponse { status, model_version }))
+        unary!(self, request, catalog::version, SingleModelVersionResponse { model_version })
     }
 
     async fn get_user(
         &self,
         request: Request<api::GetUserRequest>,
     ) -> Answer<api::SingleUserResponse> {
-        let caller = caller(&request);
-        let found =
-            caller.and_then(|caller| catalog::user(&caller, &request.get_ref().user_app_id));
-        let (status, user) = answer(found);
-        Ok(Response::new(api::SingleUserResponse { status, user }))
+        unary!(self, request, catalog::user, SingleUserResponse { user })
     }
 
     async fn list_models(
         &self,
         request: Request<api::ListModelsRequest>,
     ) -> Answer<api::MultiModelResponse> {
-        let caller = caller(&request);
-        let found = caller.map(|caller| catalog::models(&self.app, &caller, request.get_ref()));
-        let (status, found) = answer(found);
-        let models = found.unwrap_or_default();
-        Ok(Response::new(api::MultiModelResponse { status, models }))
+        unary!(self, request, catalog::models, MultiModelResponse[models])
     }
 
     async fn list_model_versions(
         &self,
         request: Request<api::ListModelVersionsRequest>,
     ) -> Answer<api::MultiModelVersionResponse> {
-        let caller = caller(&request);
-        let found =
-            caller.and_then(|caller| catalog::versions(&self.app, &caller, request.get_ref()));
-        let (status, found) = answer(found);
-        let model_versions = found.unwrap_or_default();
-        Ok(Response::new(api::MultiModelVersionResponse { status, model_versions }))
+        unary!(self, request, catalog::versions, MultiModelVersionResponse[model_versions])
+    }
+
+    async fn get_app(
+        &self,
+        request: Request<api::GetAppRequest>,
+    ) -> Answer<api::SingleAppResponse> {
+        unary!(self, request, uploading::app, SingleAppResponse { app })
+    }
+
+    async fn post_apps(
+        &self,
+        request: Request<api::PostAppsRequest>,
+    ) -> Answer<api::MultiAppResponse> {
+        unary!(self, request, uploading::post_apps, MultiAppResponse[apps])
+    }
+
+    async fn post_models(
+        &self,
+        request: Request<api::PostModelsRequest>,
+    ) -> Answer<api::SingleModelResponse> {
+        unary!(self, request, uploading::post_models, SingleModelResponse { model })
+    }
+
+    type PostModelVersionsUploadStream = Responses<api::PostModelVersionsUploadResponse>;
+
+    /// Forgets what has come if the client goes away, but for what it can go on
+    /// from. A build that has begun goes on.
+    async fn post_model_versions_upload(
+        &self,
+        request: Request<Streaming<api::PostModelVersionsUploadRequest>>,
+    ) -> Answer<Self::PostModelVersionsUploadStream> {
+        let caller = caller_of(&request).map_err(Outcome::from);
+        let digest = uploading::digest_of(request.metadata());
+        let answers = uploading::upload(self.app.clone(), caller, digest, request.into_inner());
+        Ok(Response::new(Box::pin(answers.map(Ok))))
     }
 
     async fn list_log_entries(
         &self,
         request: Request<api::ListLogEntriesRequest>,
     ) -> Answer<api::MultiLogEntryResponse> {
-        let found = match caller(&request) {
+        let found = match caller_of(&request) {
             Ok(caller) => logs::entries(&self.app, &caller, request.get_ref()).await,
-            Err(outcome) => Err(outcome),
+            Err(error) => Err(error.into()),
         };
-        let (status, found) = answer(found);
+        let outcome = found.as_ref().map_or_else(Outcome::clone, |_| Outcome::success());
+        let status = Some(outcome.status(&request_id()));
         Ok(Response::new(api::MultiLogEntryResponse { status, ..found.unwrap_or_default() }))
     }
 
@@ -175,7 +211,7 @@ impl V2 for Service {
         Ok(receipted(slot, call.predict(request.into_inner()).await))
     }
 
-    type GenerateModelOutputsStream = Responses;
+    type GenerateModelOutputsStream = Responses<api::MultiOutputResponse>;
 
     /// Stops the guest if the client goes away or the deadline passes.
     async fn generate_model_outputs(
@@ -187,7 +223,7 @@ impl V2 for Service {
         Ok(receipted(slot, Box::pin(call.generate(request.into_inner()).map(Ok))))
     }
 
-    type StreamModelOutputsStream = Responses;
+    type StreamModelOutputsStream = Responses<api::MultiOutputResponse>;
 
     /// Stops the guest if the client goes away or the deadline passes.
     async fn stream_model_outputs(

@@ -22,9 +22,24 @@ pub struct KeyedHash(pub(super) [u8; 32]);
 impl Key {
     /// The hash of a text.
     pub fn hash(&self, text: &[u8]) -> KeyedHash {
+        self.hash_parts(&[text])
+    }
+
+    /// The hash of several texts, one after the other.
+    pub(super) fn hash_parts(&self, parts: &[&[u8]]) -> KeyedHash {
         let mut mac = self.0.clone();
-        mac.update(text);
+        for part in parts {
+            mac.update(part);
+        }
         KeyedHash(mac.finalize().into_bytes().into())
+    }
+}
+
+impl KeyedHash {
+    /// Whether these are its bytes; how long that takes says nothing of where
+    /// they differ.
+    pub(super) fn matches(&self, bytes: &[u8; 32]) -> bool {
+        self.0.iter().zip(bytes).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
     }
 }
 

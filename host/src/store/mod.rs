@@ -1,115 +1,114 @@
 //! What the host keeps on disk, in one data directory.
 //!
-//! Owns the directory, its lock, its key and its database. Knows no wire types
-//! and never sees a token: what it stores of one is a keyed hash.
+//! Owns the directory, its lock, its key, its database and the contents of
+//! stored files. Knows no wire types and never sees a token: what it stores of
+//! one is a keyed hash.
 
+mod rows;
+
+mod record;
+mod schema;
+
+mod accounts;
+mod compute;
+mod models;
+
+mod blobs;
+mod compiled;
+
+mod audit;
+mod backup;
+mod check;
+
+mod error;
+mod inspect;
 mod key;
 mod lock;
 mod private;
-mod rows;
 
 #[cfg(test)]
 mod tests;
 
+pub use blobs::Sha256Digest;
+pub use check::{Freed, Report};
+pub use error::StoreError;
+pub use inspect::{DataDir, inspect};
 pub use key::{Key, KeyedHash};
-pub use rows::TokenRow;
+pub use models::{Stored, Usage, VersionFile};
+pub use rows::{
+    AppRow, ClusterRow, DeploymentRow, FileRow, ModelRow, NodepoolRow, QuotaRow, ShareRow,
+    TokenRow, UserRow, VersionRow,
+};
 
+use audit::Audit;
+use blobs::Blobs;
+use compiled::CompiledCache;
 use lock::Lock;
-use rusqlite::Connection;
-use std::io;
+use record::RowError;
+use rusqlite::{Connection, Transaction};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::SystemTime;
 
 const DATABASE: &str = "ringfence.db";
 const KEY: &str = "secret.key";
 const LOCK: &str = "ringfence.lock";
 
-/// An open data directory, and the proof that no other host has it open.
+/// An open data directory, and the proof that no other host has it open. Its
+/// functions block on the disk.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
+    connection: Mutex<Connection>,
     key: Key,
     data_dir: PathBuf,
+    blobs: Blobs,
+    compiled: CompiledCache,
+    audit: Audit,
+    /// Read while contents are added that no row refers to yet, or copied;
+    /// written while contents are removed.
+    contents: RwLock<()>,
     /// Held as long as the store is.
     _lock: Lock,
 }
 
-/// Why a data directory cannot be used. Each text names the path and the fix.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The directory cannot be made or looked at.
-    #[error("cannot use the data directory {path}; check that this user may write there")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another host has it open.
-    #[error(
-        "the data directory {path} is in use by another host; stop that one or give another --data-dir"
-    )]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Others could read or replace what is secret.
-    #[error("{path} is open to other users (mode {mode:03o}); run `chmod {allowed:03o} {path}`")]
-    Permissions {
-        /// The file or directory.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-        /// What they have to be.
-        allowed: u32,
-    },
-    /// A file is not what it has to be.
-    #[error("{path} is not what it should be: {problem}")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what to do.
-        problem: &'static str,
-    },
-    /// A file cannot be read or written.
-    #[error("cannot read or write {path}; check the disk and the permissions")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A newer program has written it.
-    #[error("{path} has schema {found}, this program knows {known}; use the newer program")]
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// What the file has.
-        found: i64,
-        /// What this program writes.
-        known: i64,
-    },
-    /// The database fails.
-    #[error("the database {path} fails; check the disk, or restore the data directory")]
-    Database {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// The system has no random numbers.
-    #[error("the system gives no random numbers: {0}")]
-    Random(getrandom::Error),
+/// Seconds since 1970. A clock before that is no reason to fail.
+pub fn now() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
 }
 
 impl Store {
     /// Opens a data directory, or makes one that only this user can enter.
+    /// Every row is looked at; a damaged database is refused.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
         private::directory(data_dir)?;
         let lock = Lock::take(data_dir, LOCK)?;
         let database = data_dir.join(DATABASE);
-        let connection = rows::open(&database)?;
-        let key = key::open(&data_dir.join(KEY), rows::count(&connection, &database)? == 0)?;
-        Ok(Self { connection, key, data_dir: data_dir.to_owned(), _lock: lock })
+        let connection =
+            schema::open(&database).map_err(|error| backup::advise(data_dir, error))?;
+        check::whole(&connection, &database).map_err(|error| backup::advise(data_dir, error))?;
+        let tokens: i64 = connection
+            .query_row("SELECT count(*) FROM tokens", [], |row| row.get(0))
+            .map_err(|source| StoreError::Database { path: database, source })?;
+        let key = key::open(&data_dir.join(KEY), tokens == 0)?;
+        Ok(Self {
+            connection: Mutex::new(connection),
+            compiled: CompiledCache::open(data_dir, &key)?,
+            key,
+            data_dir: data_dir.to_owned(),
+            blobs: Blobs::open(data_dir)?,
+            audit: Audit::open(data_dir)?,
+            contents: RwLock::new(()),
+            _lock: lock,
+        })
+    }
+
+    /// The same, of a directory that is there.
+    pub fn open_existing(data_dir: &Path) -> Result<Self, StoreError> {
+        match data_dir.join(DATABASE).is_file() {
+            true => Self::open(data_dir),
+            false => Err(StoreError::NoStore { path: data_dir.to_owned() }),
+        }
     }
 
     /// The directory.
@@ -122,30 +121,42 @@ impl Store {
         &self.key
     }
 
-    /// Every token.
-    pub fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        rows::all(&self.connection, &self.database())
-    }
-
-    /// Adds a token of a user and returns only when it is on disk. `before`
-    /// runs first; when it fails, the token is not added.
-    pub fn add_token(
-        &mut self,
-        user_id: &str,
-        hash: &KeyedHash,
-        before: impl FnOnce(&Path) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let database = self.database();
-        let database_error = |source| StoreError::Database { path: database.clone(), source };
-        let transaction = self.connection.transaction().map_err(database_error)?;
-        rows::add(&transaction, user_id, hash).map_err(database_error)?;
-        before(&self.data_dir)?;
-        transaction.commit().map_err(database_error)
-    }
-
     /// Writes a file that only this user can read, whole or not at all.
     pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         private::write(path, content)
+    }
+
+    /// Makes a folder that only this user can enter, or checks one.
+    pub fn private_folder(path: &Path) -> Result<(), StoreError> {
+        private::directory(path)
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, RowError>,
+    ) -> Result<T, StoreError> {
+        read(&self.connection()).map_err(|error| self.error(error))
+    }
+
+    /// Does everything or nothing, and returns once it is on disk.
+    fn write<T>(
+        &self,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|error| self.error(error.into()))?;
+        let written = write(&transaction)?;
+        transaction.commit().map_err(|error| self.error(error.into()))?;
+        Ok(written)
+    }
+
+    fn error(&self, error: RowError) -> StoreError {
+        StoreError::row(&self.database(), error)
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // A transaction that was not committed is undone when it is dropped.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn database(&self) -> PathBuf {

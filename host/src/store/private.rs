@@ -31,6 +31,12 @@ pub(super) fn directory(path: &Path) -> Result<(), StoreError> {
         }
         Err(source) => return Err(error(source)),
     }
+    check(path)
+}
+
+/// Checks that nobody else may write to a directory that is there.
+pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+    let error = |source| StoreError::Directory { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(error)?;
     if !metadata.is_dir() {
         return Err(error(io::ErrorKind::NotADirectory.into()));
@@ -100,6 +106,11 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         File::open(folder)?.sync_all()
     };
     write().map_err(|source| file_error(path, source))
+}
+
+/// Brings a file or a folder to disk.
+pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|source| file_error(path, source))
 }
 
 fn file_error(path: &Path, source: io::Error) -> StoreError {

@@ -1,9 +1,10 @@
 //! The host's own log: its form, its filter, and that it stops nobody.
 
 use super::writer::{Dropped, LogWriter};
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 /// What is logged unless the operator asks for something else: the host's own
 /// lines and one for each call, but nothing of libraries below warnings.
@@ -24,20 +25,43 @@ pub enum LogFormat {
 
 /// A log that has been started. Writes what still waits when it is dropped, if
 /// that can be done soon.
-#[derive(Debug)]
-pub struct Logging(LogWriter);
+pub struct Logging {
+    writer: LogWriter,
+    /// Puts another filter in force.
+    reload: Reload,
+}
+
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
 impl Logging {
     /// Counts the lines that were lost.
     pub fn dropped(&self) -> Dropped {
-        self.0.dropped()
+        self.writer.dropped()
+    }
+
+    /// From now on logs what another filter lets through; the default where
+    /// there is none.
+    ///
+    /// Fails if the filter cannot be read; the old one stays then.
+    pub fn set_filter(&self, filter: Option<&str>) -> anyhow::Result<()> {
+        Ok((self.reload)(env_filter(filter)?)?)
+    }
+}
+
+impl fmt::Debug for Logging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Logging(..)")
     }
 }
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.flush(FLUSH_TIMEOUT);
+        self.writer.flush(FLUSH_TIMEOUT);
     }
+}
+
+fn env_filter(filter: Option<&str>) -> anyhow::Result<EnvFilter> {
+    Ok(EnvFilter::try_new(filter.unwrap_or(FILTER_DEFAULT))?)
 }
 
 /// Starts logging to standard error. `filter` is in the form of `RUST_LOG`.
@@ -48,17 +72,25 @@ impl Drop for Logging {
 /// Fails if the filter cannot be read, logging has already been started, or
 /// there is no thread.
 pub fn start(filter: Option<&str>, format: LogFormat) -> anyhow::Result<Logging> {
-    let filter = EnvFilter::try_new(filter.unwrap_or(FILTER_DEFAULT))?;
+    let filter = env_filter(filter)?;
     let writer = LogWriter::start(std::io::stderr())?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer.clone())
         .with_ansi(format == LogFormat::Text && std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
-    }
-    .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let (reload, started): (Reload, _) = match format {
+        LogFormat::Text => {
+            let subscriber = subscriber.with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            (Box::new(move |filter| handle.reload(filter)), subscriber.try_init())
+        }
+        LogFormat::Json => {
+            let subscriber = subscriber.json().flatten_event(true).with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            (Box::new(move |filter| handle.reload(filter)), subscriber.try_init())
+        }
+    };
+    started.map_err(|error| anyhow::anyhow!("{error}"))?;
     std::panic::set_hook(Box::new(|panic| {
         // What an engine's panic becomes is a line of the guest that caused it,
         // at that guest's rate.
@@ -66,5 +98,5 @@ pub fn start(filter: Option<&str>, format: LogFormat) -> anyhow::Result<Logging>
             tracing::error!(%panic, "the host panicked");
         }
     }));
-    Ok(Logging(writer))
+    Ok(Logging { writer, reload })
 }

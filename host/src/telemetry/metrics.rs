@@ -1,7 +1,7 @@
 //! The host's numbers, in the form that Prometheus reads.
 //!
 //! Owns every metric and the bound on their number. A model has a label only if
-//! it is served; what a client calls a model never becomes one.
+//! there is such a one; what a client calls a model never becomes one.
 
 use super::series::{Families, Model, Series};
 use crate::call::{Function, Holder, Receipt};
@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -43,19 +43,35 @@ pub struct CallFigures<'a> {
     pub receipt: Receipt,
 }
 
-/// A model that is served, at the moment of a scrape.
+/// A model that there is, at the moment of a scrape.
 #[derive(Debug, Clone)]
 pub struct Serving {
     /// Its name.
     pub model: String,
+    /// Replicas that run. Without one, all that follows is nothing.
+    pub replicas: usize,
     /// Calls that run.
     pub running: usize,
     /// Calls that wait for a place.
     pub waiting: usize,
     /// Bytes held, by what holds them.
     pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
-    /// Sandboxes made since it became callable.
+    /// Sandboxes made by the replicas that run.
     pub sandboxes_made: u64,
+}
+
+impl Serving {
+    /// One of which no replica runs.
+    pub fn stopped(model: String) -> Self {
+        Self {
+            model,
+            replicas: 0,
+            running: 0,
+            waiting: 0,
+            memory_bytes: Holder::ALL.map(|holder| (holder, 0)),
+            sandboxes_made: 0,
+        }
+    }
 }
 
 /// Every number. Built once for each host.
@@ -67,6 +83,8 @@ pub struct Metrics {
     models: Mutex<BTreeMap<String, Arc<Series>>>,
     connections: Counter,
     connections_open: Gauge,
+    config_reloads: Counter,
+    config_reloads_failed: Counter,
     at_scrape: Mutex<AtScrape>,
 }
 
@@ -74,6 +92,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct AtScrape {
     models: Gauge,
+    replicas: Family<Model, Gauge>,
     running: Family<Model, Gauge>,
     waiting: Family<Model, Gauge>,
     memory_bytes: Family<Memory, Gauge>,
@@ -105,9 +124,28 @@ impl Default for Metrics {
         let (connections, connections_open) = (Counter::default(), Gauge::default());
         registry.register("connections", "Connections accepted", connections.clone());
         registry.register("connections_open", "Connections open now", connections_open.clone());
+        let (config_reloads, config_reloads_failed) = (Counter::default(), Counter::default());
+        registry.register(
+            "config_reloads",
+            "Times that the configuration was read again and put in force",
+            config_reloads.clone(),
+        );
+        registry.register(
+            "config_reloads_failed",
+            "Times that it was wrong, so that the old one stayed",
+            config_reloads_failed.clone(),
+        );
         let at_scrape = Mutex::new(AtScrape::register(&mut registry));
-        let models = Mutex::default();
-        Self { registry, families, models, connections, connections_open, at_scrape }
+        Self {
+            registry,
+            families,
+            models: Mutex::default(),
+            connections,
+            connections_open,
+            config_reloads,
+            config_reloads_failed,
+            at_scrape,
+        }
     }
 }
 
@@ -115,6 +153,7 @@ impl AtScrape {
     fn register(registry: &mut Registry) -> Self {
         let at_scrape = Self {
             models: Gauge::default(),
+            replicas: Family::default(),
             running: Family::default(),
             waiting: Family::default(),
             memory_bytes: Family::default(),
@@ -122,8 +161,9 @@ impl AtScrape {
             log_lines_dropped: Counter::default(),
             guest_entries_lost: Counter::default(),
         };
-        let Self { models, running, waiting, memory_bytes, sandboxes, .. } = &at_scrape;
-        registry.register("models", "Models that can be called", models.clone());
+        let Self { models, replicas, running, waiting, memory_bytes, sandboxes, .. } = &at_scrape;
+        registry.register("models", "Models that have a version", models.clone());
+        registry.register("replicas", "Replicas that run now", replicas.clone());
         registry.register("calls_running", "Calls that run now", running.clone());
         registry.register("calls_waiting", "Calls that wait for a place now", waiting.clone());
         registry.register(
@@ -131,7 +171,11 @@ impl AtScrape {
             "Bytes that a model makes the host hold now, by what holds them",
             memory_bytes.clone(),
         );
-        registry.register("sandboxes_made", "Sandboxes made", sandboxes.clone());
+        registry.register(
+            "sandboxes_made",
+            "Sandboxes made by the replicas that run now",
+            sandboxes.clone(),
+        );
         let Self { log_lines_dropped, guest_entries_lost, .. } = &at_scrape;
         registry.register(
             "log_lines_dropped",
@@ -179,8 +223,14 @@ impl Metrics {
         Open(self.connections_open.clone())
     }
 
-    /// Everything as a text of OpenMetrics 1.0. Series of models that are not
-    /// served any more are dropped.
+    /// Tells how often the configuration was read again, since the start.
+    pub fn config_reloads(&self, reloads: u64, failed: u64) {
+        raise(&self.config_reloads, reloads);
+        raise(&self.config_reloads_failed, failed);
+    }
+
+    /// Everything as a text of OpenMetrics 1.0. Series of models that there are
+    /// not any more are dropped.
     pub fn encode(
         &self,
         serving: &[Serving],
@@ -191,16 +241,19 @@ impl Metrics {
         let at_scrape = self.at_scrape.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.drop_all_but(serving);
         at_scrape.models.set(i64::try_from(serving.len()).unwrap_or(i64::MAX));
+        at_scrape.replicas.clear();
         at_scrape.running.clear();
         at_scrape.waiting.clear();
         at_scrape.memory_bytes.clear();
         at_scrape.sandboxes.clear();
         // Where not all fit, the places belong to those that are called.
-        let all_fit = serving.len() <= MODELS_LABELLED_MAX;
-        for one in serving {
+        let running = || serving.iter().filter(|one| one.replicas > 0);
+        let all_fit = running().count() <= MODELS_LABELLED_MAX;
+        for one in running() {
             let known = all_fit || self.lock().contains_key(&one.model);
             let model = if known { one.model.clone() } else { OTHER.to_owned() };
             let label = Model { model: model.clone() };
+            at_scrape.replicas.get_or_create(&label).inc_by(gauge(one.replicas as u64));
             at_scrape.running.get_or_create(&label).inc_by(gauge(one.running as u64));
             at_scrape.waiting.get_or_create(&label).inc_by(gauge(one.waiting as u64));
             at_scrape.sandboxes.get_or_create(&label).inc_by(one.sandboxes_made);
@@ -209,12 +262,8 @@ impl Metrics {
                 at_scrape.memory_bytes.get_or_create(&label).inc_by(gauge(bytes));
             }
         }
-        for (counter, count) in [
-            (&at_scrape.log_lines_dropped, log_lines_dropped),
-            (&at_scrape.guest_entries_lost, guest_entries_lost),
-        ] {
-            counter.inc_by(count.saturating_sub(counter.get()));
-        }
+        raise(&at_scrape.log_lines_dropped, log_lines_dropped);
+        raise(&at_scrape.guest_entries_lost, guest_entries_lost);
         let mut exposition = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode(&mut exposition, &self.registry);
@@ -239,9 +288,14 @@ impl Metrics {
     }
 
     fn drop_all_but(&self, serving: &[Serving]) {
-        let served: BTreeSet<&str> = serving.iter().map(|one| one.model.as_str()).collect();
-        self.lock().retain(|model, series| {
-            let stays = [NONE, OTHER].contains(&model.as_str()) || served.contains(model.as_str());
+        let replicas: BTreeMap<&str, usize> =
+            serving.iter().map(|one| (one.model.as_str(), one.replicas)).collect();
+        let mut models = self.lock();
+        // Where places are short, a model that does not run gives its own up.
+        let is_full = models.len() >= MODELS_LABELLED_MAX;
+        models.retain(|model, series| {
+            let stays = [NONE, OTHER].contains(&model.as_str())
+                || replicas.get(model.as_str()).is_some_and(|replicas| !is_full || *replicas > 0);
             if !stays {
                 series.remove(&self.families);
             }
@@ -252,6 +306,11 @@ impl Metrics {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Series>>> {
         self.models.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// Brings a counter to a count that is kept elsewhere.
+fn raise(counter: &Counter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 fn gauge(count: u64) -> i64 {

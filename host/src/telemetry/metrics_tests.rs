@@ -17,6 +17,7 @@ fn call(model: Option<&str>) -> CallFigures<'_> {
 fn serving(model: &str) -> Serving {
     Serving {
         model: model.to_owned(),
+        replicas: 1,
         running: 1,
         waiting: 2,
         memory_bytes: Holder::ALL.map(|holder| (holder, 5)),
@@ -42,6 +43,7 @@ fn a_call_moves_the_numbers_of_its_model() {
         r#"ringfence_queue_duration_seconds_count{model="a/b/c"} 2"#,
         r#"ringfence_call_duration_seconds_bucket{le="0.025",model="a/b/c",function="predict"} 2"#,
         r#"ringfence_load_duration_seconds_count{model="a/b/c"} 0"#,
+        r#"ringfence_replicas{model="a/b/c"} 1"#,
         r#"ringfence_calls_running{model="a/b/c"} 1"#,
         r#"ringfence_memory_bytes{model="a/b/c",kind="tensors"} 5"#,
         r#"ringfence_sandboxes_made_total{model="a/b/c"} 4"#,
@@ -93,4 +95,34 @@ fn a_connection_is_open_until_it_is_dropped() {
     let text = metrics.encode(&[], 0, 0);
     has(&text, "ringfence_connections_open 0");
     has(&text, "ringfence_connections_total 1");
+}
+
+/// There may be thousands of stored models, of which few run.
+#[test]
+fn a_model_that_does_not_run_holds_no_memory_and_keeps_its_label_while_there_is_room() {
+    let metrics = Metrics::default();
+    metrics.call(&call(Some("a/b/idle")));
+    let mut all: Vec<Serving> = (0..5000).map(|n| Serving::stopped(format!("u/a/m{n}"))).collect();
+    all.push(Serving::stopped("a/b/idle".to_owned()));
+    let text = metrics.encode(&all, 0, 0);
+    has(&text, "ringfence_models 5001");
+    has(&text, r#"ringfence_guest_fuel_total{model="a/b/idle"} 7"#);
+    assert!(!text.contains("u/a/m1") && !text.contains("ringfence_memory_bytes{"), "{text}");
+    for one in all.iter().take(MODELS_LABELLED_MAX) {
+        metrics.call(&call(Some(&one.model)));
+    }
+    all.push(serving("a/b/runs"));
+    assert!(!metrics.encode(&all, 0, 0).contains("a/b/idle"));
+    metrics.call(&call(Some("a/b/runs")));
+    has(&metrics.encode(&all, 0, 0), r#"ringfence_guest_fuel_total{model="a/b/runs"} 7"#);
+}
+
+#[test]
+fn readings_of_the_configuration_are_counted_once() {
+    let metrics = Metrics::default();
+    metrics.config_reloads(1, 0);
+    metrics.config_reloads(1, 2);
+    let text = metrics.encode(&[], 0, 0);
+    has(&text, "ringfence_config_reloads_total 1");
+    has(&text, "ringfence_config_reloads_failed_total 2");
 }

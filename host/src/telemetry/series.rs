@@ -95,7 +95,8 @@ impl Families {
         );
         registry.register(
             "load_duration_seconds",
-            "Time that calls waited for load-model; those that found a sandbox ready are not counted",
+            "Time that calls waited for a replica to start and for load-model; those that found a sandbox \
+             ready are not counted",
             load.clone(),
         );
         let Self { guest_cpu, fuel, tensor_cpu, computes, input_bytes, output_bytes, .. } =

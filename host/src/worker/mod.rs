@@ -2,13 +2,23 @@
 //!
 //! Owns starting a version's replica and handing calls to it. For now the
 //! replica lives in this process, so a guest has one wall around it and not
-//! two; whoever starts the host is told. Never touches tonic.
+//! two; whoever starts the host is told. What an author sends is compiled and
+//! first tried in one-shot processes. Never touches tonic.
+
+mod confine;
+mod frames;
+mod one_shot;
+
+pub use confine::{Confinement, confine};
+pub use frames::Frame;
+pub use one_shot::{Given, OneShot, OneShotError};
 
 use crate::call::{Deadline, Event, Function, Holder, Methods, Origin, Request};
 use crate::limits::Limits;
 use crate::package::Package;
-use crate::sandbox::{Calling, MethodsError, Program, Requests, Runtime, Surroundings};
-use crate::telemetry::VersionLog;
+use crate::sandbox::{
+    Calling, Code, Compiled, MethodsError, Program, Requests, Runtime, Surroundings,
+};
 use std::sync::Arc;
 
 pub use crate::sandbox::{AdmitError, OverLimit, SendError, Spent};
@@ -31,15 +41,19 @@ pub struct Outputs(Calling);
 pub struct Inputs(Requests);
 
 impl Worker {
-    /// Compiles the package, loads its graphs and a first sandbox.
+    /// Loads the package's machine code, its graphs and a first sandbox.
     ///
     /// A model whose `load-model` fails is started all the same: its callers
     /// are told, and the operator by the log.
-    pub async fn start(runtime: &Arc<Runtime>, package: Package) -> Result<Self, AdmitError> {
+    pub async fn start(
+        runtime: &Arc<Runtime>,
+        package: Package,
+        compiled: Compiled,
+    ) -> Result<Self, AdmitError> {
         let name = package.config.name.to_string();
         let runtime = runtime.clone();
         let admitted = tokio::task::spawn_blocking(move || {
-            Program::admit(&runtime, package, Surroundings::Real)
+            Program::admit(&runtime, package, &Code::Compiled(compiled), Surroundings::Real)
         })
         .await;
         let program = match admitted {
@@ -105,11 +119,6 @@ impl Worker {
     /// Sandboxes made since it started.
     pub fn sandboxes_made(&self) -> u64 {
         self.program.sandboxes_made()
-    }
-
-    /// Where what its guests wrote is kept, if it is.
-    pub fn log(&self) -> Option<&VersionLog> {
-        self.program.log()
     }
 
     /// The limits of its version.

@@ -118,6 +118,8 @@ impl V2 for Service {
 
     type GenerateModelOutputsStream = Empty<Result<api::MultiOutputResponse, Status>>;
     type StreamModelOutputsStream = Empty<Result<api::MultiOutputResponse, Status>>;
+    type PostModelVersionsUploadStream =
+        Empty<Result<api::PostModelVersionsUploadResponse, Status>>;
 
     async fn generate_model_outputs(
         &self,
@@ -183,6 +185,28 @@ impl V2 for Service {
         &self,
         _: Request<api::ListModelVersionsRequest>,
     ) -> Answer<api::MultiModelVersionResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_app(&self, _: Request<api::GetAppRequest>) -> Answer<api::SingleAppResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn post_apps(&self, _: Request<api::PostAppsRequest>) -> Answer<api::MultiAppResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn post_models(
+        &self,
+        _: Request<api::PostModelsRequest>,
+    ) -> Answer<api::SingleModelResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn post_model_versions_upload(
+        &self,
+        _: Request<Streaming<api::PostModelVersionsUploadRequest>>,
+    ) -> Answer<Self::PostModelVersionsUploadStream> {
         Err(Status::unimplemented(""))
     }
 }

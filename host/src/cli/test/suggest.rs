@@ -96,7 +96,7 @@ pub(super) async fn suggest(
 /// Whether all calls go well with this much memory.
 async fn passes(args: &TestArgs, asked: &Asked, memory_bytes: u64) -> anyhow::Result<bool> {
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
-    let mut package = folder::open(&args.dir, scratch.path())?;
+    let mut package = folder::open(&args.dir, scratch.path(), folder::Taking::Copy)?;
     package.config.limits.memory_bytes_max = memory_bytes;
     // A model that does not even start with so little has too little.
     match call_all(args.seed, package, asked, &mut |_| Ok(())).await {

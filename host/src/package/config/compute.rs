@@ -2,9 +2,8 @@
 //!
 //! Owns their keys. Nothing here knows which devices exist.
 
-use super::key::{Form, Key, key};
-use super::section::{Entry, Section, Unknown};
 use crate::package::quantity::Quantity;
+use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
 
 /// A guest needs some pages of 64 KiB to begin with; less is a slip of the pen.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;

@@ -6,8 +6,7 @@
 //! of a token or a secret is in no error and no debug text.
 
 use super::NAME_BYTES_MAX;
-use super::key::{Form, Key, key};
-use super::section::{Entry, Section, Unknown};
+use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
 use std::fmt;
 
 const SECRETS_MAX: usize = 100;

@@ -2,10 +2,8 @@
 //!
 //! Owns its keys; all of it is ours, so a key that is not known is an error.
 
-use super::key::{Form, Key, key};
-use super::section::{Entry, Section, Unknown};
 use crate::limits::Limits;
-use crate::package::quantity::Quantity;
+use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
 use std::time::Duration;
 
 const CALL_TIMEOUT_MIN: Duration = Duration::from_millis(1);
@@ -19,12 +17,16 @@ const GRAPH_NAME_BYTES_MAX: usize = 256;
 /// `ringfence`.
 pub(super) const KEYS: [Key; 7] = [
     key("isolation", Form::OneOf(&["call"]), "Who shares a sandbox: nobody, each call has its own"),
-    key("call_timeout", Form::Duration, "Longest time of a call, such as \"30s\", up to \"1h\""),
+    key(
+        "call_timeout",
+        Form::Duration(CALL_TIMEOUT_MIN, CALL_TIMEOUT_MAX),
+        "Longest time of a call, such as \"30s\", up to \"1h\"",
+    ),
     key("max_fuel_per_call", Form::Number(1, i64::MAX.unsigned_abs()), "Most fuel of a call"),
     key("max_concurrency", Form::Number(1, CONCURRENCY_MAX), "Most calls at a time"),
     key(
         "max_output_bytes",
-        Form::Quantity,
+        Form::Bytes(OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX),
         "Most bytes of a call's outputs, from \"1Ki\" to \"1Gi\"",
     ),
     key("engine", Form::OneOf(&["tract"]), "What runs the graphs"),
@@ -70,7 +72,7 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
     {
         let _: Option<()> = entry.refuse("is not an engine of this host; write \"tract\"");
     }
-    if let Some(timeout) = section.text("call_timeout").and_then(|entry| duration(&entry)) {
+    if let Some(timeout) = section.duration("call_timeout", CALL_TIMEOUT_MIN, CALL_TIMEOUT_MAX) {
         limits.call_timeout = timeout;
     }
     if let Some(fuel) = section.number("max_fuel_per_call", 1, i64::MAX.unsigned_abs()) {
@@ -79,7 +81,7 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
     if let Some(calls) = section.number("max_concurrency", 1, CONCURRENCY_MAX) {
         limits.concurrency_max = usize::try_from(calls).unwrap_or(usize::MAX);
     }
-    if let Some(bytes) = section.text("max_output_bytes").and_then(|entry| output_bytes(&entry)) {
+    if let Some(bytes) = section.bytes("max_output_bytes", OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX) {
         limits.output_bytes_max = bytes;
     }
     let rules = match section.section("graphs") {
@@ -91,36 +93,6 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
     }
     section.finish(&KEYS, Unknown::Refuse);
     rules
-}
-
-fn output_bytes(entry: &Entry) -> Option<u64> {
-    match entry.text.parse().and_then(Quantity::bytes) {
-        Ok(bytes) if (OUTPUT_BYTES_MIN..=OUTPUT_BYTES_MAX).contains(&bytes) => Some(bytes),
-        Ok(_) => entry.refuse("is outside what is allowed; write from \"1Ki\" to \"1Gi\""),
-        Err(problem) => entry.refuse(problem),
-    }
-}
-
-/// A whole number and its unit.
-fn duration(entry: &Entry) -> Option<Duration> {
-    let digits = entry.text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = entry.text.split_at(digits);
-    let millis_per_unit = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let millis =
-        number.parse::<u64>().ok().zip(millis_per_unit).and_then(|(n, unit)| n.checked_mul(unit));
-    match millis.map(Duration::from_millis) {
-        Some(duration) if (CALL_TIMEOUT_MIN..=CALL_TIMEOUT_MAX).contains(&duration) => {
-            Some(duration)
-        }
-        Some(_) => entry.refuse("is outside what is allowed; write from \"1ms\" to \"1h\""),
-        None => entry.refuse("is not a time; write a number and ms, s, m or h, such as \"30s\""),
-    }
 }
 
 fn rule((path, entry): (String, Entry)) -> Option<GraphRule> {

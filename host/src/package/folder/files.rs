@@ -3,7 +3,8 @@
 //! Owns the caps as they are met and the digest of all that was read. Knows
 //! not what a file is for.
 
-use super::{CODE, DEPTH_MAX, ENTRIES_MAX, FolderError, PACKAGE_BYTES_MAX, PATH_BYTES_MAX};
+use super::super::ListedFile;
+use super::{CODE, DEPTH_MAX, ENTRIES_MAX, FolderError, PACKAGE_BYTES_MAX, PATH_BYTES_MAX, Taking};
 use crate::text::hex;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::fs::OFlags;
@@ -17,7 +18,7 @@ const VERSION_DIGITS: usize = 32;
 /// What was read so far; the version's id is made of it.
 #[derive(Default)]
 pub(super) struct Listing {
-    lines: Vec<String>,
+    files: Vec<ListedFile>,
     bytes: u64,
 }
 
@@ -36,29 +37,37 @@ impl Listing {
     /// A whole file.
     pub(super) fn add(&mut self, path: &str, bytes: &[u8]) -> Result<(), FolderError> {
         self.charge(bytes.len() as u64)?;
-        self.list(path, bytes.len() as u64, &Sha256::digest(bytes));
+        self.list(path, bytes.len() as u64, Sha256::digest(bytes).into());
         Ok(())
     }
 
-    /// Paths have no control characters, so a line is one file and no two
-    /// packages have the same lines.
-    fn list(&mut self, path: &str, length: u64, digest: &[u8]) {
-        let digest = hex(digest);
-        self.lines.push(format!("{path}\t{length}\t{digest}\n"));
+    fn list(&mut self, path: &str, bytes: u64, sha256: [u8; 32]) {
+        self.files.push(ListedFile { path: path.to_owned(), bytes, sha256 });
     }
 
-    /// The first half of a SHA-256 over the sorted list of files.
-    pub(super) fn version(mut self) -> String {
-        self.lines.sort_unstable();
-        let mut hash = Sha256::new();
-        hash.update(b"ringfence package 1\n");
-        for line in &self.lines {
-            hash.update(line.as_bytes());
-        }
-        let mut version = hex(&hash.finalize());
-        version.truncate(VERSION_DIGITS);
-        version
+    /// Every file that was read, in the order of paths.
+    pub(super) fn finish(mut self) -> Vec<ListedFile> {
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.files
     }
+}
+
+/// The id of the version that has these files, each a path, a length in bytes
+/// and a SHA-256: half a SHA-256 over the sorted list.
+pub fn version_of<'a>(files: impl Iterator<Item = (&'a str, u64, &'a [u8; 32])>) -> String {
+    // Paths have no control characters, so a line is one file and no two
+    // packages have the same lines.
+    let mut lines: Vec<String> =
+        files.map(|(path, bytes, sha256)| format!("{path}\t{bytes}\t{}\n", hex(sha256))).collect();
+    lines.sort_unstable();
+    let mut hash = Sha256::new();
+    hash.update(b"ringfence package 1\n");
+    for line in &lines {
+        hash.update(line.as_bytes());
+    }
+    let mut version = hex(&hash.finalize());
+    version.truncate(VERSION_DIGITS);
+    version
 }
 
 /// The names of all files below `1/`, sorted by their bytes.
@@ -138,37 +147,56 @@ pub(super) fn read(
     Ok(bytes)
 }
 
-pub(super) fn copy(
-    dir: &Dir,
-    name: &str,
-    path: &str,
-    copies: &Dir,
-    scratch: &Path,
-    listing: &mut Listing,
-) -> Result<u64, FolderError> {
-    let scratch_error = |source| FolderError::Scratch { path: scratch.to_owned(), source };
-    let mut file = open_file(dir, name, path)?;
-    if let Some((folder, _)) = name.rsplit_once('/') {
-        copies.create_dir_all(folder).map_err(scratch_error)?;
-    }
-    let mut copied = copies.create(name).map_err(scratch_error)?;
-    let mut hash = Sha256::new();
-    let mut length = 0;
-    let mut buffer = vec![0; COPY_BYTES];
-    loop {
-        let count = match file.read(&mut buffer) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(FolderError::Read { path: path.to_owned(), source }),
+/// A file that guests can read.
+pub(super) struct Asset<'a> {
+    pub(super) code: &'a Dir,
+    pub(super) name: &'a str,
+    pub(super) path: &'a str,
+}
+
+impl Asset<'_> {
+    /// Reads the file and takes it into the private folder. Returns its length.
+    pub(super) fn take(
+        &self,
+        taking: Taking,
+        copies: &Dir,
+        scratch: &Path,
+        listing: &mut Listing,
+    ) -> Result<u64, FolderError> {
+        let scratch_error = |source| FolderError::Scratch { path: scratch.to_owned(), source };
+        let (name, path) = (self.name, self.path);
+        let mut file = open_file(self.code, name, path)?;
+        if let Some((folder, _)) = name.rsplit_once('/') {
+            copies.create_dir_all(folder).map_err(scratch_error)?;
+        }
+        let mut copied = match taking {
+            Taking::Copy => Some(copies.create(name).map_err(scratch_error)?),
+            Taking::Link => {
+                self.code.hard_link(name, copies, name).map_err(scratch_error)?;
+                None
+            }
+            Taking::Nothing => None,
         };
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        length += bytes.len() as u64;
-        listing.charge(bytes.len() as u64)?;
-        hash.update(bytes);
-        copied.write_all(bytes).map_err(scratch_error)?;
+        let mut hash = Sha256::new();
+        let mut length = 0;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let count = match file.read(&mut buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(FolderError::Read { path: path.to_owned(), source }),
+            };
+            let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+            length += bytes.len() as u64;
+            listing.charge(bytes.len() as u64)?;
+            hash.update(bytes);
+            if let Some(copied) = &mut copied {
+                copied.write_all(bytes).map_err(scratch_error)?;
+            }
+        }
+        listing.list(path, length, hash.finalize().into());
+        Ok(length)
     }
-    listing.list(path, length, &hash.finalize());
-    Ok(length)
 }
 
 #[cfg(test)]

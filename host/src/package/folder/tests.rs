@@ -31,7 +31,7 @@ impl Folder {
     }
 
     fn open(&self) -> Result<Package, FolderError> {
-        open(self.dir.path(), self.scratch.path())
+        open(self.dir.path(), self.scratch.path(), Taking::Copy)
     }
 
     fn refused(&self) -> String {
@@ -119,7 +119,7 @@ fn what_is_missing_is_named_with_what_to_do() {
     assert!(folder.refused().starts_with("1 is missing"));
     fs::remove_file(folder.path("config.yaml")).unwrap();
     assert!(folder.refused().starts_with("config.yaml is missing"));
-    let error = open(&folder.path("nowhere"), folder.scratch.path()).unwrap_err();
+    let error = open(&folder.path("nowhere"), folder.scratch.path(), Taking::Copy).unwrap_err();
     assert!(error.to_string().starts_with("cannot open the model folder"));
 }
 

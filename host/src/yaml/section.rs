@@ -3,10 +3,13 @@
 //! Owns how an error about a key is worded: the key's path, its line and the
 //! fix. Knows no key itself.
 
+use super::amount::{self, bytes_text, duration_text};
 use super::key::Key as Known;
 use super::problem::{Found, Place};
 use super::tree::{Key, Node, Value};
+use crate::package::quantity::Quantity;
 use std::fmt::Display;
+use std::time::Duration;
 
 /// Longest piece of a file that an error repeats.
 const QUOTED_CHARS_MAX: usize = 60;
@@ -14,7 +17,7 @@ const QUOTED_CHARS_MAX: usize = 60;
 /// A mapping, or what is left of it. What is wrong with it is added to what has
 /// been found, and reads as absent.
 #[derive(Debug)]
-pub(super) struct Section {
+pub(crate) struct Section {
     path: String,
     place: Place,
     entries: Vec<(Key, Node)>,
@@ -23,16 +26,16 @@ pub(super) struct Section {
 
 /// A text with its key and place.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) place: Place,
-    pub(super) text: String,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) place: Place,
+    pub(crate) text: String,
     found: Found,
 }
 
 /// What becomes of keys that nobody took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unknown {
+pub(crate) enum Unknown {
     /// They are not ours to judge, but one that nearly is a key of ours is a
     /// slip that would otherwise go unnoticed.
     RefuseMisspelt,
@@ -48,7 +51,7 @@ impl Section {
             Value::Null => Vec::new(),
             Value::Map(entries) => entries,
             Value::Text(_) | Value::List(_) => {
-                let key = if path.is_empty() { "config.yaml" } else { path };
+                let key = if path.is_empty() { found.file() } else { path };
                 found.add(key, place, "is not a mapping; write `key: value` lines below it".into());
                 return None;
             }
@@ -57,26 +60,26 @@ impl Section {
     }
 
     /// Whether a key is there, whatever its value.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(there, _)| there.name == key)
     }
 
     /// Takes a key's value; nothing at all counts as an absent key.
-    pub(super) fn node(&mut self, key: &str) -> Option<Node> {
+    pub(crate) fn node(&mut self, key: &str) -> Option<Node> {
         let index = self.entries.iter().position(|(there, _)| there.name == key)?;
         let (_, node) = self.entries.swap_remove(index);
         (!matches!(node.value, Value::Null)).then_some(node)
     }
 
     /// Takes a text.
-    pub(super) fn text(&mut self, key: &str) -> Option<Entry> {
+    pub(crate) fn text(&mut self, key: &str) -> Option<Entry> {
         let path = self.path_of(key);
         let node = self.node(key)?;
         Entry::new(path, node, &self.found)
     }
 
     /// Takes a text that has to be there.
-    pub(super) fn required(&mut self, key: &str, fix: &str) -> Option<Entry> {
+    pub(crate) fn required(&mut self, key: &str, fix: &str) -> Option<Entry> {
         let path = self.path_of(key);
         match self.node(key) {
             Some(node) => Entry::new(path, node, &self.found),
@@ -88,12 +91,12 @@ impl Section {
     }
 
     /// Takes a text that needs no check.
-    pub(super) fn plain(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn plain(&mut self, key: &str) -> Option<String> {
         Some(self.text(key)?.text)
     }
 
     /// Takes a whole number within a range.
-    pub(super) fn number(&mut self, key: &str, min: u64, max: u64) -> Option<u64> {
+    pub(crate) fn number(&mut self, key: &str, min: u64, max: u64) -> Option<u64> {
         let entry = self.text(key)?;
         match entry.text.parse::<u64>() {
             Ok(number) if (min..=max).contains(&number) => Some(number),
@@ -101,8 +104,30 @@ impl Section {
         }
     }
 
+    /// Takes a whole number and a unit of time within a range.
+    pub(crate) fn duration(&mut self, key: &str, min: Duration, max: Duration) -> Option<Duration> {
+        let entry = self.text(key)?;
+        match amount::duration(&entry.text) {
+            Some(duration) if (min..=max).contains(&duration) => Some(duration),
+            Some(_) => entry.refuse_outside(&duration_text(min), &duration_text(max)),
+            None => {
+                entry.refuse("is not a time; write a number and ms, s, m or h, such as \"30s\"")
+            }
+        }
+    }
+
+    /// Takes a quantity of bytes within a range.
+    pub(crate) fn bytes(&mut self, key: &str, min: u64, max: u64) -> Option<u64> {
+        let entry = self.text(key)?;
+        match entry.text.parse().and_then(Quantity::bytes) {
+            Ok(bytes) if (min..=max).contains(&bytes) => Some(bytes),
+            Ok(_) => entry.refuse_outside(&bytes_text(min), &bytes_text(max)),
+            Err(problem) => entry.refuse(problem),
+        }
+    }
+
     /// Takes `true` or `false`.
-    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+    pub(crate) fn boolean(&mut self, key: &str) -> Option<bool> {
         let entry = self.text(key)?;
         match entry.text.as_str() {
             "true" | "True" | "TRUE" => Some(true),
@@ -112,14 +137,14 @@ impl Section {
     }
 
     /// Takes a mapping.
-    pub(super) fn section(&mut self, key: &str) -> Option<Section> {
+    pub(crate) fn section(&mut self, key: &str) -> Option<Section> {
         let path = self.path_of(key);
         let node = self.node(key)?;
         Section::new(&path, node, &self.found)
     }
 
     /// Takes a mapping; one without a value counts as empty.
-    pub(super) fn section_or_empty(&mut self, key: &str) -> Option<Section> {
+    pub(crate) fn section_or_empty(&mut self, key: &str) -> Option<Section> {
         let path = self.path_of(key);
         let index = self.entries.iter().position(|(there, _)| there.name == key)?;
         let (_, node) = self.entries.swap_remove(index);
@@ -127,7 +152,7 @@ impl Section {
     }
 
     /// Takes a list, with the path of each item.
-    pub(super) fn list(&mut self, key: &str) -> Vec<(String, Node)> {
+    pub(crate) fn list(&mut self, key: &str) -> Vec<(String, Node)> {
         let path = self.path_of(key);
         let Some(node) = self.node(key) else { return Vec::new() };
         match node.value {
@@ -145,7 +170,7 @@ impl Section {
     }
 
     /// Takes a list of mappings.
-    pub(super) fn sections(&mut self, key: &str) -> Vec<Section> {
+    pub(crate) fn sections(&mut self, key: &str) -> Vec<Section> {
         let items = self.list(key);
         items
             .into_iter()
@@ -154,14 +179,18 @@ impl Section {
     }
 
     /// Takes a list of texts.
-    pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
+    pub(crate) fn texts(&mut self, key: &str) -> Vec<String> {
+        self.entries(key).into_iter().map(|entry| entry.text).collect()
+    }
+
+    /// Takes a list of texts, each with its place.
+    pub(crate) fn entries(&mut self, key: &str) -> Vec<Entry> {
         let items = self.list(key);
-        let text = |(path, node)| Some(Entry::new(path, node, &self.found)?.text);
-        items.into_iter().filter_map(text).collect()
+        items.into_iter().filter_map(|(path, node)| Entry::new(path, node, &self.found)).collect()
     }
 
     /// Takes a list of texts that may also be written as one text.
-    pub(super) fn texts_or_text(&mut self, key: &str) -> Vec<String> {
+    pub(crate) fn texts_or_text(&mut self, key: &str) -> Vec<String> {
         let is_text = self
             .entries
             .iter()
@@ -170,7 +199,7 @@ impl Section {
     }
 
     /// Takes all that is left, as texts.
-    pub(super) fn rest(mut self) -> Vec<(String, Entry)> {
+    pub(crate) fn rest(mut self) -> Vec<(String, Entry)> {
         let entries = std::mem::take(&mut self.entries);
         entries
             .into_iter()
@@ -182,17 +211,17 @@ impl Section {
     }
 
     /// Says that a key has to be there.
-    pub(super) fn missing(&self, key: &str, fix: &str) {
+    pub(crate) fn missing(&self, key: &str, fix: &str) {
         self.found.add(&self.path_of(key), self.place, format!("is missing; {fix}"));
     }
 
     /// Says what is wrong with a key that was taken.
-    pub(super) fn refuse(&self, key: &str, place: Place, text: &str) {
+    pub(crate) fn refuse(&self, key: &str, place: Place, text: &str) {
         self.found.add(&self.path_of(key), place, text.to_owned());
     }
 
     /// Judges the keys that nobody took; `known` are those that could have been.
-    pub(super) fn finish(self, known: &[Known], unknown: Unknown) {
+    pub(crate) fn finish(self, known: &[Known], unknown: Unknown) {
         let known: Vec<&str> = known.iter().map(|known| known.name).collect();
         for (key, _) in &self.entries {
             if known.contains(&key.name.as_str()) {
@@ -234,13 +263,17 @@ impl Entry {
 
     /// Says that the text is not what the key takes. `problem` says what is
     /// wrong with it and the fix; the text itself is repeated.
-    pub(super) fn refuse<T>(&self, problem: impl Display) -> Option<T> {
+    pub(crate) fn refuse<T>(&self, problem: impl Display) -> Option<T> {
         self.found.add(&self.key, self.place, format!("{:?} {problem}", shortened(&self.text)));
         None
     }
 
+    fn refuse_outside<T>(&self, min: &str, max: &str) -> Option<T> {
+        self.refuse(format!("is outside what is allowed; write from \"{min}\" to \"{max}\""))
+    }
+
     /// The same for a text that nobody may read.
-    pub(super) fn refuse_secret<T>(&self, problem: impl Display) -> Option<T> {
+    pub(crate) fn refuse_secret<T>(&self, problem: impl Display) -> Option<T> {
         self.found.add(&self.key, self.place, problem.to_string());
         None
     }
@@ -255,7 +288,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// The one of several names that a word nearly is.
-pub(super) fn near<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn near<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
     names.iter().find(|name| is_near(word, name)).copied()
 }
 

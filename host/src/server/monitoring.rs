@@ -1,4 +1,4 @@
-//! The operator's own listener: `/metrics` and `/healthz` over HTTP/1.1.
+//! The listener of monitoring: `/metrics` and `/healthz` over HTTP/1.1.
 //!
 //! Apart from the callers' listener, because metrics tell of all models. Owns its
 //! few connections and their time. There is no token: whoever reaches the
@@ -35,7 +35,7 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Serves until it is dropped: the operator looks on while the host drains.
+/// Serves until it is dropped: it is looked on while the host drains.
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
     serve_within(listener, app, CONNECTION_TIMEOUT).await;
 }
@@ -55,7 +55,7 @@ async fn serve_within(listener: TcpListener, app: Arc<App>, timeout: Duration) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection of the operator");
+                tracing::warn!(%error, "cannot accept a connection of monitoring");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
@@ -76,8 +76,8 @@ async fn connection(stream: TcpStream, app: Arc<App>, timeout: Duration) {
         .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(timeout, serving).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection of the operator ended"),
-        Err(_) => tracing::debug!("a connection of the operator took too long"),
+        Ok(Err(error)) => tracing::debug!(%error, "a connection of monitoring ended"),
+        Err(_) => tracing::debug!("a connection of monitoring took too long"),
     }
 }
 
@@ -103,31 +103,37 @@ fn answer<B>(app: &App, request: &Request<B>) -> Response<Full<Bytes>> {
 }
 
 fn metrics(app: &App) -> String {
-    let deployments = app.deployments.all();
-    let serving: Vec<Serving> = deployments
-        .iter()
-        .map(|deployment| {
-            let Load { running, waiting, memory_bytes, sandboxes_made } = deployment.load();
-            let model = deployment.name.to_string();
-            Serving { model, running, waiting, memory_bytes, sandboxes_made }
-        })
-        .collect();
+    let mut serving: Vec<Serving> = Vec::new();
+    // The versions of a model are side by side, and most do not run.
+    for versions in app.deployments.all().chunk_by(|a, b| a.name == b.name) {
+        let Some(first) = versions.first() else { continue };
+        let mut one = Serving::stopped(first.name.to_string());
+        for load in versions.iter().filter_map(|version| version.load()) {
+            add(&mut one, &load);
+        }
+        serving.push(one);
+    }
     app.telemetry.exposition(&serving)
+}
+
+fn add(one: &mut Serving, load: &Load) {
+    one.replicas += 1;
+    one.running += load.running;
+    one.waiting += load.waiting;
+    one.sandboxes_made += load.sandboxes_made;
+    for ((_, sum), (_, bytes)) in one.memory_bytes.iter_mut().zip(load.memory_bytes) {
+        *sum += bytes;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::Auth;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn app() -> Arc<App> {
-        Arc::new(App {
-            auth: Auth::none(),
-            deployments: Default::default(),
-            default_model: None,
-            telemetry: Default::default(),
-        })
+        let folder = tempfile::TempDir::new().unwrap();
+        Arc::new(App::of_nothing(folder.path()))
     }
 
     fn asked(app: &App, method: Method, path: &str) -> u16 {

@@ -4,23 +4,22 @@
 //! that was written, because `3.10`, `0x10` and `yes` are texts here and what a
 //! key makes of them is decided by the key.
 
-use super::ConfigError;
 use super::problem::Place;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use serde_saphyr::granit_parser::{Event, Parser};
 use std::fmt;
 
-/// Nesting of a `config.yaml`; real ones need four.
+/// Nesting of a file; real ones need four.
 const DEPTH_MAX: usize = 16;
 /// Values of one file: enough for the largest list of concepts.
 const NODES_MAX: usize = 100_000;
 
 /// A value and where it stands.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) value: Value,
-    pub(super) place: Place,
+    pub(crate) place: Place,
 }
 
 /// What a value can be.
@@ -40,7 +39,9 @@ pub(super) struct Key {
 }
 
 /// Reads the one document of the text; an empty text is an empty value.
-pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
+///
+/// An error is a place and what is wrong there; line 0 is the whole file.
+pub(super) fn parse(text: &str) -> Result<Node, (Place, String)> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_MAX,
@@ -61,7 +62,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     let root: Option<Spanned<Raw>> =
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let place = error.location().map(|location| place(&location)).unwrap_or_default();
-            ConfigError::Yaml { place, problem: problem(&error) }
+            (place, problem(&error))
         })?;
     refuse_tags(text)?;
     Ok(match root {
@@ -72,7 +73,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
 
 /// A tag says how a reader should take a value. The library follows those of
 /// YAML itself; here each key decides.
-fn refuse_tags(text: &str) -> Result<(), ConfigError> {
+fn refuse_tags(text: &str) -> Result<(), (Place, String)> {
     for event in Parser::new_from_str(text) {
         // What cannot be read has been refused by now.
         let Ok((event, span)) = event else { return Ok(()) };
@@ -87,7 +88,7 @@ fn refuse_tags(text: &str) -> Result<(), ConfigError> {
             let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
             let place = Place { line: count(start.line()), column: count(start.col()) + 1 };
             let problem = "tags such as !!str are not read; write the value alone".to_owned();
-            return Err(ConfigError::Yaml { place, problem });
+            return Err((place, problem));
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
-//! What is wrong with a `config.yaml`: all of it at once, each with its place.
+//! What is wrong with a file: all of it at once, each with its place.
 //!
 //! Owns how a problem is shown. A line that may hold a token or a secret is
 //! never repeated.
 
+use super::Document;
 use super::section::near;
 use crate::text::escape_controls;
 use std::cell::RefCell;
@@ -19,9 +20,6 @@ const LINE_CHARS_MAX: usize = 100;
 const SECRET_WORDS: [&str; 9] =
     ["token", "tokn", "secret", "value", "password", "credential", "api_key", "hf_", "rf_"];
 
-/// Sections whose lines are not shown.
-const SECRET_SECTIONS: [&str; 2] = ["checkpoints", "secrets"];
-
 /// Where something stands, both counted from 1; nowhere is line 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -34,6 +32,8 @@ pub struct Place {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// The file's name.
+    pub file: &'static str,
     /// Where it is.
     pub place: Place,
     /// Path of the key, with dots.
@@ -45,35 +45,48 @@ pub struct Problem {
 }
 
 /// Problems as they are found.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Found(Rc<RefCell<Vec<Problem>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    document: &'static Document,
+    problems: Rc<RefCell<Vec<Problem>>>,
+}
 
 impl Found {
+    pub(super) fn of(document: &'static Document) -> Self {
+        Self { document, problems: Rc::default() }
+    }
+
+    /// What the file is called.
+    pub(super) fn file(&self) -> &'static str {
+        self.document.name
+    }
+
     pub(super) fn add(&self, key: &str, place: Place, text: String) {
-        let mut problems = self.0.borrow_mut();
+        let mut problems = self.problems.borrow_mut();
         if problems.len() < PROBLEMS_MAX {
-            problems.push(Problem { place, key: key.to_owned(), text, shown: None });
+            let file = self.file();
+            problems.push(Problem { file, place, key: key.to_owned(), text, shown: None });
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.problems.borrow().is_empty()
     }
 
     /// All of them, in the order of the file, with the lines they are about.
     pub(super) fn in_order(self, source: &str) -> Vec<Problem> {
-        let mut problems = self.0.take();
+        let mut problems = self.problems.take();
         problems.sort_by_key(|problem| problem.place);
         for problem in &mut problems {
-            problem.shown = shown(source, problem);
+            problem.shown = shown(source, self.document.secret_sections, problem);
         }
         problems
     }
 }
 
-fn shown(source: &str, problem: &Problem) -> Option<(String, usize)> {
+fn shown(source: &str, secret_sections: &[&str], problem: &Problem) -> Option<(String, usize)> {
     let section = problem.key.split(['.', '[']).next().unwrap_or_default();
-    if SECRET_SECTIONS.contains(&section) || near(section, &SECRET_SECTIONS).is_some() {
+    if secret_sections.contains(&section) || near(section, secret_sections).is_some() {
         return None;
     }
     let index = usize::try_from(problem.place.line.checked_sub(1)?).ok()?;
@@ -98,7 +111,7 @@ fn shown(source: &str, problem: &Problem) -> Option<(String, usize)> {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place { line, column } = self.place;
-        write!(f, "config.yaml:{line}:{column}: `{}`: {}", self.key, self.text)?;
+        write!(f, "{}:{line}:{column}: `{}`: {}", self.file, self.key, self.text)?;
         let Some((source, meant)) = &self.shown else { return Ok(()) };
         let before = usize::try_from(column).unwrap_or(1).saturating_sub(1);
         // Tabs stay as they are, so that the caret stands where the text does.

@@ -1,0 +1,57 @@
+//! `ringfence doctor`: what this machine offers to a host, and what it lacks.
+
+use super::{DoctorArgs, GlobalArgs, usage};
+use crate::doctor::{self, Finding, Surroundings, Verdict};
+use crate::settings::{self, Settings};
+use crate::text::escape_controls;
+use anyhow::bail;
+use std::io::Write;
+
+pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    let settings = match &args.host_config {
+        Some(path) => settings::open(path).map_err(usage)?,
+        None => Settings::default(),
+    };
+    let findings = doctor::examine(&Surroundings {
+        root: "/".into(),
+        data_dir: args.data_dir.clone().unwrap_or(settings.data_dir),
+        path: std::env::var_os("PATH").unwrap_or_default(),
+        library_path: std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default(),
+    });
+    let mut out = std::io::stdout().lock();
+    for finding in &findings {
+        let line = if global.json { object(finding) } else { line(finding) };
+        writeln!(out, "{line}")?;
+    }
+    let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
+    match failed {
+        0 => Ok(()),
+        1 => bail!("one of these keeps a host from starting"),
+        count => bail!("{count} of these keep a host from starting"),
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "fail",
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let Finding { topic, verdict, found, advice } = finding;
+    let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
+    escape_controls(&format!("{:<5} {topic}: {found}{advice}", word(*verdict)))
+}
+
+fn object(finding: &Finding) -> String {
+    let Finding { topic, verdict, found, advice } = finding;
+    serde_json::json!({
+        "topic": topic,
+        "verdict": word(*verdict),
+        "found": found,
+        "advice": advice,
+    })
+    .to_string()
+}

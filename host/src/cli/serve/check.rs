@@ -1,0 +1,83 @@
+//! `ringfence serve --check`: whether a host could start like this.
+//!
+//! Reads and looks; makes nothing that stays.
+
+use super::super::Usage;
+use super::refused_address;
+use crate::package::{admission, folder};
+use crate::settings::Settings;
+use crate::store::{self, StoreError};
+use std::error::Error;
+use std::io::Write;
+use std::iter;
+use std::path::Path;
+
+/// Prints `ok`, or fails with everything that is wrong.
+pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    if let Some(tls) = &settings.tls
+        && let Err(error) = tls.load()
+    {
+        problems.push(line(&error));
+    }
+    // A host that runs has its address and its lock, and may be told to read
+    // its files again.
+    let running = match store::inspect(&settings.data_dir) {
+        Ok(_) => false,
+        Err(StoreError::InUse { .. }) => true,
+        Err(error) => {
+            problems.push(line(&error));
+            false
+        }
+    };
+    let metrics_listen = settings.metrics_listen.map(|address| (address, "--metrics-listen"));
+    for (address, argument) in iter::once((settings.listen, "--listen")).chain(metrics_listen) {
+        if !running && let Err(error) = std::net::TcpListener::bind(address) {
+            problems.push(refused_address(address, argument, &error));
+        }
+    }
+    for path in &settings.models {
+        if let Err(problem) = model(path) {
+            problems.push(format!("cannot serve {}: {problem}", path.display()));
+        }
+    }
+    match problems.as_slice() {
+        [] => {
+            let mut out = std::io::stdout().lock();
+            if running {
+                writeln!(
+                    out,
+                    "note: a host runs on {}, so its address was not tried",
+                    settings.data_dir.display()
+                )?;
+            }
+            Ok(writeln!(out, "ok")?)
+        }
+        [one] => Err(Usage(one.clone()).into()),
+        _ => {
+            let text = format!("{} problems\n{}", problems.len(), problems.join("\n"));
+            Err(Usage(text).into())
+        }
+    }
+}
+
+/// Whether a folder is one of a model, up to what compiling it would tell.
+fn model(path: &Path) -> Result<(), String> {
+    let scratch = tempfile::TempDir::new().map_err(|error| line(&error))?;
+    let package = folder::open(path, scratch.path(), folder::Taking::Nothing)
+        .map_err(|error| line(&error))?;
+    admission::admit(&package.component, package.limits().memory_bytes_max)
+        .map_err(|error| line(&error))
+}
+
+/// An error and its causes.
+pub(super) fn line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,84 @@
+//! `ringfence store`: whether the store is whole, copies of it, and what it can
+//! do without.
+
+use super::operations::{self, refused, tell};
+use super::{GlobalArgs, StoreArgs, StoreCommand};
+use crate::proto::ringfence::v1 as wire;
+use crate::store::Store;
+use anyhow::{Context, bail};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(args: &StoreArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    let data_dir = args.data_dir.as_deref();
+    match &args.command {
+        StoreCommand::Restore { file } => restore(global, file, data_dir),
+        StoreCommand::Check => operations::run(global, data_dir, async |host| {
+            let request = host.request(wire::CheckStoreRequest {});
+            let report = host.rpc.check_store(request).await.map_err(|status| refused(&status))?;
+            told(global, report.into_inner())
+        }),
+        StoreCommand::Gc => operations::run(global, data_dir, async |host| {
+            let request = host.request(wire::CollectGarbageRequest {});
+            let freed = host.rpc.collect_garbage(request).await;
+            let wire::CollectGarbageResponse { files, bytes } =
+                freed.map_err(|status| refused(&status))?.into_inner();
+            tell(
+                global,
+                || format!("freed {bytes} bytes of {files} contents and of compiled components"),
+                || json!({ "files": files, "bytes": bytes }),
+            )
+        }),
+        StoreCommand::Backup { file } => {
+            let path = std::path::absolute(file).context("cannot tell where that is")?;
+            operations::run(global, data_dir, async |host| {
+                let path = path.to_str().context("write a path that is text")?.to_owned();
+                let request = host.request(wire::BackUpStoreRequest { path: path.clone() });
+                let made = host.rpc.back_up_store(request).await;
+                let bytes = made.map_err(|status| refused(&status))?.into_inner().bytes;
+                tell(
+                    global,
+                    || format!("{path} has {bytes} bytes; the key of the tokens is in it"),
+                    || json!({ "path": path, "bytes": bytes }),
+                )
+            })
+        }
+    }
+}
+
+fn told(global: &GlobalArgs, report: wire::CheckStoreResponse) -> anyhow::Result<()> {
+    let wire::CheckStoreResponse { problems, versions, contents, unreferenced, unreferenced_bytes } =
+        report;
+    tell(
+        global,
+        || {
+            let mut text = format!("looked at {versions} versions of {contents} contents");
+            if unreferenced > 0 {
+                text.push_str(&format!(
+                    "; {unreferenced} more, of {unreferenced_bytes} bytes, are of none \
+                     (`ringfence store gc` frees them)"
+                ));
+            }
+            text
+        },
+        || {
+            json!({
+                "problems": problems, "versions": versions, "contents": contents,
+                "unreferenced": unreferenced, "unreferenced_bytes": unreferenced_bytes,
+            })
+        },
+    )?;
+    match problems.as_slice() {
+        [] => Ok(()),
+        [one] => bail!("{one}"),
+        all => bail!("{} problems\n{}", all.len(), all.join("\n")),
+    }
+}
+
+fn restore(global: &GlobalArgs, file: &Path, data_dir: Option<&Path>) -> anyhow::Result<()> {
+    let data_dir: PathBuf =
+        data_dir.map_or_else(|| crate::settings::Settings::default().data_dir, Path::to_owned);
+    Store::restore(file, &data_dir)?;
+    let label = data_dir.display().to_string();
+    tell(global, || format!("restored into {label}"), || json!({ "data_dir": label }))
+}

@@ -1,0 +1,78 @@
+//! What graphs run on: engines and accelerators.
+
+use super::{Finding, Surroundings};
+use std::path::PathBuf;
+
+const LIBRARY: &str = "libonnxruntime.so";
+
+/// Where a system keeps libraries.
+const LIBRARY_FOLDERS: [&str; 5] = [
+    "/usr/local/lib",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/opt/onnxruntime/lib",
+];
+
+/// Most accelerators that are looked for.
+const DEVICES_MAX: u32 = 64;
+
+pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
+    vec![
+        Finding::ok("engine: tract", "built in, on the CPU"),
+        onnx_runtime(surroundings),
+        nvidia(surroundings),
+    ]
+}
+
+fn onnx_runtime(surroundings: &Surroundings) -> Finding {
+    let usual = LIBRARY_FOLDERS.iter().map(|folder| surroundings.at(folder));
+    let folders: Vec<PathBuf> =
+        std::env::split_paths(&surroundings.library_path).chain(usual).collect();
+    let found = folders.into_iter().map(|folder| folder.join(LIBRARY)).find(|path| path.exists());
+    let found = match found {
+        Some(path) => format!("{}; not used yet", path.display()),
+        None => "its library is not there; not used yet".to_owned(),
+    };
+    Finding::ok("engine: onnx runtime", found)
+}
+
+fn nvidia(surroundings: &Surroundings) -> Finding {
+    let nodes = (0..DEVICES_MAX)
+        .filter(|number| surroundings.at(format!("/dev/nvidia{number}")).exists())
+        .count();
+    let driver = surroundings.read("/proc/driver/nvidia/version");
+    let driver = driver.as_ref().and_then(|text| text.lines().next()).unwrap_or("no driver loaded");
+    let found = match nodes {
+        0 => "no NVIDIA device; a model that asks for one is refused".to_owned(),
+        count => format!(
+            "{count} NVIDIA device{} ({driver}); not used yet, a model that asks for one is refused",
+            if count == 1 { "" } else { "s" }
+        ),
+    };
+    Finding::ok("accelerators", found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::tests::Root;
+
+    #[test]
+    fn what_is_there_is_found_and_said_to_be_unused() {
+        let root = Root::with(&[
+            ("usr/lib/libonnxruntime.so", ""),
+            ("dev/nvidia0", ""),
+            ("dev/nvidia1", ""),
+            ("dev/nvidiactl", ""),
+            ("proc/driver/nvidia/version", "NVRM version: 1\nGCC\n"),
+        ]);
+        let [tract, runtime, nvidia] = examine(&root.surroundings()).try_into().unwrap();
+        assert!(tract.found.contains("built in"));
+        assert!(runtime.found.ends_with("usr/lib/libonnxruntime.so; not used yet"));
+        assert!(nvidia.found.starts_with("2 NVIDIA devices (NVRM version: 1); not used yet"));
+        let [_, runtime, nvidia] = examine(&Root::with(&[]).surroundings()).try_into().unwrap();
+        assert!(runtime.found.contains("not there"));
+        assert!(nvidia.found.starts_with("no NVIDIA device"));
+    }
+}

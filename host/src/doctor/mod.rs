@@ -1,0 +1,136 @@
+//! What a machine offers to a host, and what it lacks.
+//!
+//! Owns the findings. Looks only: makes nothing, asks no network, and holds the
+//! data directory's lock for no longer than it takes to see that it is free.
+
+mod data_dir;
+mod devices;
+mod jail;
+mod resources;
+mod system;
+mod toolchain;
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Longest file of the kernel that is read.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// A host starts, but something will be missing.
+    Warn,
+    /// A host would not start.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub topic: &'static str,
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty where there is nothing to be done.
+    pub advice: String,
+}
+
+impl Finding {
+    fn ok(topic: &'static str, found: impl Into<String>) -> Self {
+        Self { topic, verdict: Verdict::Ok, found: found.into(), advice: String::new() }
+    }
+
+    fn warn(topic: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { topic, verdict: Verdict::Warn, found: found.into(), advice: advice.into() }
+    }
+
+    fn fail(topic: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { topic, verdict: Verdict::Fail, found: found.into(), advice: advice.into() }
+    }
+}
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The root of the file system: `/`.
+    pub root: PathBuf,
+    /// The data directory of the host that is meant.
+    pub data_dir: PathBuf,
+    /// Folders with programs, as in `PATH`.
+    pub path: OsString,
+    /// Where libraries may be beside the usual folders, as in `LD_LIBRARY_PATH`.
+    pub library_path: OsString,
+}
+
+impl Surroundings {
+    /// The text of a file of the kernel, without what is around it.
+    fn read(&self, path: &str) -> Option<String> {
+        let file = std::fs::File::open(self.at(path)).ok()?;
+        let mut text = String::new();
+        file.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// Looks at everything.
+pub fn examine(surroundings: &Surroundings) -> Vec<Finding> {
+    let mut findings =
+        vec![Finding::ok("program", format!("ringfence {}", env!("CARGO_PKG_VERSION")))];
+    findings.extend(toolchain::examine(surroundings));
+    findings.extend(resources::examine(surroundings));
+    findings.extend(system::examine(surroundings));
+    findings.extend(jail::examine(surroundings));
+    findings.extend(devices::examine(surroundings));
+    findings.extend(data_dir::examine(surroundings));
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    /// A root of a file system with some files.
+    pub(super) struct Root(TempDir);
+
+    impl Root {
+        pub(super) fn with(files: &[(&str, &str)]) -> Self {
+            let root = TempDir::new().unwrap();
+            for (path, content) in files {
+                let path = root.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, content).unwrap();
+            }
+            Self(root)
+        }
+
+        pub(super) fn surroundings(&self) -> Surroundings {
+            Surroundings {
+                root: self.0.path().to_owned(),
+                data_dir: self.0.path().join("data"),
+                path: OsString::new(),
+                library_path: OsString::new(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_is_told_as_such() {
+        let findings = examine(&Root::with(&[]).surroundings());
+        assert!(findings.iter().all(|finding| !finding.found.is_empty()), "{findings:?}");
+        let advised = |finding: &&Finding| finding.verdict != Verdict::Ok;
+        assert!(findings.iter().filter(advised).all(|finding| !finding.advice.is_empty()));
+        assert!(findings.iter().all(|finding| finding.verdict != Verdict::Fail), "{findings:?}");
+    }
+}

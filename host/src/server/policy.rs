@@ -1,0 +1,120 @@
+//! Who may call which RPC: one row for each.
+//!
+//! Whose things a caller may see or change is decided where they are; here it
+//! is only whether the RPC may be called with such a token at all. An RPC
+//! without a row is refused to everybody.
+
+use crate::auth::Scope;
+
+/// What an RPC asks of whoever calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Nothing.
+    Anyone,
+    /// A token, whatever it is for.
+    Caller,
+    /// A token for this.
+    Scope(Scope),
+}
+
+use Rule::{Anyone, Caller};
+
+const PREDICT: Rule = Rule::Scope(Scope::Predict);
+const UPLOAD: Rule = Rule::Scope(Scope::Upload);
+const ADMIN: Rule = Rule::Scope(Scope::Admin);
+
+const POLICY: &[(&str, Rule)] = &[
+    ("/clarifai.api.V2/GetModel", Caller),
+    ("/clarifai.api.V2/GetModelType", Caller),
+    ("/clarifai.api.V2/ListModelTypes", Caller),
+    ("/clarifai.api.V2/GetModelVersion", Caller),
+    ("/clarifai.api.V2/GetUser", Caller),
+    ("/clarifai.api.V2/ListModels", Caller),
+    ("/clarifai.api.V2/ListModelVersions", Caller),
+    ("/clarifai.api.V2/GetApp", Caller),
+    ("/clarifai.api.V2/PostApps", UPLOAD),
+    ("/clarifai.api.V2/PostModels", UPLOAD),
+    ("/clarifai.api.V2/PostModelVersionsUpload", UPLOAD),
+    ("/clarifai.api.V2/ListLogEntries", Caller),
+    ("/clarifai.api.V2/PostModelOutputs", PREDICT),
+    ("/clarifai.api.V2/GenerateModelOutputs", PREDICT),
+    ("/clarifai.api.V2/StreamModelOutputs", PREDICT),
+    ("/ringfence.v1.Operations/CreateUser", ADMIN),
+    ("/ringfence.v1.Operations/ListUsers", ADMIN),
+    ("/ringfence.v1.Operations/UpdateUser", ADMIN),
+    ("/ringfence.v1.Operations/CreateToken", ADMIN),
+    ("/ringfence.v1.Operations/ListTokens", ADMIN),
+    ("/ringfence.v1.Operations/RevokeToken", ADMIN),
+    ("/ringfence.v1.Operations/ListApps", Caller),
+    ("/ringfence.v1.Operations/DeleteApp", UPLOAD),
+    ("/ringfence.v1.Operations/PromoteVersion", UPLOAD),
+    ("/ringfence.v1.Operations/RollBackModel", UPLOAD),
+    ("/ringfence.v1.Operations/StopModel", UPLOAD),
+    ("/ringfence.v1.Operations/StartModel", UPLOAD),
+    ("/ringfence.v1.Operations/DeleteModel", UPLOAD),
+    ("/ringfence.v1.Operations/ShareModel", UPLOAD),
+    ("/ringfence.v1.Operations/ListCalls", Caller),
+    ("/ringfence.v1.Operations/CancelCall", PREDICT),
+    ("/ringfence.v1.Operations/CheckStore", ADMIN),
+    ("/ringfence.v1.Operations/CollectGarbage", ADMIN),
+    ("/ringfence.v1.Operations/BackUpStore", ADMIN),
+    ("/grpc.health.v1.Health/Check", Anyone),
+    ("/grpc.health.v1.Health/List", Anyone),
+    ("/grpc.health.v1.Health/Watch", Anyone),
+    // Served where the operator asks for it only.
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Anyone),
+];
+
+/// The rule of a path, if there is such an RPC.
+pub(crate) fn rule(path: &str) -> Option<Rule> {
+    POLICY.iter().find(|(known, _)| *known == path).map(|(_, rule)| *rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::DESCRIPTORS;
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    fn paths(descriptors: &[u8]) -> Vec<String> {
+        let set = FileDescriptorSet::decode(descriptors).unwrap();
+        let mut paths = Vec::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let package = file.package();
+                    paths.push(format!("/{package}.{}/{}", service.name(), method.name()));
+                }
+            }
+        }
+        paths
+    }
+
+    /// CLI-17.
+    #[test]
+    fn every_rpc_has_a_row_and_every_row_an_rpc() {
+        let mut served = paths(DESCRIPTORS);
+        assert!(served.len() > 20, "{served:?}");
+        served.extend(paths(tonic_health::pb::FILE_DESCRIPTOR_SET));
+        for path in &served {
+            assert!(rule(path).is_some(), "{path} has no row");
+        }
+        for (path, _) in POLICY.iter().filter(|(path, _)| !path.contains("reflection")) {
+            assert!(served.iter().any(|served| served == path), "{path} is no RPC");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_needs_a_scope() {
+        for (path, rule) in POLICY {
+            let method = path.rsplit('/').next().unwrap();
+            if *rule == ADMIN {
+                continue;
+            }
+            let reads = ["Get", "List", "Check", "Watch", "ServerReflection"];
+            let changes = !reads.iter().any(|word| method.starts_with(word));
+            assert_eq!(matches!(rule, Rule::Scope(_)), changes, "{path}");
+        }
+    }
+}

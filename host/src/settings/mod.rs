@@ -1,0 +1,87 @@
+//! `host.yaml`: what an operator decides about a host.
+//!
+//! Owns every setting with its default, the file that sets them, and what
+//! becomes of them while the host runs. Knows nothing of models and calls.
+
+mod current;
+mod file;
+mod keys;
+mod page;
+mod read;
+pub mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use current::{Change, Current};
+pub use file::{SettingsError, open};
+pub use page::markdown;
+pub use read::AddressError;
+pub(crate) use read::address;
+pub use tls::TlsFiles;
+
+use crate::server::Options;
+use crate::telemetry::LogFormat;
+use crate::yaml::{self, Document, UnknownKeys};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The file. Nothing in it is secret: it names the file of a key.
+const DOCUMENT: Document = Document { name: "host.yaml", secret_sections: &[] };
+
+/// Everything that an operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where clients reach the host; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the host keeps what it has to keep.
+    pub data_dir: PathBuf,
+    /// What the host proves itself with. Without it, nothing is encrypted.
+    pub tls: Option<TlsFiles>,
+    /// Model folders that are served without an upload.
+    pub models: Vec<PathBuf>,
+    /// Limits and choices of the front; `front.tls` stays empty here.
+    pub front: Options,
+    /// Hosts that inputs may be fetched from, as they were written.
+    pub allow_url_hosts: Vec<String>,
+    /// Where metrics are served, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How the host's own log looks.
+    pub log_format: LogFormat,
+    /// What is logged, in the form of `RUST_LOG`; the default where absent.
+    pub log_filter: Option<String>,
+    /// Whether guests may run without the outer wall beyond loopback.
+    pub unsafe_no_jail: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            data_dir: PathBuf::from("./ringfence-data"),
+            tls: None,
+            models: Vec::new(),
+            front: Options::default(),
+            allow_url_hosts: Vec::new(),
+            metrics_listen: None,
+            log_format: LogFormat::default(),
+            log_filter: None,
+            unsafe_no_jail: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and checks a whole file. Relative paths in it begin at `folder`.
+    ///
+    /// Fails with every problem that there is, each with its line.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, yaml::Error> {
+        yaml::read(&DOCUMENT, text, |root| Some(read::take(root, folder)))
+    }
+}
+
+/// The JSON Schema of the file (draft 7), for editors. It checks no addresses,
+/// times or sizes beyond their form; [`Settings::parse`] decides.
+pub fn schema() -> serde_json::Value {
+    yaml::schema("host.yaml of a Ringfence host", &keys::KEYS, &[], UnknownKeys::Refused)
+}

@@ -1,0 +1,164 @@
+//! Compiled components, each with a MAC over its bytes.
+//!
+//! Owns `cache/` of the data directory, which may be emptied at any time. What
+//! is loaded from it would run with no sandbox around it if it were replaced,
+//! so nothing leaves here whose MAC, made with the key of the data directory,
+//! does not match the very bytes that are handed out.
+
+use super::{Key, Sha256Digest, StoreError, private};
+use crate::text::hex;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+const FOLDER: &str = "cache";
+const MAC_BYTES: usize = 32;
+/// Largest compiled component; one of 64 MiB compiles to a few times that.
+pub(super) const COMPILED_BYTES_MAX: u64 = 1 << 30;
+
+/// The folder of compiled components.
+#[derive(Debug)]
+pub(super) struct CompiledCache {
+    folder: PathBuf,
+    key: Key,
+}
+
+impl CompiledCache {
+    pub(super) fn open(data_dir: &Path, key: &Key) -> Result<Self, StoreError> {
+        let folder = data_dir.join(FOLDER);
+        private::directory(&folder)?;
+        Ok(Self { folder, key: key.clone() })
+    }
+
+    /// The compiled form of a component for one compiler, if it is there and
+    /// whole.
+    pub(super) fn get(&self, component: &Sha256Digest, compiler: &str) -> Option<Vec<u8>> {
+        let name = name(component, compiler);
+        let path = self.folder.join(&name);
+        let mut file = private::open(&path, OpenOptions::new().read(true)).ok()?;
+        let mut mac = [0; MAC_BYTES];
+        file.read_exact(&mut mac).ok()?;
+        let mut bytes = Vec::new();
+        file.take(COMPILED_BYTES_MAX + 1).read_to_end(&mut bytes).ok()?;
+        if self.mac(&name, &bytes).matches(&mac) {
+            return Some(bytes);
+        }
+        tracing::warn!(path = %path.display(), "a compiled component is damaged; it is made anew");
+        // What cannot be removed is overwritten by what is made anew.
+        let _ = fs::remove_file(&path);
+        None
+    }
+
+    /// Keeps a compiled form.
+    pub(super) fn put(
+        &self,
+        component: &Sha256Digest,
+        compiler: &str,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let name = name(component, compiler);
+        let path = self.folder.join(&name);
+        let write = || -> io::Result<()> {
+            let mut file =
+                tempfile::Builder::new().prefix("compiled-").tempfile_in(&self.folder)?;
+            file.write_all(&self.mac(&name, bytes).0)?;
+            file.write_all(bytes)?;
+            // Not flushed: what a power cut leaves of it does not match its MAC.
+            file.persist(&path).map(drop).map_err(|error| error.error)
+        };
+        write().map_err(|source| StoreError::File { path: path.clone(), source })
+    }
+
+    /// Every component that has a compiled form of a compiler's.
+    pub(super) fn contains(&self, component: &Sha256Digest, compiler: &str) -> bool {
+        self.folder.join(name(component, compiler)).is_file()
+    }
+
+    /// Removes what is not of the components that are kept, or of another
+    /// compiler.
+    pub(super) fn retain(&self, kept: impl Fn(&str) -> bool) -> Result<u64, StoreError> {
+        let error = |source| StoreError::File { path: self.folder.clone(), source };
+        let mut freed = 0;
+        for entry in fs::read_dir(&self.folder).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            if entry.file_name().to_str().is_none_or(|name| !kept(name)) {
+                freed += entry.metadata().map_err(error)?.len();
+                fs::remove_file(entry.path()).map_err(error)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The name is part of what is authenticated: a compiled component is not
+    /// taken for another.
+    fn mac(&self, name: &str, bytes: &[u8]) -> super::KeyedHash {
+        self.key.hash_parts(&[b"compiled\0", name.as_bytes(), b"\0", bytes])
+    }
+}
+
+impl super::Store {
+    /// The machine code of a component, if the cache has it whole. `compiler` is
+    /// what the code depends on beside the component, as hexadecimal digits.
+    pub fn compiled(&self, component: &Sha256Digest, compiler: &str) -> Option<Vec<u8>> {
+        self.compiled.get(component, compiler)
+    }
+
+    /// Keeps the machine code of a component.
+    pub fn keep_compiled(
+        &self,
+        component: &Sha256Digest,
+        compiler: &str,
+        code: &[u8],
+    ) -> Result<(), StoreError> {
+        self.compiled.put(component, compiler, code)
+    }
+
+    /// Whether the cache has something under a component's name.
+    pub fn has_compiled(&self, component: &Sha256Digest, compiler: &str) -> bool {
+        self.compiled.contains(component, compiler)
+    }
+}
+
+/// `compiler` is a short text of hexadecimal digits.
+pub(super) fn name(component: &Sha256Digest, compiler: &str) -> String {
+    format!("{}-{compiler}", hex(component))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+    use tempfile::TempDir;
+
+    /// OPS-05.
+    #[test]
+    fn only_what_was_put_there_leaves_and_only_under_its_name() {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let cache = &store.compiled;
+        let (component, other) = ([1; 32], [2; 32]);
+        assert_eq!(cache.get(&component, "c0"), None);
+        cache.put(&component, "c0", b"code").unwrap();
+        assert_eq!(cache.get(&component, "c0").as_deref(), Some(&b"code"[..]));
+        assert_eq!(cache.get(&component, "c1"), None);
+        let path = |digest| cache.folder.join(name(digest, "c0"));
+        fs::copy(path(&component), path(&other)).unwrap();
+        assert_eq!(cache.get(&other, "c0"), None, "the MAC is of another name");
+        let mut bytes = fs::read(path(&component)).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(path(&component), bytes).unwrap();
+        assert_eq!(cache.get(&component, "c0"), None);
+        assert!(!path(&component).exists());
+    }
+
+    #[test]
+    fn what_is_not_kept_goes() {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let cache = &store.compiled;
+        cache.put(&[1; 32], "c0", b"code").unwrap();
+        cache.put(&[1; 32], "c1", b"code").unwrap();
+        assert_eq!(cache.retain(|name| name.ends_with("c1")).unwrap(), 36);
+        assert!(cache.contains(&[1; 32], "c1") && !cache.contains(&[1; 32], "c0"));
+    }
+}

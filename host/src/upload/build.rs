@@ -1,0 +1,353 @@
+//! From an archive that has come to a version that is stored: unpacked,
+//! compiled, tried out, and only then kept.
+
+use super::builds::BuildState;
+use super::receiving::{Receiving, Said};
+use super::{Place, UploadError, quota};
+use crate::deploy::{StartError, component_of};
+use crate::package::Package;
+use crate::package::archive::{self, ArchiveError};
+use crate::package::checkpoint;
+use crate::package::config::ModelName;
+use crate::package::folder::{self, FolderError, Taking};
+use crate::package::quantity::Quantity;
+use crate::store::{StoreError, Stored, VersionFile, VersionRow, now};
+use crate::text::hex;
+use crate::worker::{Confinement, OneShotError};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Digits of the id of what is no version because it is no package.
+const ID_DIGITS: usize = 32;
+
+/// Memory that a process needs beside what a model's limits allow: the program
+/// itself, stacks of its threads, and machine code.
+const PROCESS_BYTES: u64 = 1 << 30;
+/// CPU time that a process needs beside what a model's limits allow: loading
+/// graphs, and the program itself.
+const PROCESS_CPU_SECONDS: u64 = 60;
+/// Calls that a package has to answer: `methods`, `load-model`, the example.
+const CALLS: u32 = 3;
+
+/// A build, with all that goes when it is over.
+struct Build {
+    place: Place,
+    name: ModelName,
+    version: String,
+    said: Said,
+    /// The unpacked archive.
+    folder: TempDir,
+}
+
+/// Why a package is not taken; the uploader reads this.
+type Refusal = String;
+
+/// Unpacks an archive and begins what takes longer. Returns the version's id.
+pub(super) async fn begin(
+    mut receiving: Receiving,
+    digest: [u8; 32],
+) -> Result<String, UploadError> {
+    let uploads = receiving.uploads().clone();
+    let staging = uploads.staging().to_owned();
+    let run = uploads.deployments.loader().run_folder().to_owned();
+    let (path, wanted_by) = (receiving.path().clone(), receiving.name().clone());
+    let unpacked = tokio::task::spawn_blocking(move || unpack(&path, &staging));
+    let (folder, unpacked) = unpacked.await.map_err(|_| UploadError::Stopping)??;
+    let opened = {
+        let (folder, run) = (folder.path().to_owned(), run);
+        tokio::task::spawn_blocking(move || folder::open(&folder, &run, Taking::Link))
+    };
+    let opened = opened.await.map_err(|_| UploadError::Stopping)?;
+    let version = match &opened {
+        Ok(package) => package.version.clone(),
+        Err(_) => hex(&digest).chars().take(ID_DIGITS).collect(),
+    };
+    uploads.builds().begin(&wanted_by, &version);
+    let said = receiving.said().clone();
+    let build = Build {
+        name: wanted_by,
+        version: version.clone(),
+        said,
+        folder,
+        place: receiving.take_place()?,
+    };
+    build.tell(&format!(
+        "unpacked {} files of {} bytes; {} others are no part of a package",
+        unpacked.files, unpacked.bytes, unpacked.skipped
+    ));
+    let package = match opened {
+        Ok(package) => package,
+        Err(error) => {
+            build.end(Err(refusal_of(&error)));
+            return Ok(version);
+        }
+    };
+    uploads.tasks.spawn(async move {
+        let began = Instant::now();
+        let built = build.run(package).await;
+        tracing::info!(
+            model = %build.name,
+            version = build.version,
+            outcome = if built.is_ok() { "stored" } else { "refused" },
+            wall_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "a build ended"
+        );
+        build.end(built);
+    });
+    Ok(version)
+}
+
+fn unpack(path: &Path, staging: &Path) -> Result<(TempDir, archive::Unpacked), UploadError> {
+    let staging_error = |source| UploadError::Staging { path: staging.to_owned(), source };
+    let folder =
+        tempfile::Builder::new().prefix("package-").tempdir_in(staging).map_err(staging_error)?;
+    let into = Dir::open_ambient_dir(folder.path(), ambient_authority()).map_err(staging_error)?;
+    let file = File::open(path).map_err(staging_error)?;
+    match archive::unpack(file, &into, is_wanted) {
+        Ok(unpacked) => Ok((folder, unpacked)),
+        // The disk's fault is none of the archive's.
+        Err(ArchiveError::Write { source, .. }) => Err(staging_error(source)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a file of an archive is a part of its package, or says something of
+/// it.
+fn is_wanted(path: &str) -> bool {
+    path == "config.yaml"
+        || path == checkpoint::LOCK
+        || path.starts_with("1/")
+        || (path.starts_with("example.") && !path.contains('/'))
+}
+
+impl Build {
+    async fn run(&self, mut package: Package) -> Result<(), Refusal> {
+        let uploads = &self.place.uploads;
+        self.check_name(&package)?;
+        package.config.name = self.name.clone();
+        for note in package.config.notes.iter().chain(&package.config.warnings) {
+            self.tell(note);
+        }
+        self.compare(&package);
+        if let Some(asked) = package.config.accelerators() {
+            return Err(format!("the model asks for {asked}, and this host computes on CPUs only"));
+        }
+        let waited = uploads.turns.acquire().await;
+        let _turn = waited.map_err(|_| "the host is being stopped".to_owned())?;
+        let store = uploads.store().clone();
+        let quota = quota::quota_of(&store, self.name.user_id()).map_err(|error| hidden(&error))?;
+        let loader = uploads.deployments.loader();
+        let component = component_of(&package).map_err(|error| error.to_string())?;
+        if !store.has_compiled(&component, loader.compiler()) {
+            uploads
+                .compilations
+                .note(self.name.user_id(), quota.compilations_per_hour_max, Instant::now())
+                .map_err(|error| error.to_string())?;
+        }
+        let began = Instant::now();
+        let compiled = loader.compiled(&package).await.map_err(|error| start_refusal(&error))?;
+        self.tell(&format!("1/model.wasm was compiled in {} ms", began.elapsed().as_millis()));
+        let methods = self.try_out(&package, compiled.bytes()).await?;
+        self.keep(package, methods).await
+    }
+
+    /// The owner in the file has to be the one who uploads, if there is one.
+    fn check_name(&self, package: &Package) -> Result<(), Refusal> {
+        let (config, named) = (&package.config.name, package.config.named);
+        let differs = (named.user && config.user_id() != self.name.user_id())
+            || (named.app && config.app_id() != self.name.app_id())
+            || config.id() != self.name.id();
+        match differs {
+            true => Err(format!(
+                "config.yaml says that the model is {config}, and it was uploaded as {}; make them \
+                 the same",
+                self.name
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells where the client has understood the file otherwise.
+    fn compare(&self, package: &Package) {
+        let limits = package.limits();
+        let cpu = self.said.cpu_limit.parse::<Quantity>().and_then(Quantity::cpu_millis);
+        let memory = self.said.cpu_memory.parse::<Quantity>().and_then(Quantity::bytes);
+        let differs = cpu.is_ok_and(|cpu| cpu != limits.cpu_millis)
+            || memory.is_ok_and(|memory| memory != limits.memory_bytes_max)
+            || (self.said.concepts > 0 && self.said.concepts != package.config.concepts.len());
+        if differs {
+            self.tell("the client said other limits or concepts than config.yaml, which counts");
+        }
+    }
+
+    /// Has a process of its own load the model and answer the example. Returns
+    /// the typed methods.
+    async fn try_out(&self, package: &Package, code: &[u8]) -> Result<String, Refusal> {
+        let uploads = &self.place.uploads;
+        let limits = package.limits();
+        let scratch = tempfile::Builder::new()
+            .prefix("scratch-")
+            .tempdir_in(uploads.staging())
+            .map_err(|error| hidden(&error))?;
+        let cpu_seconds = limits
+            .call_timeout
+            .saturating_mul(CALLS)
+            .as_secs()
+            .saturating_mul(limits.cpu_millis.div_ceil(1000));
+        let confinement = Confinement {
+            cpu_seconds: cpu_seconds.saturating_add(PROCESS_CPU_SECONDS),
+            data_bytes: limits.memory_bytes_max.saturating_mul(2).saturating_add(PROCESS_BYTES),
+        };
+        let timeout = limits
+            .call_timeout
+            .saturating_mul(CALLS)
+            .saturating_add(Duration::from_secs(PROCESS_CPU_SECONDS));
+        let folder = path_text(self.folder.path())?;
+        let scratch_text = path_text(scratch.path())?;
+        let arguments = ["admission-worker", &folder, &scratch_text];
+        let line = |text: String| self.tell(&text);
+        let given = uploads
+            .deployments
+            .loader()
+            .one_shot()
+            .run(&arguments, confinement, code, timeout, scratch.path(), line)
+            .await;
+        match given {
+            Ok(given) => Ok(given.done),
+            Err(error @ OneShotError::Start(_)) => Err(hidden(&error)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Stores the version and makes it callable.
+    async fn keep(&self, package: Package, methods: String) -> Result<(), Refusal> {
+        let store = self.place.uploads.store().clone();
+        let (root, name) = (self.folder.path().to_owned(), self.name.clone());
+        let stored = tokio::task::spawn_blocking(move || -> Result<Stored, StoreError> {
+            let bytes = package.listing.iter().map(|file| file.bytes).sum();
+            let row = VersionRow {
+                name,
+                id: package.version.clone(),
+                number: 0,
+                created_at: now(),
+                model_type_id: package.config.model_type_id.clone(),
+                concepts: package.config.concepts.len() as u64,
+                methods,
+                bytes,
+            };
+            let mut files = Vec::with_capacity(package.listing.len());
+            for file in &package.listing {
+                let path = root.join(&file.path);
+                let content =
+                    File::open(&path).map_err(|source| StoreError::File { path, source })?;
+                files.push(VersionFile {
+                    path: file.path.clone(),
+                    sha256: file.sha256,
+                    bytes: file.bytes,
+                    content,
+                });
+            }
+            store.ensure_app(row.name.user_id(), row.name.app_id())?;
+            store.ensure_model(&row.name, &row.model_type_id)?;
+            store.add_version(&row, &mut files)
+        });
+        let stored = stored.await.map_err(|error| hidden(&error))?;
+        let deployments = &self.place.uploads.deployments;
+        let ensured = deployments.ensure_model(&self.name, "");
+        ensured.map_err(|error| hidden(&error))?;
+        match stored.map_err(|error| match error {
+            StoreError::OtherContent { .. } => error.to_string(),
+            other => hidden(&other),
+        })? {
+            Stored::New(row) => {
+                deployments.stored(&row);
+                self.audit("uploaded a version");
+                self.tell(&format!("stored; {} can be called", self.name));
+            }
+            Stored::Same(_) => {
+                deployments.mended(&self.name, &self.version);
+                self.tell("this version was stored before; nothing has changed");
+            }
+        }
+        Ok(())
+    }
+
+    fn audit(&self, what: &str) {
+        let about = [("model", self.name.to_string()), ("version", self.version.clone())];
+        let about: Vec<(&str, &str)> = about.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        if let Err(error) = self.place.uploads.store().audit(self.name.user_id(), what, &about) {
+            tracing::error!(%error, "cannot write the audit log");
+        }
+    }
+
+    fn tell(&self, text: &str) {
+        self.place.uploads.builds().tell(&self.name, &self.version, text);
+    }
+
+    fn end(&self, built: Result<(), Refusal>) {
+        let state = match built {
+            Ok(()) => BuildState::Built,
+            Err(refusal) => {
+                self.tell(&refusal);
+                BuildState::Failed(refusal)
+            }
+        };
+        self.place.uploads.builds().end(&self.name, &self.version, state);
+    }
+}
+
+/// What an uploader is told of a folder that is no package: nothing of where it
+/// lies here.
+fn refusal_of(error: &FolderError) -> Refusal {
+    match error {
+        FolderError::NotBuilt { .. } => {
+            "1/model.wasm is missing: this host runs WebAssembly; see Porting".to_owned()
+        }
+        FolderError::NoCheckpoint { repo_id, .. } => format!(
+            "the checkpoint {repo_id} is not in 1/checkpoints; run `ringfence build`, and upload \
+             the folder with it"
+        ),
+        FolderError::OtherCheckpoint { .. } => {
+            "1/checkpoints is of other `checkpoints` than those of config.yaml; run \
+             `ringfence build`"
+                .to_owned()
+        }
+        FolderError::Open { .. } | FolderError::Scratch { .. } => hidden(error),
+        other => other.to_string(),
+    }
+}
+
+fn start_refusal(error: &StartError) -> Refusal {
+    match error {
+        StartError::Store(_) | StartError::Compile(OneShotError::Start(_)) => hidden(error),
+        StartError::Folder(error) => refusal_of(error),
+        StartError::Compile(_)
+        | StartError::Corrupt(_)
+        | StartError::Admit(_)
+        | StartError::Stopping => error.to_string(),
+    }
+}
+
+/// A fault of the host: its log has the cause.
+fn hidden(error: &dyn std::error::Error) -> Refusal {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    tracing::error!("a build failed on the host's side: {text}");
+    "the host failed; its log says why".to_owned()
+}
+
+fn path_text(path: &Path) -> Result<String, Refusal> {
+    let absolute: PathBuf = std::path::absolute(path).map_err(|error| hidden(&error))?;
+    absolute.into_os_string().into_string().map_err(|path| {
+        tracing::error!(?path, "the data directory has a name that is no text");
+        "the host failed; its log says why".to_owned()
+    })
+}

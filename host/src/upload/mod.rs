@@ -1,0 +1,208 @@
+//! An uploaded archive to a stored version.
+//!
+//! Owns what is between them: the archive in a file of its own, its unpacking,
+//! what is asked of a package before it is taken, and what the uploader is told
+//! meanwhile. What is refused or breaks off leaves nothing. Never touches the
+//! wire, and looks at no component and no graph itself.
+
+mod build;
+mod builds;
+mod quota;
+mod receiving;
+
+pub use builds::{BuildState, Line};
+pub use quota::Quota;
+pub use receiving::{Receiving, Said};
+
+use crate::auth::Caller;
+use crate::deploy::Deployments;
+use crate::package::archive::ArchiveError;
+use crate::package::config::ModelName;
+use crate::package::folder::PACKAGE_BYTES_MAX;
+use crate::store::{Store, StoreError};
+use builds::Builds;
+use quota::Compilations;
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+/// Builds at a time; more wait.
+const BUILDS_MAX: usize = 2;
+/// Uploads and builds together, waiting ones included.
+const UPLOADS_MAX: usize = 16;
+
+/// Every upload and every build of a host.
+#[derive(Debug)]
+pub struct Uploads {
+    deployments: Arc<Deployments>,
+    /// Emptied at every start.
+    staging: PathBuf,
+    /// Whose upload or build is under way; one for each user.
+    under_way: Mutex<HashSet<String>>,
+    builds: Mutex<Builds>,
+    turns: Semaphore,
+    compilations: Compilations,
+    partial: receiving::Partial,
+    tasks: TaskTracker,
+}
+
+/// Why an upload is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// Somebody else's model.
+    #[error("there is no such model; upload to one of your own")]
+    NotYours,
+    /// Its user uploads something else.
+    #[error("another upload of yours is under way; wait until it is built")]
+    UnderWay,
+    /// Too many users upload.
+    #[error("the host takes {UPLOADS_MAX} uploads at a time; try again in a moment")]
+    Busy,
+    /// Nothing, or more than a package may have.
+    #[error("an archive of {bytes} bytes is not taken; send 1 to {PACKAGE_BYTES_MAX}")]
+    Size {
+        /// What was said.
+        bytes: u64,
+    },
+    /// More came, or less, than was said.
+    #[error("{received} bytes of the archive came, and {said} were said")]
+    Length {
+        /// What came.
+        received: u64,
+        /// What was said.
+        said: u64,
+    },
+    /// What came is not what was said.
+    #[error("the archive has another digest than was said; send it again")]
+    Digest,
+    /// A limit of the user.
+    #[error(transparent)]
+    Quota(#[from] quota::QuotaError),
+    /// The archive cannot be taken.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The archive cannot be kept meanwhile.
+    #[error("cannot keep the archive in {path}")]
+    Staging {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The host is shutting down.
+    #[error("the host is being stopped")]
+    Stopping,
+}
+
+impl Uploads {
+    /// With an empty staging folder below the data directory.
+    pub fn open(deployments: Arc<Deployments>) -> Result<Arc<Self>, UploadError> {
+        let staging = deployments.loader().store().data_dir().join("staging");
+        let error = |source| UploadError::Staging { path: staging.clone(), source };
+        match std::fs::remove_dir_all(&staging) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
+            _ => {}
+        }
+        Store::private_folder(&staging)?;
+        Ok(Arc::new(Self {
+            deployments,
+            staging,
+            under_way: Mutex::default(),
+            builds: Mutex::default(),
+            turns: Semaphore::new(BUILDS_MAX),
+            compilations: Compilations::default(),
+            partial: receiving::Partial::default(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// Begins an upload to a model of the caller's. `digest`, of the whole
+    /// archive, makes it one that goes on where it broke off.
+    pub fn begin(
+        self: &Arc<Self>,
+        caller: &Caller,
+        name: &ModelName,
+        bytes: u64,
+        digest: Option<[u8; 32]>,
+        said: Said,
+    ) -> Result<Receiving, UploadError> {
+        if caller.user_id() != name.user_id() {
+            return Err(UploadError::NotYours);
+        }
+        if bytes == 0 || bytes > PACKAGE_BYTES_MAX {
+            return Err(UploadError::Size { bytes });
+        }
+        let place = Place::take(self, name.user_id())?;
+        quota::may_store(self.store(), name, bytes)?;
+        Receiving::begin(place, name.clone(), bytes, digest, said)
+    }
+
+    /// Whether the owner of a name may have one more model, if it is a new one.
+    pub fn may_make(&self, name: &ModelName) -> Result<(), UploadError> {
+        quota::may_store(self.store(), name, 0)
+    }
+
+    /// How the build of a version goes or went, if it was made by this host
+    /// since its start and not long ago.
+    pub fn build(&self, name: &ModelName, version: &str) -> Option<BuildState> {
+        self.builds().state(name, version)
+    }
+
+    /// What was told of it.
+    pub fn lines(&self, name: &ModelName, version: &str) -> Vec<Line> {
+        self.builds().lines(name, version)
+    }
+
+    /// Waits for the builds that run.
+    pub async fn drain(&self) {
+        self.turns.close();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn store(&self) -> &Arc<Store> {
+        self.deployments.loader().store()
+    }
+
+    fn staging(&self) -> &Path {
+        &self.staging
+    }
+
+    fn builds(&self) -> std::sync::MutexGuard<'_, Builds> {
+        self.builds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to have one upload or build under way.
+#[derive(Debug)]
+struct Place {
+    uploads: Arc<Uploads>,
+    user_id: String,
+}
+
+impl Place {
+    fn take(uploads: &Arc<Uploads>, user_id: &str) -> Result<Self, UploadError> {
+        let mut under_way = uploads.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way.contains(user_id) {
+            return Err(UploadError::UnderWay);
+        }
+        if under_way.len() >= UPLOADS_MAX {
+            return Err(UploadError::Busy);
+        }
+        under_way.insert(user_id.to_owned());
+        Ok(Self { uploads: uploads.clone(), user_id: user_id.to_owned() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut under_way = self.uploads.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.remove(&self.user_id);
+    }
+}

@@ -1,0 +1,213 @@
+//! An archive while it comes: in a file, counted, and able to go on where it
+//! broke off.
+
+use super::{Place, UploadError, Uploads, build};
+use crate::package::config::ModelName;
+use crate::text::hex;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the beginning of an archive is kept for its continuation.
+const KEPT: Duration = Duration::from_secs(3600);
+/// How many are.
+const KEPT_MAX: usize = 16;
+/// Bytes of all of them.
+const KEPT_BYTES_MAX: u64 = 32 << 30;
+
+/// What a client says of a package beside the package itself. It decides
+/// nothing; where it differs, the uploader is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// `cpu_limit`, or empty.
+    pub cpu_limit: String,
+    /// `cpu_memory`, or empty.
+    pub cpu_memory: String,
+    /// How many concepts.
+    pub concepts: usize,
+}
+
+/// An archive that comes.
+#[derive(Debug)]
+pub struct Receiving {
+    /// Nothing once a build has it.
+    place: Option<Place>,
+    uploads: Arc<Uploads>,
+    name: ModelName,
+    said: Said,
+    path: PathBuf,
+    /// Nothing while a write is under way, or after one failed.
+    file: Option<File>,
+    bytes: u64,
+    received: u64,
+    digest: Option<[u8; 32]>,
+    done: bool,
+}
+
+/// The beginnings of archives that broke off, by user and digest.
+#[derive(Debug, Default)]
+pub(super) struct Partial(Mutex<HashMap<PathBuf, (u64, Instant)>>);
+
+impl Receiving {
+    pub(super) fn begin(
+        place: Place,
+        name: ModelName,
+        bytes: u64,
+        digest: Option<[u8; 32]>,
+        said: Said,
+    ) -> Result<Self, UploadError> {
+        let uploads = place.uploads.clone();
+        let staging = uploads.staging();
+        let error = |source| UploadError::Staging { path: staging.to_owned(), source };
+        let path = match digest {
+            Some(digest) => staging.join(format!("{}-{}.tar.gz", name.user_id(), hex(&digest))),
+            None => staging.join(format!("{}.tar.gz", crate::telemetry::request_id())),
+        };
+        let kept = uploads.partial.take(&path).filter(|kept| *kept < bytes);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(error)?;
+        let received = kept.unwrap_or(0);
+        file.set_len(received).map_err(error)?;
+        file.seek(SeekFrom::Start(received)).map_err(error)?;
+        let file = Some(file);
+        let place = Some(place);
+        Ok(Self { place, uploads, name, said, path, file, bytes, received, digest, done: false })
+    }
+
+    /// Bytes that need not be sent, or have been.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes of the whole archive.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes the next bytes.
+    pub async fn write(&mut self, piece: bytes::Bytes) -> Result<(), UploadError> {
+        let length = piece.len() as u64;
+        if self.received.saturating_add(length) > self.bytes {
+            let received = self.received.saturating_add(length);
+            return Err(UploadError::Length { received, said: self.bytes });
+        }
+        let mut file = self.file.take().ok_or(UploadError::Stopping)?;
+        let written = tokio::task::spawn_blocking(move || {
+            let written = file.write_all(&piece);
+            (file, written)
+        });
+        let (file, written) = written.await.map_err(|_| UploadError::Stopping)?;
+        written.map_err(|source| UploadError::Staging { path: self.path.clone(), source })?;
+        self.file = Some(file);
+        self.received += length;
+        Ok(())
+    }
+
+    /// Everything has come: begins the build, and returns the version's id.
+    pub async fn finish(mut self) -> Result<String, UploadError> {
+        if self.received != self.bytes {
+            return Err(UploadError::Length { received: self.received, said: self.bytes });
+        }
+        self.done = true;
+        let (path, digest) = (self.path.clone(), self.digest);
+        let hashed = tokio::task::spawn_blocking(move || hash(&path));
+        let hashed = hashed.await.map_err(|_| UploadError::Stopping)?;
+        let hashed =
+            hashed.map_err(|source| UploadError::Staging { path: self.path.clone(), source })?;
+        if digest.is_some_and(|digest| digest != hashed) {
+            return Err(UploadError::Digest);
+        }
+        build::begin(self, hashed).await
+    }
+
+    pub(super) fn uploads(&self) -> &Arc<Uploads> {
+        &self.uploads
+    }
+
+    /// The place under way, for what follows.
+    pub(super) fn take_place(&mut self) -> Result<Place, UploadError> {
+        self.place.take().ok_or(UploadError::Stopping)
+    }
+
+    pub(super) fn name(&self) -> &ModelName {
+        &self.name
+    }
+
+    pub(super) fn said(&self) -> &Said {
+        &self.said
+    }
+
+    pub(super) fn path(&self) -> &PathBuf {
+        &self.path
+    }
+}
+
+impl Drop for Receiving {
+    /// What broke off is kept for a while if it can go on, else it goes.
+    fn drop(&mut self) {
+        if !self.done && self.digest.is_some() && self.file.is_some() {
+            self.uploads.partial.keep(self.path.clone(), self.received);
+        } else {
+            remove(&self.path);
+        }
+    }
+}
+
+impl Partial {
+    fn take(&self, path: &PathBuf) -> Option<u64> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.remove(path).map(|(received, _)| received)
+    }
+
+    fn keep(&self, path: PathBuf, received: u64) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(path, (received, Instant::now()));
+        while kept.len() > KEPT_MAX
+            || kept.values().map(|(bytes, _)| bytes).sum::<u64>() > KEPT_BYTES_MAX
+            || kept.values().any(|(_, at)| at.elapsed() > KEPT)
+        {
+            let oldest = kept.iter().min_by_key(|(_, (_, at))| *at).map(|(path, _)| path.clone());
+            let Some(oldest) = oldest else { return };
+            kept.remove(&oldest);
+            remove(&oldest);
+        }
+    }
+}
+
+fn remove(path: &PathBuf) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what was uploaded");
+        }
+        _ => {}
+    }
+}
+
+fn hash(path: &PathBuf) -> io::Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
+    Ok(hash.finalize().into())
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

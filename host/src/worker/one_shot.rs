@@ -1,0 +1,181 @@
+//! One-shot processes of this very program, which compile and try out what an
+//! author sends, so that none of it is looked at where tokens are.
+//!
+//! Owns starting them, their limits, and ending them: a process that is not
+//! waited for any more is killed.
+
+use super::confine::Confinement;
+use super::frames::{Frame, LINES_MAX};
+use crate::text::cut;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+/// What is kept of what a process writes about its own end.
+const STDERR_BYTES_MAX: u64 = 4 << 10;
+
+/// CPU time of compiling; four times that of the largest model at hand.
+const COMPILE_CPU_SECONDS: u64 = 60;
+/// Memory of compiling.
+const COMPILE_DATA_BYTES: u64 = 2 << 30;
+/// Time of compiling, waiting for a CPU included.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Why a one-shot process gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OneShotError {
+    /// It says why.
+    #[error("{0}")]
+    Refused(String),
+    /// It reached one of its limits.
+    #[error("it took more than {0}; make it smaller")]
+    Limit(String),
+    /// It ended in a way that it should not.
+    #[error("the process that looked at it ended: {0}")]
+    Died(String),
+    /// It cannot be started, or not be spoken to.
+    #[error("cannot start a process: {0}")]
+    Start(String),
+}
+
+/// What one-shot processes are started from.
+#[derive(Debug, Clone)]
+pub struct OneShot {
+    program: PathBuf,
+}
+
+/// What a process gave.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// A component's machine code.
+    pub compiled: Option<Vec<u8>>,
+    /// Its result, as JSON.
+    pub done: String,
+}
+
+impl OneShot {
+    /// From this very program, also when its file has been replaced.
+    pub fn of_this_program() -> Self {
+        Self { program: "/proc/self/exe".into() }
+    }
+
+    /// Compiles a component that may start with so much memory.
+    pub async fn compile(
+        &self,
+        component: &[u8],
+        memory_bytes_max: u64,
+    ) -> Result<Vec<u8>, OneShotError> {
+        let confinement =
+            Confinement { cpu_seconds: COMPILE_CPU_SECONDS, data_bytes: COMPILE_DATA_BYTES };
+        let memory = memory_bytes_max.to_string();
+        let arguments = ["compile-worker", "--memory-bytes-max", &memory];
+        let given = self
+            .run(&arguments, confinement, component, COMPILE_TIMEOUT, Path::new("/"), |_| {})
+            .await?;
+        given.compiled.ok_or_else(|| OneShotError::Died("it gave no code".to_owned()))
+    }
+
+    /// Runs one to its end, with bytes on its standard input.
+    pub async fn run(
+        &self,
+        arguments: &[&str],
+        confinement: Confinement,
+        input: &[u8],
+        timeout: Duration,
+        folder: &Path,
+        mut line: impl FnMut(String),
+    ) -> Result<Given, OneShotError> {
+        let start = |error: io::Error| OneShotError::Start(error.to_string());
+        let mut child = Command::new(&self.program)
+            .args(arguments)
+            .arg("--cpu-seconds")
+            .arg(confinement.cpu_seconds.to_string())
+            .arg("--data-bytes")
+            .arg(confinement.data_bytes.to_string())
+            .arg("--parent")
+            .arg(std::process::id().to_string())
+            .env_clear()
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(start)?;
+        let missing = || OneShotError::Start("it has no pipes".to_owned());
+        let mut stdin = child.stdin.take().ok_or_else(missing)?;
+        let mut stdout = child.stdout.take().ok_or_else(missing)?;
+        let stderr = child.stderr.take().ok_or_else(missing)?;
+        let feed = async {
+            // One that ends early says why by itself.
+            let _ = stdin.write_all(input).await;
+            drop(stdin);
+        };
+        let mut said = String::new();
+        let listen = async {
+            let mut bytes = Vec::new();
+            let mut limited = stderr.take(STDERR_BYTES_MAX);
+            let _ = limited.read_to_end(&mut bytes).await;
+            said = String::from_utf8_lossy(&bytes).into_owned();
+            // The rest is read so that it does not wait for us.
+            let _ = tokio::io::copy(&mut limited.into_inner(), &mut tokio::io::sink()).await;
+        };
+        let mut refused = None;
+        let mut given = Given::default();
+        let read = async {
+            let mut lines = 0;
+            while let Some(frame) = Frame::read(&mut stdout).await? {
+                match frame {
+                    Frame::Line(text) if lines < LINES_MAX => {
+                        lines += 1;
+                        line(text);
+                    }
+                    Frame::Line(_) => {}
+                    Frame::Compiled(bytes) => given.compiled = Some(bytes),
+                    Frame::Done(text) => given.done = text,
+                    Frame::Refused(text) => refused = Some(text),
+                }
+            }
+            io::Result::Ok(())
+        };
+        let all = async {
+            let ((), (), read) = tokio::join!(feed, listen, read);
+            (read, child.wait().await)
+        };
+        let Ok((read, status)) = tokio::time::timeout(timeout, all).await else {
+            return Err(OneShotError::Limit(format!("{} s", timeout.as_secs())));
+        };
+        if let Some(text) = refused {
+            return Err(OneShotError::Refused(text));
+        }
+        read.map_err(|error| OneShotError::Died(error.to_string()))?;
+        let status = status.map_err(|error| OneShotError::Died(error.to_string()))?;
+        match status.success() {
+            true => Ok(given),
+            false => Err(ended(status, &said, confinement)),
+        }
+    }
+}
+
+/// What an end that is no success means.
+fn ended(status: ExitStatus, said: &str, confinement: Confinement) -> OneShotError {
+    use std::os::unix::process::ExitStatusExt;
+    let cpu = || OneShotError::Limit(format!("{} s of CPU time", confinement.cpu_seconds));
+    let memory = || OneShotError::Limit(format!("{} bytes of memory", confinement.data_bytes));
+    const SIGKILL: i32 = 9;
+    const SIGXCPU: i32 = 24;
+    match status.signal() {
+        // The kernel's words for RLIMIT_CPU, soft and hard.
+        Some(SIGXCPU | SIGKILL) => cpu(),
+        // The standard library's words for an allocation that fails.
+        Some(_) if said.contains("memory allocation of") => memory(),
+        _ => {
+            let mut said = said.trim().to_owned();
+            cut(&mut said, 200);
+            OneShotError::Died(format!("{status} {}", crate::text::escape_controls(&said)))
+        }
+    }
+}

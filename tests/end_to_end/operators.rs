@@ -1,0 +1,350 @@
+//! Users, tokens, shares, versions in use and calls that run, by the commands
+//! of an operator and of owners.
+
+use crate::author::text;
+use ringfence::proto::clarifai::api;
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence_tests::{
+    Client, Host, HostOptions, Variant, block_on, collect, guests, request, text_input,
+};
+use std::path::Path;
+use std::process::Output;
+use tempfile::TempDir;
+
+struct Place {
+    scratch: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { scratch: TempDir::new().unwrap() }
+    }
+
+    fn data_dir(&self) -> String {
+        self.scratch.path().join("data").to_str().unwrap().to_owned()
+    }
+
+    fn start(&self) -> Host {
+        let data_dir = Some(self.data_dir().into());
+        Host::start(HostOptions { data_dir, ..HostOptions::default() })
+    }
+}
+
+fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Runs a command by the socket of the data directory, which has to succeed.
+fn by_socket(host: &Host, args: &[&str]) -> String {
+    let data_dir = host.data_dir().to_str().unwrap();
+    succeeds(&Host::command(&[args, &["--data-dir", data_dir]].concat()))
+}
+
+/// A token of a new user.
+fn user(host: &Host, name: &str, scopes: &str) -> String {
+    by_socket(host, &["users", "create", name]);
+    token(host, name, scopes)
+}
+
+fn token(host: &Host, name: &str, scopes: &str) -> String {
+    let made = by_socket(host, &["pat", "create", "--user", name, "--scope", scopes]);
+    made.trim().to_owned()
+}
+
+fn of(user: &str, model: &str) -> api::PostModelOutputsRequest {
+    let set = api::UserAppIdSet { user_id: user.into(), app_id: "main".into() };
+    api::PostModelOutputsRequest {
+        user_app_id: Some(set),
+        ..request(model, vec![text_input("hello")])
+    }
+}
+
+fn upload(host: &Host, pat: &str, folder: &str) {
+    succeeds(&host.ringfence_as(pat, &["upload", folder]));
+}
+
+#[test]
+fn a_token_is_for_its_scopes_alone() {
+    let place = Place::new();
+    let host = place.start();
+    let predict = user(&host, "alice", "predict");
+    let upload_only = token(&host, "alice", "upload");
+    let refused = host.ringfence_as(&predict, &["upload", guests::ECHO]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused).contains("it needs the scope upload"), "{}", text(&refused));
+    let refused = host.ringfence_as(&upload_only, &["users", "list"]);
+    assert!(text(&refused).contains("it needs the scope admin"), "{}", text(&refused));
+    upload(&host, &upload_only, guests::ECHO);
+    block_on(async {
+        let client = Client::connect(host.base(), &upload_only).await;
+        let answer = client.predict_request(of("alice", "echo")).await;
+        assert_eq!(answer.code(), StatusCode::ConnInsufficientScopes, "{answer:?}");
+        let client = Client::connect(host.base(), &predict).await;
+        assert_eq!(client.predict_request(of("alice", "echo")).await.text(), "hello");
+    });
+}
+
+/// Not allowed to know reads as not found, until it is shared.
+#[test]
+fn a_model_is_called_by_its_owner_and_by_whom_it_is_shared_with() {
+    let place = Place::new();
+    let host = place.start();
+    let alice = user(&host, "alice", "predict,upload");
+    let bob = user(&host, "bob", "predict,upload");
+    upload(&host, &alice, guests::ECHO);
+    let called_by_bob = || {
+        block_on(async {
+            let client = Client::connect(host.base(), &bob).await;
+            client.predict_request(of("alice", "echo")).await
+        })
+    };
+    assert_eq!(called_by_bob().reason(), "NO_SUCH_MODEL");
+    let stolen = host.ringfence_as(&bob, &["models", "share", "alice/main/echo", "--with", "bob"]);
+    assert!(text(&stolen).contains("there is no such model"), "{}", text(&stolen));
+    succeeds(&host.ringfence_as(&alice, &["models", "share", "alice/main/echo", "--with", "bob"]));
+    assert_eq!(called_by_bob().text(), "hello");
+    for (args, reason) in [
+        (&["models", "promote", "alice/main/echo"][..], "there is no such model"),
+        (&["models", "delete", "alice/main/echo"], "there is no such model"),
+        (&["models", "stop", "alice/main/echo"], "there is no such model"),
+    ] {
+        let refused = host.ringfence_as(&bob, args);
+        assert!(text(&refused).contains(reason), "{}", text(&refused));
+    }
+    let end = ["models", "share", "alice/main/echo", "--with", "bob", "--end"];
+    succeeds(&host.ringfence_as(&alice, &end));
+    assert_eq!(called_by_bob().reason(), "NO_SUCH_MODEL");
+    let everyone = ["models", "share", "alice/main/echo", "--with", "everyone"];
+    succeeds(&host.ringfence_as(&alice, &everyone));
+    assert_eq!(called_by_bob().text(), "hello");
+    assert!(host.terminate().success());
+    let host = place.start();
+    block_on(async {
+        let client = Client::connect(host.base(), &bob).await;
+        assert_eq!(client.predict_request(of("alice", "echo")).await.text(), "hello");
+    });
+}
+
+/// CLI-16.
+#[test]
+fn a_revoked_token_ends_its_streams_and_counts_no_more() {
+    let place = Place::new();
+    let host = place.start();
+    let alice = user(&host, "alice", "predict,upload");
+    upload(&host, &alice, guests::ECHO);
+    let listed = by_socket(&host, &["pat", "list", "--user", "alice"]);
+    assert!(!listed.contains(&alice), "a token is shown once");
+    let id = listed.split_whitespace().next().unwrap().to_owned();
+    block_on(async {
+        let client = Client::connect(host.base(), &alice).await;
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        sender.send(of("alice", "echo")).await.unwrap();
+        let mut stream = client.stream(messages).await;
+        let first = stream.message().await.unwrap().unwrap();
+        assert_eq!(first.status.unwrap().code(), StatusCode::Success);
+        by_socket(&host, &["pat", "revoke", &id]);
+        let last = collect(stream).await.pop().unwrap();
+        assert_eq!(last.code(), StatusCode::ConnKeyInvalid, "{last:?}");
+        let answer = client.predict_request(of("alice", "echo")).await;
+        assert_eq!(answer.reason(), "TOKEN_INVALID");
+    });
+}
+
+#[test]
+fn versions_are_promoted_rolled_back_and_deleted_and_that_survives_a_restart() {
+    let place = Place::new();
+    let host = place.start();
+    upload(&host, &host.pat(), guests::ECHO);
+    let newer = Variant::of(guests::ECHO, &[("model:", "num_threads: 3\nmodel:")]);
+    upload(&host, &host.pat(), newer.path());
+    let listed = succeeds(&host.ringfence(&["models", "list", "echo", "--json"]));
+    let versions: Vec<String> = listed
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| line["version"].as_str().unwrap().to_owned())
+        .collect();
+    let [second, first] = versions.as_slice() else { panic!("{versions:?}") };
+    let current = |host: &Host| {
+        let listed = succeeds(&host.ringfence(&["models", "list"]));
+        listed.split_once('@').unwrap().1.split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(current(&host), *second);
+    assert!(succeeds(&host.ringfence(&["models", "rollback", "echo"])).contains(first.as_str()));
+    assert_eq!(current(&host), *first);
+    let none = host.ringfence(&["models", "rollback", "echo"]);
+    assert!(text(&none).contains("no version before"), "{}", text(&none));
+    assert!(host.terminate().success());
+
+    let host = place.start();
+    assert_eq!(current(&host), *first);
+    succeeds(&host.ringfence(&["models", "promote", "echo"]));
+    assert_eq!(current(&host), *second);
+    succeeds(&host.ringfence(&["models", "promote", &format!("echo@{first}")]));
+    assert_eq!(current(&host), *first);
+    succeeds(&host.ringfence(&["models", "delete", &format!("echo@{first}")]));
+    assert_eq!(current(&host), *second);
+    succeeds(&host.ringfence(&["models", "stop", "echo"]));
+    let stopped = host.ringfence(&["predict", "echo", "--text", "x"]);
+    assert!(text(&stopped).contains("MODEL_NOT_DEPLOYED"), "{}", text(&stopped));
+    assert!(host.terminate().success());
+
+    let host = place.start();
+    let stopped = host.ringfence(&["predict", "echo", "--text", "x"]);
+    assert!(text(&stopped).contains("the model is stopped"), "{}", text(&stopped));
+    succeeds(&host.ringfence(&["models", "start", "echo"]));
+    succeeds(&host.ringfence(&["predict", "echo", "--text", "x"]));
+    succeeds(&host.ringfence(&["models", "delete", "echo"]));
+    let gone = host.ringfence(&["predict", "echo", "--text", "x"]);
+    assert!(text(&gone).contains("MODEL_DOES_NOT_EXIST"), "{}", text(&gone));
+}
+
+#[test]
+fn calls_that_run_are_listed_and_ended_by_who_may() {
+    let place = Place::new();
+    let host = place.start();
+    let alice = user(&host, "alice", "predict,upload");
+    let bob = user(&host, "bob", "predict,upload");
+    upload(&host, &alice, guests::ECHO);
+    block_on(async {
+        let client = Client::connect(host.base(), &alice).await;
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        sender.send(of("alice", "echo")).await.unwrap();
+        let mut stream = client.stream(messages).await;
+        stream.message().await.unwrap().unwrap();
+        let listed = succeeds(&host.ringfence_as(&alice, &["calls", "list"]));
+        assert!(listed.contains("stream of alice/main/echo@"), "{listed}");
+        let id = listed.split_whitespace().next().unwrap();
+        assert_eq!(succeeds(&host.ringfence_as(&bob, &["calls", "list"])), "");
+        let refused = host.ringfence_as(&bob, &["calls", "cancel", id]);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        by_socket(&host, &["calls", "cancel", id]);
+        let last = collect(stream).await.pop().unwrap();
+        assert_eq!(last.reason(), "CANCELLED", "{last:?}");
+        assert_eq!(succeeds(&host.ringfence_as(&alice, &["calls", "list"])), "");
+    });
+}
+
+/// Store and token commands work on a directory that no host has open, and by
+/// the host that has.
+#[test]
+fn the_operators_commands_need_no_token_where_the_data_directory_is() {
+    let place = Place::new();
+    let data_dir = place.data_dir();
+    let without = Host::command(&["users", "list", "--data-dir", &data_dir]);
+    assert_eq!(without.status.code(), Some(2), "{}", text(&without));
+    assert!(!Path::new(&data_dir).exists(), "nothing is made by asking");
+    let host = place.start();
+    by_socket(&host, &["users", "create", "alice"]);
+    let secret = token(&host, "alice", "upload");
+    upload(&host, &secret, guests::ECHO);
+    let backup = place.scratch.path().join("backup.tar");
+    let backup = backup.to_str().unwrap();
+    by_socket(&host, &["store", "backup", backup]);
+    assert!(by_socket(&host, &["store", "check"]).contains("looked at 1 versions"));
+    assert!(host.terminate().success());
+
+    let offline =
+        |args: &[&str]| succeeds(&Host::command(&[args, &["--data-dir", &data_dir]].concat()));
+    assert!(offline(&["users", "list"]).contains("alice"));
+    offline(&["pat", "create", "--user", "alice"]);
+    assert_eq!(offline(&["pat", "list", "--user", "alice"]).lines().count(), 2);
+    offline(&["store", "gc"]);
+    let audit = std::fs::read_to_string(Path::new(&data_dir).join("audit.log")).unwrap();
+    for did in ["made a user", "made a token", "uploaded a version", "made a backup"] {
+        assert!(audit.contains(did), "{did} in {audit}");
+    }
+
+    let restored = place.scratch.path().join("restored");
+    let restored = restored.to_str().unwrap();
+    let into_full = Host::command(&["store", "restore", backup, "--data-dir", &data_dir]);
+    assert!(!into_full.status.success());
+    succeeds(&Host::command(&["store", "restore", backup, "--data-dir", restored]));
+    let again =
+        Host::start(HostOptions { data_dir: Some(restored.into()), ..HostOptions::default() });
+    let of_before = token(&again, "alice", "predict");
+    block_on(async {
+        let client = Client::connect(again.base(), &of_before).await;
+        assert_eq!(client.predict_request(of("alice", "echo")).await.text(), "hello");
+    });
+    // Tokens of before count too: the key is in the backup.
+    assert!(again.ringfence_as(&secret, &["models", "list"]).status.success());
+}
+
+/// I5: a token and a secret of a configuration are in no file but `admin.pat`.
+#[test]
+fn no_secret_is_in_any_file_of_the_data_directory_or_a_backup() {
+    let place = Place::new();
+    let host = place.start();
+    let alice = user(&host, "alice", "predict,upload");
+    let secrets = "secrets:\n  - id: s\n    env_var: S\n    value: SECRET_CANARY\nmodel:";
+    let folder = Variant::of(guests::ECHO, &[("model:", secrets)]);
+    upload(&host, &alice, folder.path());
+    let backup = place.scratch.path().join("backup.tar");
+    by_socket(&host, &["store", "backup", backup.to_str().unwrap()]);
+    let mut files = vec![backup];
+    walk(host.data_dir(), &mut files);
+    assert!(files.len() > 8, "{files:?}");
+    let first = host.pat();
+    for file in files {
+        if file.ends_with("admin.pat") || file.ends_with("host.sock") {
+            continue;
+        }
+        let bytes = std::fs::read(&file).unwrap();
+        for secret in [alice.as_str(), &first, "SECRET_CANARY"] {
+            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "{}", file.display());
+        }
+    }
+    for secret in [alice.as_str(), &first, "SECRET_CANARY"] {
+        assert!(!host.log().contains(secret));
+    }
+}
+
+fn walk(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { walk(&path, found) } else { found.push(path) }
+    }
+}
+
+/// OPS-06.
+#[test]
+fn a_flipped_byte_stops_one_version_and_no_other() {
+    let place = Place::new();
+    let host = place.start();
+    upload(&host, &host.pat(), guests::ECHO);
+    let other = Variant::of(
+        guests::ECHO,
+        &[("id: echo", "id: other"), ("model:", "num_threads: 3\nmodel:")],
+    );
+    std::fs::copy(
+        Path::new(guests::TEXT_TO_TEXT).join("1/model.wasm"),
+        other.folder().join("1/model.wasm"),
+    )
+    .unwrap();
+    upload(&host, &host.pat(), other.path());
+    assert!(host.terminate().success());
+    let mut files = Vec::new();
+    walk(&Path::new(&place.data_dir()).join("blobs"), &mut files);
+    let wasm = std::fs::read(Path::new(guests::ECHO).join("1/model.wasm")).unwrap();
+    let blob = files.iter().find(|file| std::fs::read(file).unwrap() == wasm).unwrap();
+    let mut bytes = wasm;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(blob, bytes).unwrap();
+
+    let host = place.start();
+    let broken = host.ringfence(&["predict", "echo", "--text", "x"]);
+    assert!(text(&broken).contains("STORE_CORRUPT"), "{}", text(&broken));
+    assert!(text(&broken).contains("1/model.wasm has another content"), "{}", text(&broken));
+    succeeds(&host.ringfence(&["predict", "other", "--text", "x"]));
+    let check = Host::command(&["store", "check", "--data-dir", &place.data_dir()]);
+    assert_eq!(check.status.code(), Some(1));
+    assert!(text(&check).contains("another content than its name says"), "{}", text(&check));
+    // Uploading it again mends it.
+    upload(&host, &host.pat(), guests::ECHO);
+    succeeds(&host.ringfence(&["predict", "echo", "--text", "x"]));
+}
