@@ -64,18 +64,23 @@ fn upload(host: &Host, pat: &str, folder: &str) {
     succeeds(&host.ringfence_as(pat, &["upload", folder]));
 }
 
+/// The folder of `echo` without an owner: it is whoever uploads it.
+fn echo() -> Variant {
+    Variant::of(guests::ECHO, &[("  user_id: local\n", "")])
+}
+
 #[test]
 fn a_token_is_for_its_scopes_alone() {
     let place = Place::new();
     let host = place.start();
     let predict = user(&host, "alice", "predict");
     let upload_only = token(&host, "alice", "upload");
-    let refused = host.ringfence_as(&predict, &["upload", guests::ECHO]);
+    let refused = host.ringfence_as(&predict, &["upload", echo().path()]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused).contains("it needs the scope upload"), "{}", text(&refused));
     let refused = host.ringfence_as(&upload_only, &["users", "list"]);
     assert!(text(&refused).contains("it needs the scope admin"), "{}", text(&refused));
-    upload(&host, &upload_only, guests::ECHO);
+    upload(&host, &upload_only, echo().path());
     block_on(async {
         let client = Client::connect(host.base(), &upload_only).await;
         let answer = client.predict_request(of("alice", "echo")).await;
@@ -92,7 +97,7 @@ fn a_model_is_called_by_its_owner_and_by_whom_it_is_shared_with() {
     let host = place.start();
     let alice = user(&host, "alice", "predict,upload");
     let bob = user(&host, "bob", "predict,upload");
-    upload(&host, &alice, guests::ECHO);
+    upload(&host, &alice, echo().path());
     let called_by_bob = || {
         block_on(async {
             let client = Client::connect(host.base(), &bob).await;
@@ -132,7 +137,7 @@ fn a_revoked_token_ends_its_streams_and_counts_no_more() {
     let place = Place::new();
     let host = place.start();
     let alice = user(&host, "alice", "predict,upload");
-    upload(&host, &alice, guests::ECHO);
+    upload(&host, &alice, echo().path());
     let listed = by_socket(&host, &["pat", "list", "--user", "alice"]);
     assert!(!listed.contains(&alice), "a token is shown once");
     let id = listed.split_whitespace().next().unwrap().to_owned();
@@ -206,7 +211,7 @@ fn calls_that_run_are_listed_and_ended_by_who_may() {
     let host = place.start();
     let alice = user(&host, "alice", "predict,upload");
     let bob = user(&host, "bob", "predict,upload");
-    upload(&host, &alice, guests::ECHO);
+    upload(&host, &alice, echo().path());
     block_on(async {
         let client = Client::connect(host.base(), &alice).await;
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
@@ -239,7 +244,7 @@ fn the_operators_commands_need_no_token_where_the_data_directory_is() {
     let host = place.start();
     by_socket(&host, &["users", "create", "alice"]);
     let secret = token(&host, "alice", "upload");
-    upload(&host, &secret, guests::ECHO);
+    upload(&host, &secret, echo().path());
     let backup = place.scratch.path().join("backup.tar");
     let backup = backup.to_str().unwrap();
     by_socket(&host, &["store", "backup", backup]);
@@ -280,7 +285,7 @@ fn no_secret_is_in_any_file_of_the_data_directory_or_a_backup() {
     let host = place.start();
     let alice = user(&host, "alice", "predict,upload");
     let secrets = "secrets:\n  - id: s\n    env_var: S\n    value: SECRET_CANARY\nmodel:";
-    let folder = Variant::of(guests::ECHO, &[("model:", secrets)]);
+    let folder = Variant::of(guests::ECHO, &[("  user_id: local\n", ""), ("model:", secrets)]);
     upload(&host, &alice, folder.path());
     let backup = place.scratch.path().join("backup.tar");
     by_socket(&host, &["store", "backup", backup.to_str().unwrap()]);

@@ -279,7 +279,8 @@ pub(super) async fn try_out(
         true => None,
         false => Some(asked(&TestArgs::of_example(dir), &package)?),
     };
-    let runtime = Runtime::start(Diagnostics::On)?;
+    // As the code was compiled.
+    let runtime = Runtime::start(Diagnostics::Off)?;
     let program =
         Program::admit(&runtime, package, &Code::Compiled(code), Surroundings::Seeded(0))?;
     let program = Arc::new(program);

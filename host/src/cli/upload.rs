@@ -4,7 +4,7 @@
 //! folder, so an upload that broke off goes on where it was.
 
 use super::client::{Client, describe};
-use super::{GlobalArgs, UploadArgs, client};
+use super::{GlobalArgs, UploadArgs, Usage, client};
 use crate::package::Package;
 use crate::package::checkpoint;
 use crate::package::config::{Config, ModelName};
@@ -113,11 +113,9 @@ fn add<W: Write>(
     tar.append_data(&mut header, path, content.take(bytes))
 }
 
-/// What the model will be called: the file's owner and app, else the caller's.
+/// What the model will be called: its owner is the caller, and the file may not
+/// say another.
 async fn name(client: &mut Client, config: &Config) -> anyhow::Result<ModelName> {
-    if config.named.user {
-        return Ok(config.name.clone());
-    }
     let me = api::UserAppIdSet { user_id: "me".into(), app_id: String::new() };
     let asked = api::GetUserRequest { user_app_id: Some(me), ..Default::default() };
     let request = client.request(asked);
@@ -125,6 +123,14 @@ async fn name(client: &mut Client, config: &Config) -> anyhow::Result<ModelName>
     let answer = answer.map_err(|status| client.failed("get user", &status))?.into_inner();
     client.check("get user", answer.status.as_ref())?;
     let user = answer.user.unwrap_or_default().id;
+    if config.named.user && config.name.user_id() != user {
+        let text = format!(
+            "config.yaml says `user_id: {}`, and the token is of {user}; take another token, or leave \
+             `user_id` out",
+            config.name.user_id()
+        );
+        return Err(Usage(text).into());
+    }
     Ok(ModelName::new(&user, config.name.app_id(), config.name.id())?)
 }
 

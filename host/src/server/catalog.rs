@@ -68,10 +68,13 @@ pub(crate) fn version(
         "" => seen.current(),
         version => seen.version(version),
     };
-    let Some(deployment) = deployment else {
-        let own = seen.name.user_id() == caller.user_id();
-        let building = own.then(|| uploading::building(app, &seen.name, version)).flatten();
-        return building.ok_or_else(|| LeaseError::NoSuchVersion.into());
+    // What is being uploaded, again or for the first time, is its owner's to see.
+    let own = seen.name.user_id() == caller.user_id();
+    let building = own.then(|| uploading::building(app, &seen.name, version)).flatten();
+    let deployment = match (deployment, building) {
+        (Some(deployment), None) => deployment,
+        (_, Some(building)) => return Ok(building),
+        (None, None) => return Err(LeaseError::NoSuchVersion.into()),
     };
     // Only here: clients of other versions break on fields they do not expect.
     let method_signatures = typed::signatures(&deployment.methods);

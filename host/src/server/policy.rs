@@ -59,7 +59,6 @@ const POLICY: &[(&str, Rule)] = &[
     ("/ringfence.v1.Operations/CollectGarbage", ADMIN),
     ("/ringfence.v1.Operations/BackUpStore", ADMIN),
     ("/grpc.health.v1.Health/Check", Anyone),
-    ("/grpc.health.v1.Health/List", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
     // Served where the operator asks for it only.
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Anyone),
