@@ -166,7 +166,8 @@ fn an_owner_reads_the_log_of_a_stopped_model_and_a_deleted_one_has_none() {
         run(&host.pat(), &["pat", "create", "--user", name, "--scope", "predict,upload"])
     };
     let (alice, bob) = (user("alice"), user("bob"));
-    run(&alice, &["upload", guests::PANIC]);
+    let of_alice = Variant::of(guests::PANIC, &[("user_id: local", "user_id: alice")]);
+    run(&alice, &["upload", of_alice.path()]);
     let model = "alice/main/panic";
     run(&alice, &["models", "share", model, "--with", "bob"]);
     let set = Some(api::UserAppIdSet { user_id: "alice".into(), app_id: "main".into() });
