@@ -18,6 +18,7 @@ pub mod cli;
 pub mod server;
 
 pub mod auth;
+pub mod fetch;
 pub mod package;
 pub mod store;
 

@@ -7,6 +7,7 @@ use super::client::{Client, ModelRef};
 use super::render::{Between, Printer};
 use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict, request, serve};
 use crate::auth::Auth;
+use crate::fetch::Fetcher;
 use crate::server::{self, Options};
 use anyhow::{Context, bail};
 use std::io::Write;
@@ -39,7 +40,8 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         let listener = serve::bind(([127, 0, 0, 1], 0).into()).await?;
         let base = format!("http://{}", listener.local_addr()?);
         let (auth, _) = Auth::open(data_dir.path())?;
-        let (app, sandboxes) = serve::start(auth, data_dir.path(), &folders).await?;
+        let (app, sandboxes) =
+            serve::start(auth, data_dir.path(), &folders, Fetcher::off()).await?;
         let serving = tokio::spawn(async move {
             let stop = async {
                 // A demo that fails drops its end, which stops the host as well.

@@ -3,6 +3,7 @@
 use super::{ServeArgs, usage};
 use crate::auth::Auth;
 use crate::deploy::Deployments;
+use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
 use crate::package::folder;
 use crate::sandbox::{Diagnostics, Runtime};
@@ -26,6 +27,7 @@ const RUN_FOLDER: &str = "run";
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     check(args)?;
+    let fetcher = fetcher(args)?;
     raise_file_limit();
     crate::telemetry::start(std::env::var("RINGFENCE_LOG").ok().as_deref())?;
     runtime()?.block_on(async {
@@ -44,7 +46,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             }
             false => auth,
         };
-        let (app, sandboxes) = start(auth, &args.data_dir, &args.model).await?;
+        let (app, sandboxes) = start(auth, &args.data_dir, &args.model, fetcher).await?;
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
@@ -75,6 +77,7 @@ pub(super) async fn start(
     auth: Auth,
     data_dir: &Path,
     folders: &[PathBuf],
+    fetcher: Fetcher,
 ) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
     let scratch = data_dir.join(RUN_FOLDER);
     empty(&scratch)?;
@@ -105,7 +108,8 @@ pub(super) async fn start(
         (true, [only]) => Some(only.name.clone()),
         _ => None,
     };
-    Ok((Arc::new(App { auth, deployments, default_model }), sandboxes))
+    let app = App { auth, deployments, default_model, fetcher: Arc::new(fetcher) };
+    Ok((Arc::new(app), sandboxes))
 }
 
 /// What to say where the source has changed since it was built. No answer is
@@ -137,6 +141,21 @@ fn check(args: &ServeArgs) -> anyhow::Result<()> {
         return Err(usage(anyhow::anyhow!(text)));
     }
     Ok(())
+}
+
+/// What fetches the URLs of inputs: nothing, unless a host is opened for it.
+fn fetcher(args: &ServeArgs) -> anyhow::Result<Fetcher> {
+    if args.allow_url_host.is_empty() {
+        return Ok(Fetcher::off());
+    }
+    let ca = args.url_ca.as_ref().map(|path| {
+        let pem = std::fs::read(path);
+        pem.with_context(|| format!("cannot read {}, given with --url-ca", path.display()))
+    });
+    let ca = ca.transpose().map_err(usage)?;
+    Fetcher::new(args.allow_url_host.clone(), ca.as_deref())
+        .context("cannot fetch with the certificates of --url-ca")
+        .map_err(usage)
 }
 
 /// Guests open files of their package, and connections are files as well.

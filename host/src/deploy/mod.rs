@@ -191,6 +191,11 @@ impl Deployment {
 }
 
 impl Lease {
+    /// When the call must have ended.
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
     /// Starts the call. The permission goes with the guest: it is free again
     /// when the guest has ended, which dropping the outputs brings about.
     /// `id` is what the log calls it.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::auth::Auth;
 use crate::deploy::Deployments;
+use crate::fetch::Fetcher;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::v2_client::V2Client;
 use std::collections::BTreeMap;
@@ -42,7 +43,12 @@ async fn start(options: Options) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let app = App { auth: Auth::none(), deployments: Deployments::default(), default_model: None };
+    let app = App {
+        auth: Auth::none(),
+        deployments: Deployments::default(),
+        default_model: None,
+        fetcher: Arc::new(Fetcher::off()),
+    };
     let served = tokio::spawn(run(listener, Arc::new(app), options, async {
         let _ = stopped.await;
     }));

@@ -17,6 +17,7 @@ mod context;
 mod names;
 pub(crate) mod request;
 pub(crate) mod response;
+pub(crate) mod sent;
 pub(crate) mod status;
 mod timeout;
 mod typed;
@@ -27,7 +28,9 @@ pub use listener::{Options, run};
 
 use crate::auth::Auth;
 use crate::deploy::Deployments;
+use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
+use std::sync::Arc;
 
 /// What every request needs; built once.
 #[derive(Debug)]
@@ -39,4 +42,6 @@ pub struct App {
     /// The model that a request means which names none. Only a host without
     /// authentication and with one model has one.
     pub default_model: Option<ModelName>,
+    /// What the URLs of inputs are asked of.
+    pub fetcher: Arc<Fetcher>,
 }
