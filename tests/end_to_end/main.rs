@@ -25,6 +25,7 @@ mod seam;
 mod start;
 mod time;
 mod tokens;
+mod urls;
 
 mod layers;
 

@@ -182,6 +182,9 @@ fn greet(args: &ServeArgs, address: SocketAddr, app: &App) -> anyhow::Result<()>
         let quoted = token.display().to_string().replace('\'', r"'\''");
         writeln!(out, "export CLARIFAI_PAT=\"$(cat '{quoted}')\"")?;
     }
+    for host in &args.allow_url_host {
+        writeln!(out, "note: URLs of inputs are fetched from {host}")?;
+    }
     if app.deployments.all().is_empty() {
         writeln!(out, "note: there is no model; `--model DIR` serves one")?;
     }
