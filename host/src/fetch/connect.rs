@@ -5,7 +5,7 @@
 //! asked, and no variable of the environment is read.
 
 use super::address::is_public;
-use super::allow::{Origin, Reach, Scheme};
+use super::origin::{Origin, Reach, Scheme};
 use super::{FetchError, Open, TrustError};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};

@@ -115,7 +115,10 @@ pub enum FetchError {
     #[error("what the URL leads to did not come in time; try again, or send bytes")]
     TooSlow,
     /// There is more of it than there may be.
-    #[error("what the URL leads to is more than the {bytes_max} bytes that are left for it")]
+    #[error(
+        "what the URL leads to is more than the {bytes_max} bytes that are left for it; send less \
+         at a time"
+    )]
     TooLarge {
         /// How much there may be, in bytes.
         bytes_max: u64,

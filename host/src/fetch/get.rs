@@ -4,9 +4,10 @@
 //! answer. Every hop is a fresh connection to an origin that is asked about
 //! like the first.
 
-use super::allow::{Origin, admit};
+use super::allow::admit;
 use super::connect::Connection;
 use super::media::{Media, Other};
+use super::origin::Origin;
 use super::{FetchError, Open};
 use bytes::Bytes;
 use http::header::{

@@ -6,6 +6,7 @@
 //! store; carries nothing of the caller's to anybody.
 
 mod allow;
+mod origin;
 
 mod address;
 mod connect;
@@ -156,7 +157,7 @@ impl Fetcher {
             return data::decode(content, media, bytes_max);
         }
         let url = get::parse(url, self.limits.url_bytes_max)?;
-        let origin = allow::Origin::of(&url)?;
+        let origin = origin::Origin::of(&url)?;
         let Some(open) = &self.open else { return Err(allow::off(&origin)) };
         // What is off needs no turn to be told so.
         allow::admit(&open.allowed, &origin)?;

@@ -132,8 +132,8 @@ impl Fetching {
         // In their order, so that the same ones fail however fast each comes.
         let mut fetched = futures_util::stream::iter(fetches).buffered(FETCHES_MAX);
         while let Some((media, bytes, place)) = fetched.next().await {
-            let bytes = bytes.and_then(|bytes| charged(&bytes_left, bytes));
-            *place = match bytes.and_then(|bytes| value(media, bytes)) {
+            let value = charged(&bytes_left, bytes).and_then(|bytes| value(media, bytes));
+            *place = match value {
                 Ok(value) => Content::Here(value),
                 Err(error) => Content::Lost(error),
             };
@@ -158,11 +158,20 @@ fn wanted(part: &mut SentPart) -> Option<Wanted<'_>> {
     }
 }
 
-/// The bytes, if they still fit.
-fn charged(bytes_left: &AtomicU64, bytes: Vec<u8>) -> Result<Vec<u8>, FetchError> {
+/// What came, if it still fits. Told as how much was left when it was its turn,
+/// though the fetch began when there was more.
+fn charged(
+    bytes_left: &AtomicU64,
+    fetched: Result<Vec<u8>, FetchError>,
+) -> Result<Vec<u8>, FetchError> {
     let bytes_max = bytes_left.load(Ordering::Relaxed);
+    let over = FetchError::TooLarge { bytes_max };
+    let bytes = match fetched {
+        Err(FetchError::TooLarge { .. }) => return Err(over),
+        fetched => fetched?,
+    };
     let left = u64::try_from(bytes.len()).ok().and_then(|length| bytes_max.checked_sub(length));
-    bytes_left.store(left.ok_or(FetchError::TooLarge { bytes_max })?, Ordering::Relaxed);
+    bytes_left.store(left.ok_or(over)?, Ordering::Relaxed);
     Ok(bytes)
 }
 
