@@ -43,6 +43,12 @@ pub enum FetchError {
         /// How long it may be.
         url_bytes_max: usize,
     },
+    /// Its host has a name that none can have.
+    #[error("the URL's host is longer than {host_bytes_max} bytes, which no name is")]
+    LongHost {
+        /// How long it may be.
+        host_bytes_max: usize,
+    },
     /// It is a `data:` URL that cannot be read.
     #[error("the data URL cannot be read: {0}")]
     Data(&'static str),

@@ -9,6 +9,9 @@ use url::{Host, Url};
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
 
+/// Bytes of a host's name: RFC 1035, section 2.3.4, without the last dot.
+const HOST_BYTES_MAX: usize = 253;
+
 /// The name that stands for the machine itself: RFC 6761, section 6.3.
 const LOCALHOST: &str = "localhost";
 
@@ -60,6 +63,9 @@ impl Origin {
             return Err(FetchError::Credentials);
         }
         let host = url.host().ok_or(FetchError::Malformed(url::ParseError::EmptyHost))?;
+        if host.to_string().len() > HOST_BYTES_MAX {
+            return Err(FetchError::LongHost { host_bytes_max: HOST_BYTES_MAX });
+        }
         Ok(Self { scheme, host: host.to_owned(), port: url.port().unwrap_or(scheme.port()) })
     }
 
@@ -98,6 +104,14 @@ mod tests {
         for url in ["https://u@h.example/", "https://:p@h.example/", "https://u:p@h.example/"] {
             assert_eq!(origin(url), Err(FetchError::Credentials), "{url}");
         }
+    }
+
+    #[test]
+    fn a_host_has_no_longer_name_than_there_can_be() {
+        let url = |bytes: usize| format!("https://{}/", "a".repeat(bytes));
+        assert!(origin(&url(HOST_BYTES_MAX)).is_ok());
+        let long = FetchError::LongHost { host_bytes_max: HOST_BYTES_MAX };
+        assert_eq!(origin(&url(HOST_BYTES_MAX + 1)), Err(long));
     }
 
     #[test]

@@ -190,6 +190,7 @@ fn of_fetch(error: &FetchError) -> (StatusCode, &'static str) {
         FetchError::Malformed(_)
         | FetchError::Credentials
         | FetchError::TooLong { .. }
+        | FetchError::LongHost { .. }
         | FetchError::Data(_)
         | FetchError::DataType { .. } => (StatusCode::InputInvalidUrl, "URL_INVALID"),
         FetchError::Unreachable { .. }
