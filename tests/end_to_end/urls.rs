@@ -369,7 +369,9 @@ fn a_client_that_leaves_ends_the_fetch() {
         assert_eq!(first.text(), "first");
         sender.send(asked()).await.unwrap();
         web.wait_for_a_request();
+        // Whoever may still send has not left.
         drop(answers);
+        drop(sender);
         web.wait_for_gone(3);
         next("stream").await;
     });

@@ -24,6 +24,10 @@ const KEY: &[u8] = include_bytes!("../fixtures/tls/localhost.key");
 /// Longer than any test.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Longer than what is waited for takes, and shorter than a host fetches of
+/// itself.
+const BOUND: Duration = Duration::from_secs(20);
+
 /// What lies at a path.
 #[derive(Debug, Clone)]
 pub enum Page {
@@ -144,7 +148,7 @@ impl Drop for Web {
 fn wait(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        assert!(started.elapsed() < BOUND, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
