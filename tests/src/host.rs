@@ -16,6 +16,8 @@ pub struct HostOptions {
     pub args: Vec<String>,
     /// A data directory to use again.
     pub data_dir: Option<PathBuf>,
+    /// Further variables of its environment.
+    pub variables: Vec<(String, String)>,
 }
 
 /// A running host. Ends with this value, by its process id.
@@ -47,6 +49,7 @@ impl Host {
         let log = std::fs::File::create(scratch.path().join("stderr")).unwrap();
         let mut child = command
             .args(&options.args)
+            .envs(options.variables)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

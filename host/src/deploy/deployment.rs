@@ -325,6 +325,11 @@ impl Lease {
         &self.deployment
     }
 
+    /// When the call must have ended.
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
     /// Starts the call. The permission goes with the guest: it is free again
     /// when the guest has ended, which dropping the outputs brings about.
     /// `id` is what the log calls it.

@@ -3,12 +3,14 @@
 use super::*;
 use crate::auth::Auth;
 use crate::deploy::{Deployments, Loader};
+use crate::fetch::Fetcher;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::v2_client::V2Client;
 use crate::sandbox::{Diagnostics, Runtime};
 use crate::store::Store;
 use crate::upload::Uploads;
 use std::collections::BTreeMap;
+use std::sync::RwLock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -51,7 +53,15 @@ async fn start(options: Options) -> Running {
     let deployments = Arc::new(Deployments::open(loader).unwrap());
     let uploads = Uploads::open(deployments.clone()).unwrap();
     let running = Arc::default();
-    let app = App { store, auth: Auth::none(), deployments, uploads, running, default_model: None };
+    let app = App {
+        store,
+        auth: Auth::none(),
+        deployments,
+        uploads,
+        running,
+        default_model: None,
+        fetcher: RwLock::new(Arc::new(Fetcher::off())),
+    };
     let served = tokio::spawn(run(listener, None, Arc::new(app), options.fixed(), async {
         let _ = stopped.await;
     }));

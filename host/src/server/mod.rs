@@ -22,6 +22,7 @@ mod uploading;
 mod names;
 pub(crate) mod request;
 pub(crate) mod response;
+pub(crate) mod sent;
 pub(crate) mod status;
 mod timeout;
 mod typed;
@@ -35,10 +36,11 @@ pub(crate) use uploading::DIGEST_METADATA;
 
 use crate::auth::Auth;
 use crate::deploy::Deployments;
+use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
 use crate::store::Store;
 use crate::upload::Uploads;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What every request needs; built once.
 #[derive(Debug)]
@@ -56,4 +58,18 @@ pub struct App {
     /// The model that a request means which names none. Only a host without
     /// authentication and with one model has one.
     pub default_model: Option<ModelName>,
+    /// What the URLs of inputs are asked of.
+    pub fetcher: RwLock<Arc<Fetcher>>,
+}
+
+impl App {
+    /// What fetches URLs now.
+    pub fn fetcher(&self) -> Arc<Fetcher> {
+        self.fetcher.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What fetches them from now on.
+    pub fn set_fetcher(&self, fetcher: Fetcher) {
+        *self.fetcher.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fetcher);
+    }
 }

@@ -178,4 +178,36 @@ impl V2 for Service {
     ) -> Answer<api::MultiModelVersionResponse> {
         Err(Status::unimplemented(""))
     }
+
+    async fn get_app(&self, _: Request<api::GetAppRequest>) -> Answer<api::SingleAppResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn post_apps(&self, _: Request<api::PostAppsRequest>) -> Answer<api::MultiAppResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn post_models(
+        &self,
+        _: Request<api::PostModelsRequest>,
+    ) -> Answer<api::SingleModelResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    type PostModelVersionsUploadStream =
+        Empty<Result<api::PostModelVersionsUploadResponse, Status>>;
+
+    async fn post_model_versions_upload(
+        &self,
+        _: Request<Streaming<api::PostModelVersionsUploadRequest>>,
+    ) -> Answer<Self::PostModelVersionsUploadStream> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_log_entries(
+        &self,
+        _: Request<api::ListLogEntriesRequest>,
+    ) -> Answer<api::MultiLogEntryResponse> {
+        Err(Status::unimplemented(""))
+    }
 }

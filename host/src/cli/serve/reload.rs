@@ -4,6 +4,7 @@ use super::super::ServeArgs;
 use super::check::line;
 use super::resolve;
 use super::supervisor::Supervisor;
+use crate::server::App;
 use crate::settings::{Change, Current};
 use crate::telemetry::Logging;
 use std::convert::Infallible;
@@ -17,6 +18,7 @@ pub(super) async fn at_each(
     current: &Arc<Current>,
     logging: &Logging,
     supervisor: &Supervisor,
+    app: &App,
 ) -> Infallible {
     loop {
         if hangups.recv().await.is_none() {
@@ -24,16 +26,23 @@ pub(super) async fn at_each(
             return std::future::pending().await;
         }
         supervisor.reloading();
-        let (args, current) = (args.clone(), current.clone());
+        let (arguments, current) = (args.clone(), current.clone());
         let settings = current.settings();
         // The disk may be slow.
         let reading =
-            tokio::task::spawn_blocking(move || current.reload(|| resolve::settings(&args)));
+            tokio::task::spawn_blocking(move || current.reload(|| resolve::settings(&arguments)));
         match reading.await {
             Ok(Ok(change)) => {
                 let filter = settings.borrow().log_filter.clone();
                 if let Err(error) = logging.set_filter(filter.as_deref()) {
                     tracing::error!(%error, "the filter of the log stays as it was");
+                }
+                let fetcher = super::fetcher(args, &settings.borrow());
+                match fetcher {
+                    Ok(fetcher) => app.set_fetcher(fetcher),
+                    Err(error) => {
+                        tracing::error!(error = format!("{error:#}"), "URLs are fetched as before");
+                    }
                 }
                 tell(&change);
             }
