@@ -10,6 +10,24 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("doctor", &["wasmtime::", "tract_", "tonic::", "std::net", "tokio::"]),
     ("yaml", &["wasmtime::", "tract_", "tonic::", "tokio::", "std::fs", "crate::settings"]),
     ("auth", &["wasmtime::", "tract_", "crate::deploy", "crate::worker", "crate::package::folder"]),
+    (
+        "fetch",
+        &[
+            "wasmtime::",
+            "tract_",
+            "tonic::",
+            "std::fs",
+            "std::env",
+            "rusqlite",
+            "crate::auth",
+            "crate::call",
+            "crate::deploy",
+            "crate::proto",
+            "crate::sandbox",
+            "crate::store",
+            "crate::worker",
+        ],
+    ),
     ("package", &["tract_", "tonic::", "tokio::net", "std::net", "wasmtime::"]),
     ("store", &["tract_", "tonic::", "crate::proto", "wasmtime::"]),
     ("deploy", &["tract_", "tonic::", "wasmtime::", "crate::proto"]),
@@ -65,7 +83,7 @@ fn no_module_names_what_is_not_its_own() {
     assert!(offences.is_empty(), "{}", offences.join("\n"));
 }
 
-/// A host fetches nothing: HTTP and the hub's files belong to one command.
+/// The hub's files belong to one command; a host never asks for them.
 #[test]
 fn only_the_checkpoints_of_an_author_are_fetched() {
     let mut files = Vec::new();
@@ -82,6 +100,28 @@ fn only_the_checkpoints_of_an_author_are_fetched() {
         named += usize::from(is_named);
     }
     assert!(named > 2, "the words are of today");
+}
+
+/// Who connects to others: the fetch of URLs, and the client commands.
+#[test]
+fn only_the_fetch_of_urls_reaches_out_from_a_host() {
+    let mut files = Vec::new();
+    sources(&root().join("host/src"), &mut files);
+    let words = ["TcpStream::connect", "TcpSocket", "UdpSocket", "hyper::client", "TlsConnector"];
+    let mut named = 0;
+    for file in files {
+        let path = file.display().to_string();
+        if path.contains("host/src/cli") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let is_named =
+            |word: &&str| text.lines().any(|line| names(line.split("//").next().unwrap(), word));
+        let found: Vec<_> = words.iter().filter(|word| is_named(word)).collect();
+        assert!(path.contains("host/src/fetch") || found.is_empty(), "{path}: {found:?}");
+        named += found.len();
+    }
+    assert!(named > 3, "the words are of today");
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod start;
 mod time;
 mod tokens;
 mod upload;
+mod urls;
 
 mod layers;
 

@@ -19,6 +19,8 @@ pub struct HostOptions {
     pub data_dir: Option<PathBuf>,
     /// Where its log goes, if not to a file that [`Host::log`] reads.
     pub stderr: Option<Stdio>,
+    /// Further variables of its environment.
+    pub variables: Vec<(String, String)>,
 }
 
 /// A running host. Ends with this value, by its process id.
@@ -50,6 +52,7 @@ impl Host {
         let log = std::fs::File::create(scratch.path().join("stderr")).unwrap();
         let mut child = command
             .args(&options.args)
+            .envs(options.variables)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(options.stderr.unwrap_or_else(|| log.into()))

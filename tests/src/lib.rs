@@ -13,6 +13,7 @@ mod calls;
 mod host;
 pub mod hub;
 mod raw;
+pub mod web;
 
 pub use calls::{
     Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,

@@ -7,6 +7,7 @@ use super::client::{Client, ModelRef};
 use super::render::{Between, Printer};
 use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict, request, serve};
 use crate::auth::Auth;
+use crate::fetch::Fetcher;
 use crate::server::{self, Options};
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
@@ -48,7 +49,8 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         let base = format!("http://{}", listener.local_addr()?);
         let store = Arc::new(Store::open(data_dir.path())?);
         let (auth, _) = Auth::open(store.clone())?;
-        let (app, sandboxes) = serve::start(auth, store, &folders, logging.dropped()).await?;
+        let (app, sandboxes) =
+            serve::start(auth, store, &folders, Fetcher::off(), logging.dropped()).await?;
         let serving = tokio::spawn(async move {
             let stop = async {
                 // A demo that fails drops its end, which stops the host as well.

@@ -36,6 +36,7 @@ mod users;
 mod watch;
 mod wit;
 
+use crate::fetch::AllowedHost;
 use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
 use crate::telemetry::LogFormat;
@@ -545,6 +546,12 @@ pub(crate) struct ServeArgs {
     /// The form of the log on standard error [default: text]
     #[arg(long, value_enum, value_name = "FORM")]
     pub(crate) log_format: Option<LogFormat>,
+    /// Fetch URLs of inputs from this host, over https; may be given several times. http://HOST opens http as well, HOST:PORT another port
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_url_host: Vec<AllowedHost>,
+    /// Certificates in PEM that URLs may be fetched with, beside the public authorities
+    #[arg(long, value_name = "FILE")]
+    pub(crate) url_ca: Option<PathBuf>,
 }
 
 /// `logs`
@@ -615,7 +622,7 @@ pub(crate) struct CallArgs {
     /// A file with an image, audio, a video or text; one of each kind
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
-    /// A URL in place of bytes, for hosts that fetch; this one does not. KIND is image, audio, video or text, needed where the path does not tell
+    /// A URL in place of bytes, which the host fetches if it is started with --allow-url-host; `data:` needs no opening. KIND is image, audio, video or text, needed where the path does not tell
     #[arg(long, value_name = "[KIND=]URL")]
     pub(crate) url: Vec<String>,
     #[command(flatten)]

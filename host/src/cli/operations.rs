@@ -5,6 +5,7 @@
 use super::client::{Client, block_on};
 use super::{GlobalArgs, serve, socket};
 use crate::auth::Auth;
+use crate::fetch::Fetcher;
 use crate::proto::ringfence::v1::operations_client::OperationsClient;
 use crate::sandbox::Runtime;
 use crate::server::{self, App, Options};
@@ -67,7 +68,8 @@ impl Operations {
     async fn in_this_process(store: Store) -> anyhow::Result<Self> {
         let store = Arc::new(store);
         let (auth, _) = Auth::open(store.clone())?;
-        let (app, sandboxes) = serve::start(auth, store, &[], Dropped::default()).await?;
+        let fetcher = Fetcher::off();
+        let (app, sandboxes) = serve::start(auth, store, &[], fetcher, Dropped::default()).await?;
         let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
         tokio::spawn(server::serve_operator(theirs, app.clone(), Options::default()));
         let ours: Mutex<Option<DuplexStream>> = Mutex::new(Some(ours));

@@ -8,6 +8,7 @@ mod supervisor;
 use super::{ServeArgs, usage};
 use crate::auth::Auth;
 use crate::deploy::{Deployments, IDLE_CHECK, Loader};
+use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
 use crate::package::folder::{self, Taking};
 use crate::sandbox::{Diagnostics, Runtime};
@@ -26,7 +27,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use supervisor::Supervisor;
 use tokio::net::TcpListener;
@@ -56,6 +57,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     leave_no_core().context("cannot switch core dumps off")?;
     let logging =
         telemetry::start(settings.log_filter.as_deref(), settings.log_format).map_err(usage)?;
+    let fetcher = fetcher(args, &settings)?;
     raise_file_limit();
     let current = Arc::new(Current::new(settings).map_err(usage)?);
     let settings = current.settings().borrow().clone();
@@ -76,7 +78,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         }
         let auth = if args.no_auth { Auth::none() } else { auth };
         let socket = super::socket::listen(store.data_dir());
-        let (app, sandboxes) = start(auth, store, &settings.models, logging.dropped()).await?;
+        let dropped = logging.dropped();
+        let (app, sandboxes) = start(auth, store, &settings.models, fetcher, dropped).await?;
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
@@ -95,8 +98,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             stop.await;
             supervisor.stopping();
         };
-        let reloading =
-            reload::at_each(hangups, args, &current, &logging, &supervisor, &app.telemetry.metrics);
+        let reloading = reload::at_each(hangups, args, &current, &logging, &supervisor, &app);
         tokio::select! {
             served = server::run(listener, socket, app.clone(), current.options(), stop) => served?,
             never = reloading => match never {},
@@ -156,6 +158,7 @@ pub(super) async fn start(
     auth: Auth,
     store: Arc<Store>,
     folders: &[PathBuf],
+    fetcher: Fetcher,
     log_lines_dropped: Dropped,
 ) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
     let scratch = store.data_dir().join(RUN_FOLDER);
@@ -194,7 +197,8 @@ pub(super) async fn start(
         _ => None,
     };
     let running = Arc::default();
-    let app = App { store, auth, deployments, uploads, running, default_model, telemetry };
+    let fetcher = RwLock::new(Arc::new(fetcher));
+    let app = App { store, auth, deployments, uploads, running, default_model, fetcher, telemetry };
     Ok((Arc::new(app), sandboxes))
 }
 
@@ -264,6 +268,22 @@ fn warn_of(settings: &Settings) {
     }
 }
 
+/// What fetches the URLs of inputs: nothing, unless a host is opened for it.
+fn fetcher(args: &ServeArgs, settings: &Settings) -> anyhow::Result<Fetcher> {
+    if settings.allow_url_hosts.is_empty() {
+        return Ok(Fetcher::off());
+    }
+    let allowed = resolve::url_hosts(settings).map_err(usage)?;
+    let ca = args.url_ca.as_ref().map(|path| {
+        let pem = std::fs::read(path);
+        pem.with_context(|| format!("cannot read {}, given with --url-ca", path.display()))
+    });
+    let ca = ca.transpose().map_err(usage)?;
+    Fetcher::new(allowed, ca.as_deref())
+        .context("cannot fetch with the certificates of --url-ca")
+        .map_err(usage)
+}
+
 /// Guests open files of their package, and connections are files as well.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
@@ -297,6 +317,9 @@ fn greet(
         let token = std::path::absolute(settings.data_dir.join("admin.pat"))?;
         let quoted = token.display().to_string().replace('\'', r"'\''");
         writeln!(out, "export CLARIFAI_PAT=\"$(cat '{quoted}')\"")?;
+    }
+    for host in &settings.allow_url_hosts {
+        writeln!(out, "note: URLs of inputs are fetched from {host}")?;
     }
     let all = app.deployments.all();
     if all.is_empty() {

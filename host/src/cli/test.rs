@@ -23,6 +23,7 @@ use crate::proto::clarifai::api;
 use crate::sandbox::{Code, Compiled, Diagnostics, Program, Runtime, Surroundings};
 use crate::server::request::{InputError, Turn, parse, plain_input, typed_input};
 use crate::server::response::{self, CallerKind, Form};
+use crate::server::sent::Sent;
 use anyhow::{Context, bail};
 use report::Report;
 use std::path::{Path, PathBuf};
@@ -194,11 +195,10 @@ fn asked(args: &TestArgs, package: &Package) -> anyhow::Result<Asked> {
 /// The same as a model without methods sees it.
 fn plain(message: api::PostModelOutputsRequest) -> anyhow::Result<Request> {
     let refused = |text: String| usage(anyhow::anyhow!("the input is refused: {text}"));
-    let mut parsed = parse(message).map_err(|outcome| refused(outcome.text))?;
-    if let Some(Err(error)) = parsed.inputs.first() {
-        return Err(refused(error.to_string()));
-    }
-    Ok(parsed.request())
+    let parsed = parse(message).map_err(|outcome| refused(outcome.text))?;
+    let inputs = parsed.inputs.into_iter().map(|input| input.and_then(Sent::whole));
+    let inputs = inputs.collect::<Result<_, _>>().map_err(|error| refused(error.to_string()))?;
+    Ok(Request { method: parsed.method, inputs, params: parsed.params })
 }
 
 fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -343,9 +343,9 @@ fn of_method(
         Some(arguments) => {
             let data = Some(arguments::of_method(method, arguments)?);
             let input = api::Input { data, ..input.clone() };
-            Ok(typed_input(method, input, Turn::First))
+            Ok(typed_input(method, input, Turn::First).and_then(Sent::whole))
         }
-        None => Ok(plain_input(method, input.clone(), Turn::First)),
+        None => Ok(plain_input(method, input.clone(), Turn::First).and_then(Sent::whole)),
     };
     let inputs = given.message.inputs.iter().map(input);
     let inputs = inputs.collect::<anyhow::Result<Result<Vec<_>, _>>>()?;

@@ -393,6 +393,11 @@ impl Lease {
         &self.deployment
     }
 
+    /// When the call must have ended.
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
     /// Time that the call waited for the start of the replica; nothing where it
     /// ran.
     pub fn started(&self) -> Duration {

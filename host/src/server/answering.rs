@@ -3,10 +3,11 @@
 //! Owns what a stream of responses says last: it always says something, and the
 //! failure of a bad message comes after the answers to the good ones.
 
-use super::calls::{sent, single, unreadable};
+use super::calls::{sent, single, unreadable, whole};
 use super::context::CallContext;
 use super::request::{Reading, Turn};
 use super::response::Form;
+use super::sent::Fetching;
 use super::status::Outcome;
 use crate::call::Event;
 use crate::proto::clarifai::api;
@@ -31,7 +32,13 @@ impl Answering {
 
     /// Brings the client's further messages to the guest, from a task that ends
     /// with the answers.
-    pub(super) fn fed_by<S>(mut self, inputs: Inputs, requests: S, reading: Reading) -> Self
+    pub(super) fn fed_by<S>(
+        mut self,
+        inputs: Inputs,
+        requests: S,
+        reading: Reading,
+        fetching: Fetching,
+    ) -> Self
     where
         S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>>
             + Send
@@ -41,7 +48,7 @@ impl Answering {
         let (failed, failure) = oneshot::channel();
         self.failure = Some(failure);
         self._feeder = Some(AbortOnDrop(tokio::spawn(async move {
-            if let Err(outcome) = feed(&inputs, requests, &reading).await {
+            if let Err(outcome) = feed(&inputs, requests, &reading, &fetching).await {
                 // The stream of answers may be over already.
                 let _ = failed.send(outcome);
             }
@@ -153,13 +160,19 @@ impl Drop for AbortOnDrop {
 }
 
 /// Brings the client's further messages to the guest.
-async fn feed<S>(inputs: &Inputs, mut requests: S, reading: &Reading) -> Result<(), Outcome>
+async fn feed<S>(
+    inputs: &Inputs,
+    mut requests: S,
+    reading: &Reading,
+    fetching: &Fetching,
+) -> Result<(), Outcome>
 where
     S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>> + Unpin,
 {
     while let Some(message) = requests.next().await {
         let message = message.map_err(|status| unreadable(&status))?;
-        let request = single(reading.parse(message, Turn::Next)?)?;
+        let parsed = single(reading.parse(message, Turn::Next)?)?;
+        let request = whole(parsed, fetching).await?;
         sent(inputs.send(request).await)?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use super::context::CallContext;
 use super::names;
 use super::request::{self, InputError, Parsed, Reading, Turn};
 use super::response::{Form, Selection};
+use super::sent::Fetching;
 use super::status::Outcome;
 use super::typed;
 use crate::auth::Caller;
@@ -58,17 +59,18 @@ impl CallContext {
         &self,
         request: api::PostModelOutputsRequest,
     ) -> Result<Answered, Outcome> {
-        let (asked, mut parsed) = self.understand(request)?;
+        let (asked, parsed) = self.understand(request)?;
         if parsed.method == request::GET_SIGNATURES {
             return self.signatures(&asked);
         }
         let lease = self.lease(&asked).await.map_err(|error| self.busy(error))?;
+        let fetched = parsed.fetched(&self.fetching(&lease)).await?;
 
-        let refused: Vec<Result<String, Outcome>> = parsed.inputs.iter().map(id_of).collect();
+        let refused: Vec<Result<String, Outcome>> = fetched.inputs.iter().map(id_of).collect();
         let mut answers = Vec::new();
         if refused.iter().any(Result::is_ok) {
             let (inputs, outputs) = self.start(lease);
-            sent(inputs.send(parsed.request()).await)?;
+            sent(inputs.send(fetched.request()).await)?;
             drop(inputs);
             let verdict;
             let read = tokio::select! {
@@ -107,8 +109,9 @@ impl CallContext {
         let start = async move {
             let started = async {
                 let (asked, parsed) = self.understand(request)?;
-                let request = single(parsed)?;
+                let parsed = single(parsed)?;
                 let lease = self.lease(&asked).await.map_err(|error| self.busy(error))?;
+                let request = whole(parsed, &self.fetching(&lease)).await?;
                 let (inputs, outputs) = self.start(lease);
                 sent(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, asked.form))
@@ -139,11 +142,14 @@ impl CallContext {
                 let deadline = self.deadline.map_or(deadline, |asked| asked.min(deadline));
                 let first = first(&mut requests, deadline).await?;
                 let (asked, parsed) = self.understand(first)?;
-                let request = single(parsed)?;
+                let parsed = single(parsed)?;
                 let lease = self.lease(&asked).await.map_err(not_retried)?;
+                let fetching = self.fetching(&lease);
+                let request = whole(parsed, &fetching).await?;
                 let (inputs, outputs) = self.start(lease);
                 sent(inputs.send(request).await)?;
-                Ok(Answering::new(outputs, asked.form).fed_by(inputs, requests, asked.reading))
+                let answering = Answering::new(outputs, asked.form);
+                Ok(answering.fed_by(inputs, requests, asked.reading, fetching))
             };
             let started = started.await;
             Responses::new(self, started)
@@ -235,6 +241,12 @@ impl CallContext {
         (inputs, outputs)
     }
 
+    /// Only an admitted call may have something fetched, and no longer than it
+    /// may last.
+    fn fetching(&self, lease: &Lease) -> Fetching {
+        Fetching { fetcher: self.app.fetcher(), deadline: lease.deadline() }
+    }
+
     /// Clients before version 12 do not know the code of a busy model, and
     /// raise; they do wait and try again when they are throttled.
     fn busy(&self, error: LeaseError) -> Outcome {
@@ -275,16 +287,25 @@ where
     }
 }
 
-/// The only input of a request of `generate` or `stream`.
-pub(super) fn single(mut parsed: Parsed) -> Result<Request, Outcome> {
+/// A request of `generate` or `stream` has one input, and that one is right.
+pub(super) fn single(parsed: Parsed) -> Result<Parsed, Outcome> {
     match parsed.inputs.as_slice() {
         [] => Err(Outcome::bad_request("signatures are asked for by predict")),
-        [Ok(_)] => Ok(parsed.request()),
+        [Ok(_)] => Ok(parsed),
         [Err(error)] => Err(Outcome::from(error)),
         inputs => Err(Outcome::bad_request(format!(
             "the message has {} inputs; generate and stream take one at a time",
             inputs.len()
         ))),
+    }
+}
+
+/// The request that the guest sees, once all of its only input is there.
+pub(super) async fn whole(parsed: Parsed, fetching: &Fetching) -> Result<Request, Outcome> {
+    let fetched = parsed.fetched(fetching).await?;
+    match fetched.inputs.iter().find_map(|input| input.as_ref().err()) {
+        Some(error) => Err(Outcome::from(error)),
+        None => Ok(fetched.request()),
     }
 }
 

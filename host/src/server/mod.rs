@@ -25,6 +25,7 @@ mod uploading;
 mod names;
 pub(crate) mod request;
 pub(crate) mod response;
+pub(crate) mod sent;
 pub(crate) mod status;
 mod timeout;
 mod typed;
@@ -41,11 +42,12 @@ pub(crate) use uploading::DIGEST_METADATA;
 
 use crate::auth::Auth;
 use crate::deploy::Deployments;
+use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upload::Uploads;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What every request needs; built once.
 #[derive(Debug)]
@@ -63,8 +65,22 @@ pub struct App {
     /// The model that a request means which names none. Only a host without
     /// authentication and with one model has one.
     pub default_model: Option<ModelName>,
+    /// What the URLs of inputs are asked of.
+    pub fetcher: RwLock<Arc<Fetcher>>,
     /// What the host tells about itself.
     pub telemetry: Telemetry,
+}
+
+impl App {
+    /// What fetches URLs now.
+    pub fn fetcher(&self) -> Arc<Fetcher> {
+        self.fetcher.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What fetches them from now on.
+    pub fn set_fetcher(&self, fetcher: Fetcher) {
+        *self.fetcher.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fetcher);
+    }
 }
 
 #[cfg(test)]
@@ -76,9 +92,15 @@ impl App {
         let sandboxes = Runtime::start(Diagnostics::Off).unwrap();
         let loader = crate::deploy::Loader::new(sandboxes, store.clone(), folder.to_owned());
         let deployments = Arc::new(Deployments::open(loader).unwrap());
-        let uploads = Uploads::open(deployments.clone()).unwrap();
-        let (running, telemetry) = (Arc::default(), Telemetry::default());
-        let auth = Auth::none();
-        Self { store, auth, deployments, uploads, running, default_model: None, telemetry }
+        Self {
+            store,
+            auth: Auth::none(),
+            uploads: Uploads::open(deployments.clone()).unwrap(),
+            deployments,
+            running: Arc::default(),
+            default_model: None,
+            fetcher: RwLock::new(Arc::new(Fetcher::off())),
+            telemetry: Telemetry::default(),
+        }
     }
 }

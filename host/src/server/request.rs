@@ -2,12 +2,14 @@
 //! wire stop here.
 
 use super::response::CallerKind;
+use super::sent::{Content, Fetching, Sent, SentPart};
 use super::status::Outcome;
 use super::typed;
 use crate::call::{
-    BoundingBox, Concept, Frame, Function, Input, Method, Methods, NdArray, Part, Point, Region,
-    Request, Value,
+    BoundingBox, Concept, Frame, Function, Input, Method, Methods, NdArray, Point, Region, Request,
+    Value,
 };
+use crate::fetch::{FetchError, Media};
 use crate::proto::clarifai::api;
 use crate::proto::json::{self, NotFinite};
 use prost_types::Struct;
@@ -40,10 +42,18 @@ pub(crate) const GET_SIGNATURES: &str = "_GET_SIGNATURES";
 pub(crate) struct Parsed {
     pub(crate) method: String,
     pub(crate) params: String,
-    pub(crate) inputs: Vec<Result<Input, InputError>>,
+    pub(crate) inputs: Vec<Result<Sent, InputError>>,
     pub(crate) output_config: Option<api::OutputConfig>,
     /// The method and who calls it; nothing for a model without methods.
     pub(crate) typed: Option<(Method, CallerKind)>,
+}
+
+/// The same with bytes in place of URLs.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    method: String,
+    params: String,
+    pub(super) inputs: Vec<Result<Input, InputError>>,
 }
 
 /// Why one input is refused before the model sees it.
@@ -51,8 +61,12 @@ pub(crate) struct Parsed {
 pub(crate) enum InputError {
     #[error("the input has no data; send text, an image or another part")]
     Empty,
-    #[error("this host does not fetch URLs; send the bytes themselves")]
-    Url,
+    #[error(transparent)]
+    Url(#[from] FetchError),
+    #[error("a URL is not taken here; send the bytes themselves")]
+    UrlNotTaken,
+    #[error("the {media} has a URL and bytes as well; send one of them")]
+    UrlAndBytes { media: Media },
     #[error(transparent)]
     Number(#[from] NotFinite),
     #[error("the path of a part is longer than {PATH_BYTES_MAX} bytes; use shorter ids")]
@@ -94,16 +108,18 @@ pub(crate) enum Turn {
 }
 
 impl Parsed {
+    /// What is asked, once everything has come that lies behind a URL.
+    pub(super) async fn fetched(self, fetching: &Fetching) -> Result<Fetched, Outcome> {
+        let inputs = fetching.all(self.inputs).await?;
+        Ok(Fetched { method: self.method, params: self.params, inputs })
+    }
+}
+
+impl Fetched {
     /// The request that the guest sees: the inputs that are right.
-    pub(crate) fn request(&mut self) -> Request {
-        let placeholder = || Err(InputError::Empty);
-        let inputs = self
-            .inputs
-            .iter_mut()
-            .filter(|input| input.is_ok())
-            .filter_map(|input| std::mem::replace(input, placeholder()).ok())
-            .collect();
-        Request { method: self.method.clone(), inputs, params: self.params.clone() }
+    pub(super) fn request(self) -> Request {
+        let inputs = self.inputs.into_iter().filter_map(Result::ok).collect();
+        Request { method: self.method, inputs, params: self.params }
     }
 }
 
@@ -199,9 +215,9 @@ pub(crate) fn plain_input(
     method: &Method,
     from: api::Input,
     turn: Turn,
-) -> Result<Input, InputError> {
-    let Input { id, parts } = input(from)?;
-    Ok(Input { id, parts: typed::plain(method, parts, turn)? })
+) -> Result<Sent, InputError> {
+    let Sent { id, parts } = input(from)?;
+    Ok(Sent { id, parts: typed::plain(method, parts, turn)? })
 }
 
 /// An input with a part for each argument.
@@ -209,10 +225,10 @@ pub(crate) fn typed_input(
     method: &Method,
     input: api::Input,
     turn: Turn,
-) -> Result<Input, InputError> {
+) -> Result<Sent, InputError> {
     let mut data = input.data.unwrap_or_default();
     data.metadata = None;
-    Ok(Input { id: input.id, parts: typed::arguments(method, &mut data, turn)? })
+    Ok(Sent { id: input.id, parts: typed::arguments(method, &mut data, turn)? })
 }
 
 /// The one method that all inputs name, or none.
@@ -235,14 +251,14 @@ fn method_of(inputs: &[api::Input]) -> Result<String, Outcome> {
     }
 }
 
-fn input(input: api::Input) -> Result<Input, InputError> {
+fn input(input: api::Input) -> Result<Sent, InputError> {
     let mut parts = Vec::new();
     let mut visits_left = PARTS_MAX;
     flatten("", input.data.unwrap_or_default(), 0, &mut visits_left, &mut parts)?;
     if parts.is_empty() {
         return Err(InputError::Empty);
     }
-    Ok(Input { id: input.id, parts })
+    Ok(Sent { id: input.id, parts })
 }
 
 /// Appends the parts of `data` under a path. A nested part's name is the path
@@ -252,7 +268,7 @@ fn flatten(
     data: api::Data,
     depth: usize,
     visits_left: &mut usize,
-    parts: &mut Vec<Part>,
+    parts: &mut Vec<SentPart>,
 ) -> Result<(), InputError> {
     if depth > DEPTH_MAX {
         return Err(InputError::TooDeep);
@@ -261,38 +277,37 @@ fn flatten(
         return Err(InputError::PathTooLong);
     }
     *visits_left = visits_left.checked_sub(1).ok_or(InputError::TooManyParts)?;
-    let mut push = |kind: &str, value: Value| {
+    let mut place = |kind: &str, content: Content| {
         if parts.len() == PARTS_MAX {
             return Err(InputError::TooManyParts);
         }
         let name = if path.is_empty() { kind } else { path };
-        parts.push(Part { name: name.to_owned(), value });
+        parts.push(SentPart { name: name.to_owned(), content });
         Ok(())
     };
     if let Some(text) = data.text {
-        refuse_url(&text.url)?;
-        push("text", Value::Text(text.raw))?;
+        place("text", Content::of_text(text)?)?;
     }
     if let Some(image) = data.image {
-        refuse_url(&image.url)?;
-        push("image", Value::Image(image.base64))?;
+        place("image", Content::of_image(image)?)?;
     }
     if let Some(audio) = data.audio {
-        refuse_url(&audio.url)?;
-        push("audio", Value::Audio(audio.base64))?;
+        place("audio", Content::of_audio(audio)?)?;
     }
     if let Some(video) = data.video {
-        refuse_url(&video.url)?;
-        push("video", Value::Video(video.base64))?;
+        place("video", Content::of_video(video)?)?;
     }
+    let mut push = |kind: &str, value: Value| place(kind, Content::Here(value));
     if !data.concepts.is_empty() {
         push("concepts", Value::Concepts(data.concepts.into_iter().map(concept).collect()))?;
     }
     if !data.regions.is_empty() {
-        push("regions", Value::Regions(data.regions.into_iter().map(region).collect()))?;
+        let regions = data.regions.into_iter().map(region).collect::<Result<_, _>>()?;
+        push("regions", Value::Regions(regions))?;
     }
     if !data.frames.is_empty() {
-        push("frames", Value::Frames(data.frames.into_iter().map(frame).collect()))?;
+        let frames = data.frames.into_iter().map(frame).collect::<Result<_, _>>()?;
+        push("frames", Value::Frames(frames))?;
     }
     for embedding in data.embeddings {
         push("embedding", Value::Embedding(embedding.vector))?;
@@ -331,10 +346,11 @@ fn flatten(
     Ok(())
 }
 
-pub(super) fn refuse_url(url: &str) -> Result<(), InputError> {
+/// Refuses a URL where none is fetched: within regions and frames.
+fn refuse_url(url: &str) -> Result<(), InputError> {
     match url {
         "" => Ok(()),
-        _ => Err(InputError::Url),
+        _ => Err(InputError::UrlNotTaken),
     }
 }
 
@@ -342,14 +358,18 @@ pub(super) fn concept(concept: api::Concept) -> Concept {
     Concept { id: concept.id, name: concept.name, value: concept.value }
 }
 
-pub(super) fn region(region: api::Region) -> Region {
+pub(super) fn region(region: api::Region) -> Result<Region, InputError> {
     let info = region.region_info.unwrap_or_default();
     let data = region.data.unwrap_or_default();
     let point = |point: api::Point| Point { x: point.col, y: point.row };
     let mut points: Vec<_> = info.point.into_iter().map(point).collect();
     points.extend(info.polygon.unwrap_or_default().points.into_iter().map(point));
     points.extend(info.keypoint_locations.into_iter().map(point));
-    Region {
+    let mask = info.mask.and_then(|mask| mask.image);
+    for url in [mask.as_ref().map(|image| &image.url), data.text.as_ref().map(|text| &text.url)] {
+        refuse_url(url.map_or("", String::as_str))?;
+    }
+    Ok(Region {
         id: region.id,
         bounds: info.bounding_box.map(|edges| BoundingBox {
             top: edges.top_row,
@@ -358,23 +378,23 @@ pub(super) fn region(region: api::Region) -> Region {
             right: edges.right_col,
         }),
         points,
-        mask: info.mask.and_then(|mask| mask.image).map(|image| image.base64),
+        mask: mask.map(|image| image.base64),
         concepts: data.concepts.into_iter().map(concept).collect(),
         text: data.text.map(|text| text.raw),
         track_id: region.track_id,
         value: region.value,
-    }
+    })
 }
 
-pub(super) fn frame(frame: api::Frame) -> Frame {
+pub(super) fn frame(frame: api::Frame) -> Result<Frame, InputError> {
     let info = frame.frame_info.unwrap_or_default();
     let data = frame.data.unwrap_or_default();
-    Frame {
+    Ok(Frame {
         index: info.index,
         time_ms: info.time,
         concepts: data.concepts.into_iter().map(concept).collect(),
-        regions: data.regions.into_iter().map(region).collect(),
-    }
+        regions: data.regions.into_iter().map(region).collect::<Result<_, _>>()?,
+    })
 }
 
 /// The text of a JSON object, or of the list that clients wrap in one.
@@ -406,7 +426,8 @@ mod tests {
         let parts = input(input_).unwrap().parts;
         assert_eq!(parts.len(), 2);
         assert_eq!(parts[0].name, "text");
-        assert_eq!(parts[1], Part { name: "image".into(), value: Value::Image(vec![1, 2]) });
+        assert_eq!(parts[1].name, "image");
+        assert_eq!(parts[1].content, Content::Here(Value::Image(vec![1, 2])));
     }
 
     #[test]
@@ -426,11 +447,43 @@ mod tests {
     }
 
     #[test]
-    fn an_input_without_data_or_with_a_url_is_refused() {
+    fn an_input_without_data_is_refused() {
         assert_eq!(input(api::Input::default()), Err(InputError::Empty));
-        let mut url = text_input("");
-        url.data.as_mut().unwrap().text.as_mut().unwrap().url = "http://x".into();
-        assert_eq!(input(url), Err(InputError::Url));
+    }
+
+    #[test]
+    fn a_url_stands_in_for_bytes_and_never_beside_them() {
+        let with_url = |raw: &str| {
+            let mut input = text_input(raw);
+            input.data.as_mut().unwrap().text.as_mut().unwrap().url = "http://x".into();
+            input
+        };
+        let sent = input(with_url("")).unwrap();
+        let behind = Content::Behind { media: Media::Text, url: "http://x".into() };
+        assert_eq!(sent.parts[0].content, behind);
+        assert_eq!(sent.whole(), Err(InputError::UrlNotTaken));
+        let both = InputError::UrlAndBytes { media: Media::Text };
+        assert_eq!(input(with_url("here")), Err(both));
+    }
+
+    #[test]
+    fn a_url_within_a_region_or_a_frame_is_not_overlooked() {
+        let image = api::Image { url: "https://h/mask.png".into(), base64: Vec::new() };
+        let mask = api::Mask { image: Some(image) };
+        let info = api::RegionInfo { mask: Some(mask), ..Default::default() };
+        let masked = api::Region { region_info: Some(info), ..Default::default() };
+        let text = api::Text { raw: String::new(), url: "https://h/text".into() };
+        let data = api::Data { text: Some(text), ..Default::default() };
+        let written = api::Region { data: Some(data), ..Default::default() };
+        for region in [masked, written] {
+            let data = api::Data { regions: vec![region], ..Default::default() };
+            let frame = api::Frame { data: Some(data.clone()), ..Default::default() };
+            let framed = api::Data { frames: vec![frame], ..Default::default() };
+            for data in [data, framed] {
+                let input_ = api::Input { id: String::new(), data: Some(data) };
+                assert_eq!(input(input_), Err(InputError::UrlNotTaken));
+            }
+        }
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! with a stable reason in capitals, then a sentence that says what to do next.
 
 use super::request::InputError;
+use super::sent::URLS_MAX;
 use crate::auth::AuthError;
 use crate::call::{End, GuestError, GuestErrorCode, Phase, Verdict};
 use crate::deploy::{LeaseError, ModelError, StartError};
+use crate::fetch::FetchError;
 use crate::proto::clarifai::api::status::{Status, StatusCode};
 use crate::store::StoreError;
 use crate::upload::UploadError;
@@ -45,6 +47,12 @@ impl Outcome {
     /// A request that is wrong as a whole.
     pub(crate) fn bad_request(text: impl Into<String>) -> Self {
         Self::new(StatusCode::PredictInvalidRequest, "INVALID_REQUEST", text)
+    }
+
+    /// A request with more URLs than one may have.
+    pub(crate) fn too_many_urls() -> Self {
+        let text = format!("the request has more than {URLS_MAX} URLs; split it, or send bytes");
+        Self::new(StatusCode::InputOverLimit, "TOO_MANY_URLS", text)
     }
 
     /// A fault of this host. The text is fixed: what happened is in the log.
@@ -147,10 +155,11 @@ fn description(code: StatusCode) -> &'static str {
         StatusCode::ModelDeploymentFailed => "The model cannot be loaded",
         StatusCode::ModelPredictionFailed => "Model prediction failed",
         StatusCode::ModelBusyPleaseRetry => "Model is busy, please retry",
+        StatusCode::InputDownloadFailed => "The URL of an input cannot be downloaded",
         StatusCode::InputUnsupportedFormat => "Input has an unsupported format",
         StatusCode::InputInvalidArgument => "Input is not valid",
         StatusCode::InputOverLimit => "Input is over a limit",
-        StatusCode::InputInvalidUrl => "Input URLs are not fetched",
+        StatusCode::InputInvalidUrl => "The URL of an input is not fetched",
         StatusCode::PredictInvalidRequest => "The request is not valid",
         StatusCode::RpcRequestQueueFull => "The queue of the model is full",
         StatusCode::RpcRequestTimeout => "The request timed out",
@@ -302,7 +311,9 @@ impl From<&InputError> for Outcome {
     fn from(error: &InputError) -> Self {
         let (code, reason) = match error {
             InputError::Empty => (StatusCode::InputInvalidArgument, "EMPTY_INPUT"),
-            InputError::Url => (StatusCode::InputInvalidUrl, "URL_NOT_FETCHED"),
+            InputError::Url(error) => of_fetch(error),
+            InputError::UrlNotTaken => (StatusCode::InputInvalidUrl, "URL_NOT_FETCHED"),
+            InputError::UrlAndBytes { .. } => (StatusCode::InputInvalidArgument, "URL_AND_BYTES"),
             InputError::Number(_) => (StatusCode::InputInvalidArgument, "INVALID_NUMBER"),
             InputError::TooDeep => (StatusCode::InputOverLimit, "TOO_DEEP"),
             InputError::PathTooLong => (StatusCode::InputOverLimit, "PATH_TOO_LONG"),
@@ -316,6 +327,32 @@ impl From<&InputError> for Outcome {
             | InputError::NoValue { .. } => (StatusCode::InputInvalidArgument, "INVALID_ARGUMENT"),
         };
         Self::new(code, reason, error.to_string())
+    }
+}
+
+/// What may not be fetched, what could not be, and what is too much.
+fn of_fetch(error: &FetchError) -> (StatusCode, &'static str) {
+    match error {
+        FetchError::Off { .. } | FetchError::HttpOff { .. } | FetchError::Scheme => {
+            (StatusCode::InputInvalidUrl, "URL_NOT_FETCHED")
+        }
+        FetchError::Address { .. } => (StatusCode::InputInvalidUrl, "URL_NOT_PUBLIC"),
+        FetchError::Malformed(_)
+        | FetchError::Credentials
+        | FetchError::TooLong { .. }
+        | FetchError::LongHost { .. }
+        | FetchError::Data(_)
+        | FetchError::DataType { .. } => (StatusCode::InputInvalidUrl, "URL_INVALID"),
+        FetchError::Unreachable { .. }
+        | FetchError::Certificate { .. }
+        | FetchError::Broken { .. }
+        | FetchError::Status { .. }
+        | FetchError::Redirects { .. }
+        | FetchError::TooSlow => (StatusCode::InputDownloadFailed, "URL_FAILED"),
+        FetchError::Encoding { .. } | FetchError::ContentType { .. } | FetchError::NotUtf8 => {
+            (StatusCode::InputDownloadFailed, "URL_CONTENT_TYPE")
+        }
+        FetchError::TooLarge { .. } => (StatusCode::InputOverLimit, "URL_TOO_LARGE"),
     }
 }
 

@@ -5,11 +5,14 @@
 //! rebuilt from them.
 
 use super::request::{
-    InputError, PARTS_MAX, PATH_BYTES_MAX, Turn, concept, frame, refuse_url, region, struct_text,
+    InputError, PARTS_MAX, PATH_BYTES_MAX, Turn, concept, frame, region, struct_text,
 };
 use super::response::{Selection, set};
+use super::sent::Content::{self, Behind, Here};
+use super::sent::SentPart;
 use super::status::Outcome;
-use crate::call::{Field, Function, Kind, Method, Methods, NdArray, Output, Part, Value};
+use crate::call::{Field, Function, Kind, Method, Methods, NdArray, Output, Value};
+use crate::fetch::Media;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::RunnerMethodType;
 use crate::proto::clarifai::api::model_type_field::DataType;
@@ -37,7 +40,7 @@ pub(super) fn arguments(
     method: &Method,
     data: &mut api::Data,
     turn: Turn,
-) -> Result<Vec<Part>, InputError> {
+) -> Result<Vec<SentPart>, InputError> {
     if data.parts.len() > method.arguments.len() {
         return Err(InputError::TooManyArguments {
             method: method.name.clone(),
@@ -89,27 +92,21 @@ pub(super) fn arguments(
 /// is text, its image the first that is an image, and so on.
 pub(super) fn plain(
     method: &Method,
-    plain: Vec<Part>,
+    plain: Vec<SentPart>,
     turn: Turn,
-) -> Result<Vec<Part>, InputError> {
+) -> Result<Vec<SentPart>, InputError> {
     let mut parts = Vec::new();
-    let mut plain: Vec<Option<Value>> = plain.into_iter().map(|part| Some(part.value)).collect();
+    let mut plain: Vec<Option<Content>> =
+        plain.into_iter().map(|part| Some(part.content)).collect();
     for field in &method.arguments {
         if turn == Turn::Next && !field.streamed {
             continue;
         }
-        let fitting = plain.iter_mut().find(|value| {
-            matches!(
-                (value, &field.kind),
-                (Some(Value::Text(_)), Kind::Str | Kind::Text)
-                    | (Some(Value::Image(_)), Kind::Image)
-                    | (Some(Value::Audio(_)), Kind::Audio)
-                    | (Some(Value::Video(_)), Kind::Video)
-                    | (Some(Value::Bytes(_)), Kind::Bytes)
-            )
-        });
+        let fitting = plain
+            .iter_mut()
+            .find(|content| content.as_ref().is_some_and(|content| fits(content, &field.kind)));
         match fitting.and_then(Option::take) {
-            Some(value) => parts.push(Part { name: field.name.clone(), value }),
+            Some(content) => parts.push(SentPart { name: field.name.clone(), content }),
             None => absent(method, field, &mut parts)?,
         }
     }
@@ -119,13 +116,25 @@ pub(super) fn plain(
     }
 }
 
+/// Whether a part of a plain input may stand for an argument.
+fn fits(content: &Content, kind: &Kind) -> bool {
+    matches!(
+        (content, kind),
+        (Here(Value::Text(_)) | Behind { media: Media::Text, .. }, Kind::Str | Kind::Text)
+            | (Here(Value::Image(_)) | Behind { media: Media::Image, .. }, Kind::Image)
+            | (Here(Value::Audio(_)) | Behind { media: Media::Audio, .. }, Kind::Audio)
+            | (Here(Value::Video(_)) | Behind { media: Media::Video, .. }, Kind::Video)
+            | (Here(Value::Bytes(_)), Kind::Bytes)
+    )
+}
+
 /// What stands for an argument that was not given.
-fn absent(method: &Method, field: &Field, parts: &mut Vec<Part>) -> Result<(), InputError> {
+fn absent(method: &Method, field: &Field, parts: &mut Vec<SentPart>) -> Result<(), InputError> {
     let missing =
         || InputError::MissingArgument { method: method.name.clone(), name: field.name.clone() };
     match field.default_value() {
         Some(value) => {
-            parts.push(Part { name: field.name.clone(), value });
+            parts.push(SentPart { name: field.name.clone(), content: Here(value) });
             Ok(())
         }
         None if field.required => Err(missing()),
@@ -139,7 +148,7 @@ fn value(
     kind: &Kind,
     data: api::Data,
     visits_left: &mut usize,
-    parts: &mut Vec<Part>,
+    parts: &mut Vec<SentPart>,
 ) -> Result<(), InputError> {
     if path.len() > PATH_BYTES_MAX {
         return Err(InputError::PathTooLong);
@@ -149,44 +158,35 @@ fn value(
         return Err(InputError::WrongType { path: shortened(path), expected: word(kind), given });
     }
     let missing = || InputError::NoValue { path: shortened(path), expected: word(kind) };
-    let value = match kind {
-        Kind::Str | Kind::Text => match data.text {
-            Some(text) => {
-                refuse_url(&text.url)?;
-                match data.string_value.is_empty() {
-                    true => Value::Text(text.raw),
-                    false => Value::Text(data.string_value),
-                }
+    let content = match kind {
+        Kind::Str | Kind::Text => {
+            let mut text = data.text.unwrap_or_default();
+            if !data.string_value.is_empty() {
+                text.raw = data.string_value;
             }
-            None => Value::Text(data.string_value),
-        },
-        Kind::Bytes => Value::Bytes(data.bytes_value),
-        Kind::Int => Value::Integer(data.int_value),
-        Kind::Float => Value::Float(data.float_value),
-        Kind::Bool => Value::Boolean(data.bool_value),
-        Kind::Json => Value::Json(struct_text(data.struct_value.ok_or_else(missing)?)?),
+            Content::of_text(text)?
+        }
+        Kind::Image => Content::of_image(data.image.ok_or_else(missing)?)?,
+        Kind::Audio => Content::of_audio(data.audio.ok_or_else(missing)?)?,
+        Kind::Video => Content::of_video(data.video.ok_or_else(missing)?)?,
+        Kind::Bytes => Here(Value::Bytes(data.bytes_value)),
+        Kind::Int => Here(Value::Integer(data.int_value)),
+        Kind::Float => Here(Value::Float(data.float_value)),
+        Kind::Bool => Here(Value::Boolean(data.bool_value)),
+        Kind::Json => Here(Value::Json(struct_text(data.struct_value.ok_or_else(missing)?)?)),
         Kind::NdArray => {
             let api::NdArray { buffer, shape, dtype } = data.ndarray.ok_or_else(missing)?;
-            Value::NdArray(NdArray { dtype, shape, data: buffer })
+            Here(Value::NdArray(NdArray { dtype, shape, data: buffer }))
         }
-        Kind::Image => {
-            let image = data.image.ok_or_else(missing)?;
-            refuse_url(&image.url)?;
-            Value::Image(image.base64)
+        Kind::Concept => Here(Value::Concepts(data.concepts.into_iter().map(concept).collect())),
+        Kind::Region => {
+            let regions = data.regions.into_iter().map(region).collect::<Result<_, _>>()?;
+            Here(Value::Regions(regions))
         }
-        Kind::Audio => {
-            let audio = data.audio.ok_or_else(missing)?;
-            refuse_url(&audio.url)?;
-            Value::Audio(audio.base64)
+        Kind::Frame => {
+            let frames = data.frames.into_iter().map(frame).collect::<Result<_, _>>()?;
+            Here(Value::Frames(frames))
         }
-        Kind::Video => {
-            let video = data.video.ok_or_else(missing)?;
-            refuse_url(&video.url)?;
-            Value::Video(video.base64)
-        }
-        Kind::Concept => Value::Concepts(data.concepts.into_iter().map(concept).collect()),
-        Kind::Region => Value::Regions(data.regions.into_iter().map(region).collect()),
-        Kind::Frame => Value::Frames(data.frames.into_iter().map(frame).collect()),
         Kind::List(element) => return list(path, element, data, visits_left, parts),
         Kind::Tuple(fields) => {
             if data.parts.len() != fields.len() {
@@ -214,7 +214,7 @@ fn value(
             return Ok(());
         }
     };
-    parts.push(Part { name: path.to_owned(), value });
+    parts.push(SentPart { name: path.to_owned(), content });
     Ok(())
 }
 
@@ -224,7 +224,7 @@ fn list(
     element: &Field,
     data: api::Data,
     visits_left: &mut usize,
-    parts: &mut Vec<Part>,
+    parts: &mut Vec<SentPart>,
 ) -> Result<(), InputError> {
     match element.kind {
         Kind::Concept | Kind::Region | Kind::Frame => {
@@ -501,6 +501,7 @@ fn field_json(from: &Field) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Part;
 
     fn output(parts: usize, name: &str) -> Output {
         let part = Part { name: name.into(), value: Value::Integer(1) };

@@ -4,8 +4,9 @@ use super::super::ServeArgs;
 use super::check::line;
 use super::resolve;
 use super::supervisor::Supervisor;
+use crate::server::App;
 use crate::settings::{Change, Current};
-use crate::telemetry::{Logging, Metrics};
+use crate::telemetry::Logging;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::signal::unix::Signal;
@@ -17,7 +18,7 @@ pub(super) async fn at_each(
     current: &Arc<Current>,
     logging: &Logging,
     supervisor: &Supervisor,
-    metrics: &Metrics,
+    app: &App,
 ) -> Infallible {
     loop {
         if hangups.recv().await.is_none() {
@@ -25,18 +26,25 @@ pub(super) async fn at_each(
             return std::future::pending().await;
         }
         supervisor.reloading();
-        let (args, reloading) = (args.clone(), current.clone());
+        let (arguments, reloading) = (args.clone(), current.clone());
         let settings = current.settings();
         // The disk may be slow.
         let reading =
-            tokio::task::spawn_blocking(move || reloading.reload(|| resolve::settings(&args)));
+            tokio::task::spawn_blocking(move || reloading.reload(|| resolve::settings(&arguments)));
         let read = reading.await;
-        metrics.config_reloads(current.reloads(), current.reloads_failed());
+        app.telemetry.metrics.config_reloads(current.reloads(), current.reloads_failed());
         match read {
             Ok(Ok(change)) => {
                 let filter = settings.borrow().log_filter.clone();
                 if let Err(error) = logging.set_filter(filter.as_deref()) {
                     tracing::error!(%error, "the filter of the log stays as it was");
+                }
+                let fetcher = super::fetcher(args, &settings.borrow());
+                match fetcher {
+                    Ok(fetcher) => app.set_fetcher(fetcher),
+                    Err(error) => {
+                        tracing::error!(error = format!("{error:#}"), "URLs are fetched as before");
+                    }
                 }
                 tell(&change);
             }
