@@ -232,6 +232,37 @@ fn calls_that_run_are_listed_and_ended_by_who_may() {
     });
 }
 
+/// CPU-12: what a user may take is the user's, whoever's model is called.
+#[test]
+fn a_users_quota_is_held_and_changed_while_the_host_runs() {
+    let place = Place::new();
+    let host = place.start();
+    let alice = user(&host, "alice", "predict,upload");
+    upload(&host, &alice, echo().path());
+    let predict = || {
+        block_on(async {
+            let client = Client::connect(host.base(), &alice).await;
+            client.predict_request(of("alice", "echo")).await
+        })
+    };
+    assert_eq!(predict().text(), "hello");
+    by_socket(&host, &["users", "quota", "alice", "--calls", "0"]);
+    let refused = predict();
+    assert_eq!(refused.reason(), "QUOTA", "{refused:?}");
+    assert!(refused.status.details.contains("which is your limit"), "{refused:?}");
+    by_socket(&host, &["users", "quota", "alice", "--calls", "9", "--fuel-per-minute", "1"]);
+    // Either the minute's fuel is already burnt, or this call burns it.
+    predict();
+    assert_eq!(predict().reason(), "QUOTA");
+    by_socket(&host, &["users", "quota", "alice", "--models", "1", "--stored-bytes", "1"]);
+    let newer = Variant::of(
+        guests::ECHO,
+        &[("  user_id: local\n", ""), ("model:", "num_threads: 3\nmodel:")],
+    );
+    let refused = host.ringfence_as(&alice, &["upload", newer.path()]);
+    assert!(text(&refused).contains("are over your 1"), "{}", text(&refused));
+}
+
 /// Store and token commands work on a directory that no host has open, and by
 /// the host that has.
 #[test]

@@ -3,6 +3,7 @@
 //! Owns tokens (PATs), their hashes in memory and the `authorization`
 //! metadata. Knows no models: what a caller may do is decided elsewhere.
 
+mod quota;
 mod scope;
 mod throttle;
 mod token;
@@ -10,12 +11,14 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+pub use quota::{Allowance, AllowanceError, Quota};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use token::Token;
 
 use crate::package::config::ModelName;
-use crate::store::{Key, KeyedHash, Store, StoreError, TokenRow, UserRow, now};
+use crate::store::{Key, KeyedHash, QuotaRow, Store, StoreError, TokenRow, UserRow, now};
 use crate::text::hex;
+use quota::Allowances;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -136,6 +139,7 @@ pub struct NewToken {
 pub struct Auth {
     kind: Kind,
     throttle: Throttle,
+    allowances: Arc<Allowances>,
 }
 
 #[derive(Debug)]
@@ -149,6 +153,8 @@ struct Tokens {
     key: Key,
     store: Arc<Store>,
     callers: RwLock<HashMap<KeyedHash, (String, Caller)>>,
+    /// Those of users that have some of their own.
+    quotas: RwLock<HashMap<String, Quota>>,
 }
 
 impl fmt::Debug for Tokens {
@@ -162,7 +168,24 @@ impl Auth {
     /// nobody else can reach. What concerns the host itself is not allowed.
     pub fn none() -> Self {
         let everyone = Caller::new(OPERATOR, Scopes::of(&[Scope::Predict, Scope::Upload]));
-        Self { kind: Kind::Everyone(everyone), throttle: Throttle::default() }
+        Self::of(Kind::Everyone(everyone))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, throttle: Throttle::default(), allowances: Arc::default() }
+    }
+
+    /// One more call of a caller's, if its user may have one more.
+    pub fn allow(&self, caller: &Caller) -> Result<Allowance, AllowanceError> {
+        let quota = match &self.kind {
+            Kind::Everyone(_) => None,
+            Kind::Tokens(tokens) => {
+                let quotas = tokens.quotas.read().unwrap_or_else(PoisonError::into_inner);
+                quotas.get(caller.user_id()).copied()
+            }
+        };
+        let quota = quota.unwrap_or_else(|| Quota::of(&QuotaRow::default()));
+        self.allowances.take(caller.user_id(), quota, Instant::now())
     }
 
     /// Whether everyone is let in.
@@ -176,7 +199,12 @@ impl Auth {
         if store.user(OPERATOR)?.is_none() {
             store.add_user(OPERATOR)?;
         }
-        let tokens = Tokens { key: store.key().clone(), store, callers: RwLock::default() };
+        let tokens = Tokens {
+            key: store.key().clone(),
+            store,
+            callers: RwLock::default(),
+            quotas: RwLock::default(),
+        };
         let mut first = None;
         if tokens.store.tokens()?.is_empty() {
             let path = tokens.store.data_dir().join(FIRST_TOKEN_FILE);
@@ -193,7 +221,7 @@ impl Auth {
             first = Some(FirstToken { path, token });
         }
         tokens.reload()?;
-        Ok((Self { kind: Kind::Tokens(Box::new(tokens)), throttle: Throttle::default() }, first))
+        Ok((Self::of(Kind::Tokens(Box::new(tokens))), first))
     }
 
     /// The caller that an `authorization` value proves: `Key PAT`, or
@@ -288,18 +316,17 @@ impl Tokens {
     /// Reads all tokens again. Those that stay keep their callers; the calls of
     /// those that do not count any more are told so.
     fn reload(&self) -> Result<(), StoreError> {
-        let disabled: HashSet<String> = self
-            .store
-            .users()?
-            .into_iter()
-            .filter(|user| user.disabled)
-            .map(|user| user.id)
-            .collect();
+        let users = self.store.users()?;
+        let disabled: HashSet<&str> =
+            users.iter().filter(|user| user.disabled).map(|user| user.id.as_str()).collect();
+        let own = users.iter().filter(|user| user.quota != QuotaRow::default());
+        let quotas = own.map(|user| (user.id.clone(), Quota::of(&user.quota))).collect();
+        *self.quotas.write().unwrap_or_else(PoisonError::into_inner) = quotas;
         let rows = self.store.tokens()?;
         let mut callers = self.callers.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *callers);
         for row in rows {
-            if row.revoked_at.is_some() || disabled.contains(&row.user_id) {
+            if row.revoked_at.is_some() || disabled.contains(row.user_id.as_str()) {
                 continue;
             }
             let known = before.remove(&row.hash);

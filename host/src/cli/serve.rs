@@ -271,7 +271,12 @@ fn warn_of(settings: &Settings) {
 /// What fetches the URLs of inputs: nothing, unless a host is opened for it.
 fn fetcher(args: &ServeArgs, settings: &Settings) -> anyhow::Result<Fetcher> {
     if settings.allow_url_hosts.is_empty() {
-        return Ok(Fetcher::off());
+        return match &args.url_ca {
+            None => Ok(Fetcher::off()),
+            Some(_) => Err(usage(anyhow::anyhow!(
+                "--url-ca is of no use where no host is opened; add --allow-url-host"
+            ))),
+        };
     }
     let allowed = resolve::url_hosts(settings).map_err(usage)?;
     let ca = args.url_ca.as_ref().map(|path| {

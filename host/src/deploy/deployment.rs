@@ -1,6 +1,7 @@
 //! A version made callable: its replica, started on need, and calls' places.
 
 use super::loader::{Loader, StartError};
+use crate::auth::AllowanceError;
 use crate::call::{Deadline, Function, Holder, Methods, Origin};
 use crate::package::Package;
 use crate::package::config::ModelName;
@@ -86,6 +87,9 @@ pub enum LeaseError {
     /// Its replica does not start.
     #[error("the version does not start: {0}")]
     Start(Arc<StartError>),
+    /// The caller takes as much as it may.
+    #[error(transparent)]
+    Quota(#[from] AllowanceError),
     /// Every place is taken and the queue is full.
     #[error("the model is busy; try again in a moment")]
     Busy,

@@ -203,6 +203,9 @@ impl CallContext {
     }
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {
+        let allowance = self.app.auth.allow(&asked.caller)?;
+        // A call is allowed once.
+        let _ = self.allowance.set(allowance);
         let began = Instant::now();
         let version = asked.version.as_deref();
         let lease =
@@ -218,6 +221,7 @@ impl CallContext {
             | LeaseError::NoSuchVersion
             | LeaseError::NoVersion
             | LeaseError::Stopped
+            | LeaseError::Quota(_)
             | LeaseError::Start(_) => {}
         })?;
         let deployment = lease.deployment();
@@ -250,7 +254,7 @@ impl CallContext {
     /// Clients before version 12 do not know the code of a busy model, and
     /// raise; they do wait and try again when they are throttled.
     fn busy(&self, error: LeaseError) -> Outcome {
-        let is_busy = matches!(error, LeaseError::Busy);
+        let is_busy = matches!(error, LeaseError::Busy | LeaseError::Quota(_));
         let outcome = Outcome::from(error);
         match (is_busy, self.client_major) {
             (true, Some(..12)) => Outcome { code: StatusCode::ConnThrottled, ..outcome },
@@ -356,7 +360,7 @@ fn of_batch(outcomes: &[Outcome]) -> Outcome {
 /// Clients retry a busy answer, and a stream that is retried has lost the
 /// messages it had sent.
 fn not_retried(error: LeaseError) -> Outcome {
-    let is_busy = matches!(error, LeaseError::Busy);
+    let is_busy = matches!(error, LeaseError::Busy | LeaseError::Quota(_));
     let outcome = Outcome::from(error);
     match is_busy {
         true => Outcome { code: StatusCode::RpcRequestQueueFull, ..outcome },

@@ -9,7 +9,7 @@ use super::receipt::{Slot, Usage, milliseconds};
 use super::response::{self, Form};
 use super::running::Running;
 use super::status::Outcome;
-use crate::auth::{AuthError, Caller};
+use crate::auth::{Allowance, AuthError, Caller};
 use crate::call::{Deadline, End, Function, Origin, Output, Receipt, Verdict};
 use crate::deploy::Deployment;
 use crate::package::config::ModelName;
@@ -40,6 +40,8 @@ pub(crate) struct CallContext {
     pub(crate) completed: AtomicBool,
     /// Among the calls that run, once it does.
     pub(crate) running: OnceLock<Running>,
+    /// Counts for its caller, once it does.
+    pub(crate) allowance: OnceLock<Allowance>,
 }
 
 /// What becomes known of a call on its way, each at most once.
@@ -152,6 +154,9 @@ impl CallContext {
         self.completed.store(true, Ordering::Relaxed);
         let usage = self.usage();
         let receipt = &usage.receipt;
+        if let Some(allowance) = self.allowance.get() {
+            allowance.charge(receipt.fuel);
+        }
         tracing::info!(
             target: "call",
             req_id = %self.req_id,

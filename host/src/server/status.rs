@@ -188,7 +188,7 @@ impl From<LeaseError> for Outcome {
             LeaseError::NoVersion => (StatusCode::ModelNotDeployed, "NO_VERSION"),
             LeaseError::Stopped => (StatusCode::ModelNotDeployed, "STOPPED"),
             LeaseError::Start(error) => return Self::from(error.as_ref()),
-            LeaseError::Busy => (StatusCode::ModelBusyPleaseRetry, "QUOTA"),
+            LeaseError::Busy | LeaseError::Quota(_) => (StatusCode::ModelBusyPleaseRetry, "QUOTA"),
             LeaseError::DeadlinePassed => (StatusCode::RpcRequestTimeout, "WALL_DEADLINE"),
         };
         Self::new(code, reason, error.to_string())

@@ -47,6 +47,7 @@ impl Service {
             slot: Slot::default(),
             completed: AtomicBool::new(false),
             running: OnceLock::new(),
+            allowance: OnceLock::new(),
         }
     }
 

@@ -11,7 +11,6 @@ mod quota;
 mod receiving;
 
 pub use builds::{BuildState, Line};
-pub use quota::Quota;
 pub use receiving::{Receiving, Said};
 
 use crate::auth::Caller;

@@ -1,40 +1,13 @@
 //! What a user may store and have compiled.
 
+use crate::auth::Quota;
 use crate::package::config::ModelName;
-use crate::store::{QuotaRow, Store, StoreError};
+use crate::store::{Store, StoreError};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// The limits of a user, the host's defaults filled in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    /// Calls at a time.
-    pub calls_max: u64,
-    /// Fuel of all calls of a minute.
-    pub fuel_per_minute_max: u64,
-    /// Bytes of all versions.
-    pub stored_bytes_max: u64,
-    /// Models.
-    pub models_max: u64,
-    /// Uploads that are compiled in an hour.
-    pub compilations_per_hour_max: u64,
-}
-
-impl Quota {
-    /// What is kept of a user, and the defaults for what is not.
-    pub fn of(row: &QuotaRow) -> Self {
-        Self {
-            calls_max: row.calls_max.unwrap_or(256),
-            fuel_per_minute_max: row.fuel_per_minute_max.unwrap_or(u64::MAX),
-            stored_bytes_max: row.stored_bytes_max.unwrap_or(64 << 30),
-            models_max: row.models_max.unwrap_or(1000),
-            compilations_per_hour_max: row.compilations_per_hour_max.unwrap_or(120),
-        }
-    }
-}
 
 /// Which limit of a user is reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,176 @@
+//! What a user may take of the host, and the calls and fuel that are taken.
+//!
+//! A call counts for whoever makes it, also where the model is somebody else's;
+//! what a version may take altogether is its owner's limit, in its
+//! configuration.
+
+use crate::store::QuotaRow;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Users after which those are forgotten that take nothing.
+const REMEMBERED: usize = 1024;
+
+/// The limits of a user, the host's defaults filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Calls at a time.
+    pub calls_max: u64,
+    /// Fuel of all calls of a minute.
+    pub fuel_per_minute_max: u64,
+    /// Bytes of all versions.
+    pub stored_bytes_max: u64,
+    /// Models.
+    pub models_max: u64,
+    /// Uploads that are compiled in an hour.
+    pub compilations_per_hour_max: u64,
+}
+
+impl Quota {
+    /// What is kept of a user, and the defaults for what is not.
+    pub fn of(row: &QuotaRow) -> Self {
+        Self {
+            calls_max: row.calls_max.unwrap_or(256),
+            fuel_per_minute_max: row.fuel_per_minute_max.unwrap_or(u64::MAX),
+            stored_bytes_max: row.stored_bytes_max.unwrap_or(64 << 30),
+            models_max: row.models_max.unwrap_or(1000),
+            compilations_per_hour_max: row.compilations_per_hour_max.unwrap_or(120),
+        }
+    }
+}
+
+/// Which limit of a caller is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AllowanceError {
+    /// Calls at a time.
+    #[error("you have {max} calls running, which is your limit; wait for one to end")]
+    Calls {
+        /// The limit.
+        max: u64,
+    },
+    /// Fuel of a minute.
+    #[error("your calls have burnt {max} fuel in this minute, which is your limit; wait a moment")]
+    Fuel {
+        /// The limit.
+        max: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Taken {
+    calls: u64,
+    fuel: u64,
+    minute_began: Instant,
+}
+
+/// What every user takes now.
+#[derive(Debug, Default)]
+pub(super) struct Allowances(Mutex<HashMap<String, Taken>>);
+
+/// One call of a user's; it counts as long as this lives.
+#[derive(Debug)]
+pub struct Allowance {
+    all: Arc<Allowances>,
+    user_id: String,
+}
+
+impl Allowances {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        user_id: &str,
+        quota: Quota,
+        now: Instant,
+    ) -> Result<Allowance, AllowanceError> {
+        let mut users = self.lock();
+        let is_over = |taken: &Taken| now.saturating_duration_since(taken.minute_began) >= MINUTE;
+        if users.len() >= REMEMBERED {
+            users.retain(|_, taken| taken.calls > 0 || !is_over(taken));
+        }
+        let taken = users.entry(user_id.to_owned()).or_insert(Taken {
+            calls: 0,
+            fuel: 0,
+            minute_began: now,
+        });
+        if is_over(taken) {
+            (taken.fuel, taken.minute_began) = (0, now);
+        }
+        if taken.calls >= quota.calls_max {
+            return Err(AllowanceError::Calls { max: quota.calls_max });
+        }
+        if taken.fuel >= quota.fuel_per_minute_max {
+            return Err(AllowanceError::Fuel { max: quota.fuel_per_minute_max });
+        }
+        taken.calls += 1;
+        Ok(Allowance { all: self.clone(), user_id: user_id.to_owned() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Taken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Allowance {
+    /// Notes what the call has burnt.
+    pub fn charge(&self, fuel: u64) {
+        if let Some(taken) = self.all.lock().get_mut(&self.user_id) {
+            taken.fuel = taken.fuel.saturating_add(fuel);
+        }
+    }
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        if let Some(taken) = self.all.lock().get_mut(&self.user_id) {
+            taken.calls = taken.calls.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(calls_max: u64, fuel_per_minute_max: u64) -> Quota {
+        Quota { calls_max, fuel_per_minute_max, ..Quota::of(&QuotaRow::default()) }
+    }
+
+    #[test]
+    fn calls_at_a_time_are_counted_by_user() {
+        let all = Arc::new(Allowances::default());
+        let now = Instant::now();
+        let first = all.take("alice", quota(1, 10), now).unwrap();
+        let second = all.take("alice", quota(1, 10), now);
+        assert_eq!(second.unwrap_err(), AllowanceError::Calls { max: 1 });
+        all.take("bob", quota(1, 10), now).unwrap();
+        drop(first);
+        all.take("alice", quota(1, 10), now).unwrap();
+    }
+
+    /// CPU-12.
+    #[test]
+    fn fuel_is_counted_by_the_minute() {
+        let all = Arc::new(Allowances::default());
+        let now = Instant::now();
+        all.take("alice", quota(9, 10), now).unwrap().charge(10);
+        let refused = all.take("alice", quota(9, 10), now);
+        assert_eq!(refused.unwrap_err(), AllowanceError::Fuel { max: 10 });
+        all.take("alice", quota(9, 11), now).unwrap();
+        all.take("alice", quota(9, 10), now + MINUTE).unwrap();
+    }
+
+    #[test]
+    fn users_that_take_nothing_are_forgotten() {
+        let all = Arc::new(Allowances::default());
+        let now = Instant::now();
+        let running = all.take("running", quota(9, 9), now).unwrap();
+        for number in 0..REMEMBERED {
+            all.take(&number.to_string(), quota(9, 9), now).unwrap();
+        }
+        all.take("later", quota(9, 9), now + MINUTE).unwrap();
+        assert_eq!(all.lock().len(), 2);
+        drop(running);
+    }
+}
