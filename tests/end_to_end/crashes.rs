@@ -187,8 +187,9 @@ fn an_upload_that_was_cut_goes_on_where_it_was() {
     let scratch = TempDir::new().unwrap();
     let host = start(&scratch.path().join("data"));
     let folder = Variant::of(guests::ECHO, &[]);
-    // Bytes that do not shrink, so that the archive is about as long.
-    let mut noise = vec![0_u8; 16 << 20];
+    // Bytes that do not shrink, so that the archive is about as long, and long
+    // enough that the parts on their way at the cut are few of it.
+    let mut noise = vec![0_u8; 48 << 20];
     let mut state = 1_u64;
     for byte in &mut noise {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

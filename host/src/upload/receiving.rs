@@ -7,8 +7,8 @@ use crate::text::hex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,8 +41,9 @@ pub struct Receiving {
     name: ModelName,
     said: Said,
     path: PathBuf,
-    /// Nothing while a write is under way, or after one failed.
-    file: Option<File>,
+    file: Arc<File>,
+    /// Whether a write failed.
+    failed: bool,
     bytes: u64,
     received: u64,
     digest: Option<[u8; 32]>,
@@ -69,7 +70,7 @@ impl Receiving {
             None => staging.join(format!("{}.tar.gz", crate::telemetry::request_id())),
         };
         let kept = uploads.partial.take(&path).filter(|kept| *kept < bytes);
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
@@ -78,10 +79,19 @@ impl Receiving {
             .map_err(error)?;
         let received = kept.unwrap_or(0);
         file.set_len(received).map_err(error)?;
-        file.seek(SeekFrom::Start(received)).map_err(error)?;
-        let file = Some(file);
-        let place = Some(place);
-        Ok(Self { place, uploads, name, said, path, file, bytes, received, digest, done: false })
+        Ok(Self {
+            place: Some(place),
+            uploads,
+            name,
+            said,
+            path,
+            file: Arc::new(file),
+            failed: false,
+            bytes,
+            received,
+            digest,
+            done: false,
+        })
     }
 
     /// Bytes that need not be sent, or have been.
@@ -101,14 +111,14 @@ impl Receiving {
             let received = self.received.saturating_add(length);
             return Err(UploadError::Length { received, said: self.bytes });
         }
-        let mut file = self.file.take().ok_or(UploadError::Stopping)?;
-        let written = tokio::task::spawn_blocking(move || {
-            let written = file.write_all(&piece);
-            (file, written)
-        });
-        let (file, written) = written.await.map_err(|_| UploadError::Stopping)?;
-        written.map_err(|source| UploadError::Staging { path: self.path.clone(), source })?;
-        self.file = Some(file);
+        // Whoever leaves meanwhile leaves what was written before.
+        let (file, at) = (self.file.clone(), self.received);
+        let written = tokio::task::spawn_blocking(move || file.write_all_at(&piece, at));
+        let written = written.await.map_err(|_| UploadError::Stopping)?;
+        if let Err(source) = written {
+            self.failed = true;
+            return Err(UploadError::Staging { path: self.path.clone(), source });
+        }
         self.received += length;
         Ok(())
     }
@@ -155,7 +165,7 @@ impl Receiving {
 impl Drop for Receiving {
     /// What broke off is kept for a while if it can go on, else it goes.
     fn drop(&mut self) {
-        if !self.done && self.digest.is_some() && self.file.is_some() {
+        if !self.done && self.digest.is_some() && !self.failed {
             self.uploads.partial.keep(self.path.clone(), self.received);
         } else {
             remove(&self.path);
