@@ -101,12 +101,12 @@ fn a_killed_host_keeps_what_it_acknowledged_and_nothing_else() {
             }
             (1, Some(_)) => {}
             _ => {
-                let version = told.lines().filter_map(|line| {
+                let mut version = told.lines().filter_map(|line| {
                     serde_json::from_str::<serde_json::Value>(line).ok()?["version"]
                         .as_str()
                         .map(str::to_owned)
                 });
-                if let Some(version) = version.last().filter(|_| acknowledged) {
+                if let Some(version) = version.next_back().filter(|_| acknowledged) {
                     assert!(found.contains(&version), "round {round}");
                     there.insert(version);
                 }
