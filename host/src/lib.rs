@@ -32,6 +32,7 @@ pub mod nn;
 pub mod sandbox;
 
 pub mod call;
+mod digest;
 pub mod limits;
 pub mod proto;
 pub mod telemetry;

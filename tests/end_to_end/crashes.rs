@@ -53,7 +53,8 @@ fn a_killed_host_keeps_what_it_acknowledged_and_nothing_else() {
     // What was acknowledged, and what was asked for without an answer.
     let mut there: BTreeSet<String> = BTreeSet::new();
     let mut host = start(&data_dir);
-    by_socket(&host, &["users", "quota", "local", "--compilations-per-hour", "1000000"]);
+    let quota = ["users", "quota", "local", "--compilations-per-hour", "1000000"];
+    assert!(host.by_socket(&quota).status.success());
     let mut seed = 7_u64;
     let mut random = move |below: u64| {
         // Knuth's linear congruence: any spread of moments will do.
@@ -130,12 +131,6 @@ fn a_killed_host_keeps_what_it_acknowledged_and_nothing_else() {
             assert_eq!(answer.text(), "hello", "round {round}");
         }
     }
-}
-
-fn by_socket(host: &Host, args: &[&str]) {
-    let data_dir = host.data_dir().to_str().unwrap();
-    let output = Host::command(&[args, &["--data-dir", data_dir]].concat());
-    assert!(output.status.success(), "{}", text(&output));
 }
 
 /// A connection through here ends after so many bytes to the host, once.

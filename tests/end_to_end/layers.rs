@@ -1,5 +1,6 @@
 //! The layers of the host: what each module must not name.
 
+use ringfence_tests::files_below;
 use std::path::{Path, PathBuf};
 
 /// A module below `host/src`, and words that no line of its code may hold.
@@ -42,14 +43,9 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("proto", &["wasmtime::", "crate::sandbox", "tract_"]),
 ];
 
-fn sources(path: &Path, found: &mut Vec<PathBuf>) {
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).unwrap() {
-            sources(&entry.unwrap().path(), found);
-        }
-    } else {
-        found.push(path.to_path_buf());
-    }
+/// The files below a folder, or the one file.
+fn sources(path: &Path) -> Vec<PathBuf> {
+    if path.is_dir() { files_below(path) } else { vec![path.to_path_buf()] }
 }
 
 /// Whether the code has the word, and not only as the end of another.
@@ -67,8 +63,7 @@ fn root() -> PathBuf {
 fn no_module_names_what_is_not_its_own() {
     let mut offences = Vec::new();
     for (module, words) in FORBIDDEN {
-        let mut files = Vec::new();
-        sources(&root().join("host/src").join(module), &mut files);
+        let files = sources(&root().join("host/src").join(module));
         assert!(!files.is_empty(), "{module}");
         for file in files {
             let text = std::fs::read_to_string(&file).unwrap();
@@ -86,8 +81,7 @@ fn no_module_names_what_is_not_its_own() {
 /// The hub's files belong to one command; a host never asks for them.
 #[test]
 fn only_the_checkpoints_of_an_author_are_fetched() {
-    let mut files = Vec::new();
-    sources(&root().join("host/src"), &mut files);
+    let files = sources(&root().join("host/src"));
     let mut named = 0;
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
@@ -105,8 +99,7 @@ fn only_the_checkpoints_of_an_author_are_fetched() {
 /// Who connects to others: the fetch of URLs, and the client commands.
 #[test]
 fn only_the_fetch_of_urls_reaches_out_from_a_host() {
-    let mut files = Vec::new();
-    sources(&root().join("host/src"), &mut files);
+    let files = sources(&root().join("host/src"));
     let words = ["TcpStream::connect", "TcpSocket", "UdpSocket", "hyper::client", "TlsConnector"];
     let mut named = 0;
     for file in files {
@@ -126,8 +119,7 @@ fn only_the_fetch_of_urls_reaches_out_from_a_host() {
 
 #[test]
 fn every_file_says_what_it_owns() {
-    let mut files = Vec::new();
-    sources(&root().join("host/src"), &mut files);
+    let files = sources(&root().join("host/src"));
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("//!"), "{}", file.display());

@@ -5,11 +5,13 @@ use crate::author::text;
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Client, Host, HostOptions, Variant, block_on, collect, guests, request, text_input,
+    Client, Host, HostOptions, Variant, block_on, collect, files_below, guests, request, text_input,
 };
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
+use tokio::sync::mpsc::Sender;
+use tonic::Streaming;
 
 struct Place {
     scratch: TempDir,
@@ -37,8 +39,7 @@ fn succeeds(output: &Output) -> String {
 
 /// Runs a command by the socket of the data directory, which has to succeed.
 fn by_socket(host: &Host, args: &[&str]) -> String {
-    let data_dir = host.data_dir().to_str().unwrap();
-    succeeds(&Host::command(&[args, &["--data-dir", data_dir]].concat()))
+    succeeds(&host.by_socket(args))
 }
 
 /// A token of a new user.
@@ -58,6 +59,16 @@ fn of(user: &str, model: &str) -> api::PostModelOutputsRequest {
         user_app_id: Some(set),
         ..request(model, vec![text_input("hello")])
     }
+}
+
+/// A stream of `echo` that goes on as long as what is returned first lives.
+async fn open_stream(
+    client: &Client,
+) -> (Sender<api::PostModelOutputsRequest>, Streaming<api::MultiOutputResponse>) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    sender.send(of("alice", "echo")).await.unwrap();
+    (sender, client.stream(messages).await)
 }
 
 fn upload(host: &Host, pat: &str, folder: &str) {
@@ -143,10 +154,7 @@ fn a_revoked_token_ends_its_streams_and_counts_no_more() {
     let id = listed.split_whitespace().next().unwrap().to_owned();
     block_on(async {
         let client = Client::connect(host.base(), &alice).await;
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        sender.send(of("alice", "echo")).await.unwrap();
-        let mut stream = client.stream(messages).await;
+        let (_open, mut stream) = open_stream(&client).await;
         let first = stream.message().await.unwrap().unwrap();
         assert_eq!(first.status.unwrap().code(), StatusCode::Success);
         by_socket(&host, &["pat", "revoke", &id]);
@@ -214,10 +222,7 @@ fn calls_that_run_are_listed_and_ended_by_who_may() {
     upload(&host, &alice, echo().path());
     block_on(async {
         let client = Client::connect(host.base(), &alice).await;
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        sender.send(of("alice", "echo")).await.unwrap();
-        let mut stream = client.stream(messages).await;
+        let (_open, mut stream) = open_stream(&client).await;
         stream.message().await.unwrap().unwrap();
         let listed = succeeds(&host.ringfence_as(&alice, &["calls", "list"]));
         assert!(listed.contains("stream of alice/main/echo@"), "{listed}");
@@ -320,8 +325,8 @@ fn no_secret_is_in_any_file_of_the_data_directory_or_a_backup() {
     upload(&host, &alice, folder.path());
     let backup = place.scratch.path().join("backup.tar");
     by_socket(&host, &["store", "backup", backup.to_str().unwrap()]);
-    let mut files = vec![backup];
-    walk(host.data_dir(), &mut files);
+    let mut files = files_below(host.data_dir());
+    files.push(backup);
     assert!(files.len() > 8, "{files:?}");
     let first = host.pat();
     for file in files {
@@ -336,13 +341,6 @@ fn no_secret_is_in_any_file_of_the_data_directory_or_a_backup() {
     }
     for secret in [alice.as_str(), &first, "SECRET_CANARY"] {
         assert!(!host.log().contains(secret));
-    }
-}
-
-fn walk(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { walk(&path, found) } else { found.push(path) }
     }
 }
 
@@ -363,8 +361,7 @@ fn a_flipped_byte_stops_one_version_and_no_other() {
     .unwrap();
     upload(&host, &host.pat(), other.path());
     assert!(host.terminate().success());
-    let mut files = Vec::new();
-    walk(&Path::new(&place.data_dir()).join("blobs"), &mut files);
+    let files = files_below(&Path::new(&place.data_dir()).join("blobs"));
     let wasm = std::fs::read(Path::new(guests::ECHO).join("1/model.wasm")).unwrap();
     let blob = files.iter().find(|file| std::fs::read(file).unwrap() == wasm).unwrap();
     let mut bytes = wasm;

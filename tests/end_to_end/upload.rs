@@ -7,7 +7,9 @@ use flate2::write::GzEncoder;
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::post_model_versions_upload_request::UploadData;
 use ringfence::proto::clarifai::api::status::StatusCode;
-use ringfence_tests::{Client, Host, HostOptions, Variant, block_on, guests, request, text_input};
+use ringfence_tests::{
+    Client, Host, HostOptions, Variant, block_on, files_below, guests, request, text_input,
+};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -32,18 +34,7 @@ fn answer(host: &Host, model: &str, input: &str) -> String {
 /// Files below a folder that are in neither of these states for long: nothing
 /// that was refused may be among them.
 fn left_in(data_dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for folder in ["blobs", "staging"] {
-        walk(&data_dir.join(folder), &mut found);
-    }
-    found
-}
-
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { walk(&path, found) } else { found.push(path) }
-    }
+    ["blobs", "staging"].iter().flat_map(|folder| files_below(&data_dir.join(folder))).collect()
 }
 
 #[test]

@@ -124,6 +124,12 @@ impl Host {
             .unwrap()
     }
 
+    /// Runs a command by the socket in its data directory.
+    pub fn by_socket(&self, args: &[&str]) -> Output {
+        let data_dir = self.data_dir.to_str().unwrap();
+        Self::command(&[args, &["--data-dir", data_dir]].concat())
+    }
+
     /// Runs a command that needs no host.
     pub fn command(args: &[&str]) -> Output {
         Command::new(binary()).args(args).env_clear().output().unwrap()
@@ -300,6 +306,16 @@ impl Variant {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Every file below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
 }
 
 /// Copies a folder with everything in it but what cargo has built there.

@@ -18,7 +18,7 @@ pub mod web;
 pub use calls::{
     Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,
 };
-pub use host::{Host, HostOptions, Variant, binary, copy, refused_start};
+pub use host::{Host, HostOptions, Variant, binary, copy, files_below, refused_start};
 
 pub use raw::raw_call;
 

@@ -1,6 +1,6 @@
 //! `ringfence apps`: where a user's models stand.
 
-use super::operations::{self, refused, tell};
+use super::operations::{self, answered, tell};
 use super::{AppsArgs, AppsCommand, GlobalArgs};
 use crate::proto::clarifai::api;
 use crate::proto::ringfence::v1 as wire;
@@ -14,15 +14,15 @@ pub(super) fn run(args: &AppsArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         AppsCommand::Create { .. } => Ok(()),
         AppsCommand::List => {
             let request = host.request(wire::ListAppsRequest {});
-            let found = host.rpc.list_apps(request).await.map_err(|status| refused(&status))?;
-            for id in found.into_inner().ids {
+            let found = answered(host.rpc.list_apps(request).await)?;
+            for id in found.ids {
                 tell(global, || id.clone(), || json!({ "app": id }))?;
             }
             Ok(())
         }
         AppsCommand::Delete { app } => {
             let request = host.request(wire::DeleteAppRequest { id: app.clone() });
-            host.rpc.delete_app(request).await.map_err(|status| refused(&status))?;
+            answered(host.rpc.delete_app(request).await)?;
             tell(global, || format!("deleted {app}"), || json!({ "app": app }))
         }
     })

@@ -1,6 +1,6 @@
 //! `ringfence calls`: what runs, and ending it.
 
-use super::operations::{self, refused, tell};
+use super::operations::{self, answered, tell};
 use super::{CallsArgs, CallsCommand, GlobalArgs};
 use crate::proto::ringfence::v1 as wire;
 use serde_json::json;
@@ -9,8 +9,8 @@ pub(super) fn run(args: &CallsArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     operations::run(global, args.data_dir.as_deref(), async |host| match &args.command {
         CallsCommand::List => {
             let request = host.request(wire::ListCallsRequest {});
-            let found = host.rpc.list_calls(request).await.map_err(|status| refused(&status))?;
-            for call in found.into_inner().calls {
+            let found = answered(host.rpc.list_calls(request).await)?;
+            for call in found.calls {
                 let wire::Call { id, user_id, model, version_id, function, running_ms } = call;
                 tell(
                     global,
@@ -31,7 +31,7 @@ pub(super) fn run(args: &CallsArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         }
         CallsCommand::Cancel { id } => {
             let request = host.request(wire::CancelCallRequest { id: id.clone() });
-            host.rpc.cancel_call(request).await.map_err(|status| refused(&status))?;
+            answered(host.rpc.cancel_call(request).await)?;
             tell(global, || format!("ended {id}"), || json!({ "call": id }))
         }
     })

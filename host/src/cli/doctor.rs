@@ -16,7 +16,7 @@ pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> 
         root: "/".into(),
         data_dir: args.data_dir.clone().unwrap_or(settings.data_dir),
         path: std::env::var_os("PATH").unwrap_or_default(),
-        library_path: std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default(),
+        ld_library_path: std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default(),
     });
     let mut out = std::io::stdout().lock();
     for finding in &findings {

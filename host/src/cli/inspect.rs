@@ -6,6 +6,7 @@ mod served;
 
 use super::client::ModelRef;
 use super::{GlobalArgs, InspectArgs, Usage, usage};
+use crate::digest::sha256_of;
 use crate::nn::{Engine, Port, Tract};
 use crate::package::config::Config;
 use crate::package::folder::{self, FolderError};
@@ -16,7 +17,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// A topic and what is said about it.
@@ -236,16 +237,8 @@ fn port(port: &Port) -> String {
 
 /// An asset may be larger than memory.
 fn digest_of_file(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let count = file.read(&mut buffer)?;
-        match buffer.get(..count) {
-            Some(bytes) if count > 0 => hash.update(bytes),
-            _ => return Ok(hex(&hash.finalize())),
-        }
-    }
+    let (digest, _) = sha256_of(std::fs::File::open(path)?)?;
+    Ok(hex(&digest))
 }
 
 fn digest(bytes: &[u8]) -> String {

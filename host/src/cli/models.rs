@@ -1,7 +1,7 @@
 //! `ringfence models`: which there are, which version is called, by whom.
 
 use super::client::{Client, ModelRef, block_on};
-use super::operations::{self, refused, tell};
+use super::operations::{self, answered, tell};
 use super::{GlobalArgs, ModelsArgs, ModelsCommand};
 use crate::proto::clarifai::api;
 use crate::proto::ringfence::v1 as wire;
@@ -28,14 +28,14 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
                     model: Some(name(model)),
                     version_id: model.version.clone(),
                 });
-                host.rpc.promote_version(request).await.map_err(|status| refused(&status))?;
+                answered(host.rpc.promote_version(request).await)?;
                 done("promoted", model)
             }
             ModelsCommand::Rollback { model } => {
                 let model_name = Some(name(model));
                 let request = host.request(wire::RollBackModelRequest { model: model_name });
                 let rolled = host.rpc.roll_back_model(request).await;
-                let version = rolled.map_err(|status| refused(&status))?.into_inner().version_id;
+                let version = answered(rolled)?.version_id;
                 let label = model.name.to_string();
                 tell(
                     global,
@@ -46,7 +46,7 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
             ModelsCommand::Stop { model } => {
                 let request = host.request(wire::StopModelRequest { model: Some(name(model)) });
                 let stopped = host.rpc.stop_model(request).await;
-                let ended = stopped.map_err(|status| refused(&status))?.into_inner().calls_ended;
+                let ended = answered(stopped)?.calls_ended;
                 let label = model.name.to_string();
                 tell(
                     global,
@@ -56,7 +56,7 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
             }
             ModelsCommand::Start { model } => {
                 let request = host.request(wire::StartModelRequest { model: Some(name(model)) });
-                host.rpc.start_model(request).await.map_err(|status| refused(&status))?;
+                answered(host.rpc.start_model(request).await)?;
                 done("started", model)
             }
             ModelsCommand::Delete { model } => {
@@ -64,7 +64,7 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
                     model: Some(name(model)),
                     version_id: model.version.clone(),
                 });
-                host.rpc.delete_model(request).await.map_err(|status| refused(&status))?;
+                answered(host.rpc.delete_model(request).await)?;
                 done("deleted", model)
             }
             ModelsCommand::Share { model, with, end } => {
@@ -77,7 +77,7 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
                     with,
                     end: *end,
                 });
-                host.rpc.share_model(request).await.map_err(|status| refused(&status))?;
+                answered(host.rpc.share_model(request).await)?;
                 done(if *end { "no longer shares" } else { "shares" }, model)
             }
         }

@@ -17,9 +17,9 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::DuplexStream;
-use tonic::Status;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
 use tower::service_fn;
 
 /// Bytes between the two ends of a connection in one process.
@@ -127,15 +127,20 @@ pub(super) fn run<T>(
     }
 }
 
-/// What a refusal says to a person: the text begins with a reason for programs.
-pub(super) fn refused(status: &Status) -> anyhow::Error {
+/// The answer, or what its refusal says to a person: the text begins with a
+/// reason for programs.
+pub(super) fn answered<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
+    let status = match answer {
+        Ok(response) => return Ok(response.into_inner()),
+        Err(status) => status,
+    };
     let message = status.message();
-    match message.split_once(": ") {
+    Err(match message.split_once(": ") {
         Some((reason, text)) if reason.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') => {
             anyhow!("{text}")
         }
         _ => anyhow!("{message} ({})", status.code()),
-    }
+    })
 }
 
 /// A line of text, or an object.

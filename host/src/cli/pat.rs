@@ -1,6 +1,6 @@
 //! `ringfence pat`: tokens.
 
-use super::operations::{self, refused, tell, time};
+use super::operations::{self, answered, tell, time};
 use super::{GlobalArgs, PatArgs, PatCommand};
 use crate::proto::ringfence::v1 as wire;
 use serde_json::json;
@@ -14,8 +14,8 @@ pub(super) fn run(args: &PatArgs, global: &GlobalArgs) -> anyhow::Result<()> {
                 scopes: scope.clone(),
                 expires_in_seconds: expires_in.map(|duration| duration.as_secs()),
             });
-            let made = host.rpc.create_token(request).await.map_err(|status| refused(&status))?;
-            let wire::CreateTokenResponse { token, secret } = made.into_inner();
+            let made = answered(host.rpc.create_token(request).await)?;
+            let wire::CreateTokenResponse { token, secret } = made;
             let token = token.unwrap_or_default();
             if !global.json {
                 // The token alone is on standard output, for a file or a variable.
@@ -36,16 +36,15 @@ pub(super) fn run(args: &PatArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         PatCommand::List { user } => {
             let user_id = user.clone().unwrap_or_default();
             let request = host.request(wire::ListTokensRequest { user_id });
-            let found = host.rpc.list_tokens(request).await.map_err(|status| refused(&status))?;
-            for token in found.into_inner().tokens {
+            let found = answered(host.rpc.list_tokens(request).await)?;
+            for token in found.tokens {
                 tell(global, || text(&token), || object(&token))?;
             }
             Ok(())
         }
         PatCommand::Revoke { id } => {
             let request = host.request(wire::RevokeTokenRequest { id: id.clone() });
-            let token = host.rpc.revoke_token(request).await.map_err(|status| refused(&status))?;
-            let token = token.into_inner();
+            let token = answered(host.rpc.revoke_token(request).await)?;
             tell(global, || text(&token), || object(&token))
         }
     })

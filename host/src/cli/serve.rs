@@ -161,8 +161,7 @@ pub(super) async fn start(
     fetcher: Fetcher,
     log_lines_dropped: Dropped,
 ) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
-    let scratch = store.data_dir().join(RUN_FOLDER);
-    empty(&scratch)?;
+    let scratch = store.emptied_folder(RUN_FOLDER)?;
     let logs = VersionLogs::open(&store.data_dir().join(LOGS_FOLDER))
         .with_context(|| format!("cannot keep logs in {}", store.data_dir().display()))?;
     let telemetry =
@@ -278,13 +277,12 @@ fn fetcher(args: &ServeArgs, settings: &Settings) -> anyhow::Result<Fetcher> {
             ))),
         };
     }
-    let allowed = resolve::url_hosts(settings).map_err(usage)?;
     let ca = args.url_ca.as_ref().map(|path| {
         let pem = std::fs::read(path);
         pem.with_context(|| format!("cannot read {}, given with --url-ca", path.display()))
     });
     let ca = ca.transpose().map_err(usage)?;
-    Fetcher::new(allowed, ca.as_deref())
+    Fetcher::new(settings.allow_url_hosts.clone(), ca.as_deref())
         .context("cannot fetch with the certificates of --url-ca")
         .map_err(usage)
 }
@@ -369,17 +367,6 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
             std::process::exit(1);
         });
     })
-}
-
-fn empty(folder: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot empty {}", folder.display()));
-        }
-    }
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 #[cfg(test)]

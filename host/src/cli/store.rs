@@ -1,7 +1,7 @@
 //! `ringfence store`: whether the store is whole, copies of it, and what it can
 //! do without.
 
-use super::operations::{self, refused, tell};
+use super::operations::{self, answered, tell};
 use super::{GlobalArgs, StoreArgs, StoreCommand};
 use crate::proto::ringfence::v1 as wire;
 use crate::store::Store;
@@ -15,14 +15,13 @@ pub(super) fn run(args: &StoreArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         StoreCommand::Restore { file } => restore(global, file, data_dir),
         StoreCommand::Check => operations::run(global, data_dir, async |host| {
             let request = host.request(wire::CheckStoreRequest {});
-            let report = host.rpc.check_store(request).await.map_err(|status| refused(&status))?;
-            told(global, report.into_inner())
+            let report = answered(host.rpc.check_store(request).await)?;
+            told(global, report)
         }),
         StoreCommand::Gc => operations::run(global, data_dir, async |host| {
             let request = host.request(wire::CollectGarbageRequest {});
             let freed = host.rpc.collect_garbage(request).await;
-            let wire::CollectGarbageResponse { files, bytes } =
-                freed.map_err(|status| refused(&status))?.into_inner();
+            let wire::CollectGarbageResponse { files, bytes } = answered(freed)?;
             tell(
                 global,
                 || format!("freed {bytes} bytes of {files} contents and of compiled components"),
@@ -35,7 +34,7 @@ pub(super) fn run(args: &StoreArgs, global: &GlobalArgs) -> anyhow::Result<()> {
                 let path = path.to_str().context("write a path that is text")?.to_owned();
                 let request = host.request(wire::BackUpStoreRequest { path: path.clone() });
                 let made = host.rpc.back_up_store(request).await;
-                let bytes = made.map_err(|status| refused(&status))?.into_inner().bytes;
+                let bytes = answered(made)?.bytes;
                 tell(
                     global,
                     || format!("{path} has {bytes} bytes; the key of the tokens is in it"),

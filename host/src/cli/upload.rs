@@ -5,6 +5,7 @@
 
 use super::client::{Client, describe};
 use super::{GlobalArgs, UploadArgs, Usage, client};
+use crate::digest::sha256_of;
 use crate::package::Package;
 use crate::package::checkpoint;
 use crate::package::config::{Config, ModelName};
@@ -20,7 +21,6 @@ use cap_std::fs::Dir;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use indicatif::{ProgressBar, ProgressStyle};
-use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -88,16 +88,8 @@ fn archive(dir: &Path, package: &Package) -> anyhow::Result<Archive> {
     }
     let mut file = tar.into_inner()?.finish()?.into_inner().map_err(|error| error.into_error())?;
     file.seek(SeekFrom::Start(0))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; PART_BYTES];
-    let mut bytes = 0;
-    loop {
-        let count = file.read(&mut buffer)?;
-        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else { break };
-        hash.update(read);
-        bytes += count as u64;
-    }
-    Ok(Archive { file, bytes, sha256: hash.finalize().into() })
+    let (sha256, bytes) = sha256_of(&file)?;
+    Ok(Archive { file, bytes, sha256 })
 }
 
 fn add<W: Write>(

@@ -1,6 +1,6 @@
 //! `ringfence users`: who there is, and what each may take.
 
-use super::operations::{self, refused, tell, time};
+use super::operations::{self, answered, tell, time};
 use super::{GlobalArgs, QuotaArgs, UsersArgs, UsersCommand};
 use crate::proto::ringfence::v1 as wire;
 use serde_json::json;
@@ -10,11 +10,11 @@ pub(super) fn run(args: &UsersArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         let users = match &args.command {
             UsersCommand::Create { user } => {
                 let request = host.request(wire::CreateUserRequest { id: user.clone() });
-                vec![host.rpc.create_user(request).await.map_err(|s| refused(&s))?.into_inner()]
+                vec![answered(host.rpc.create_user(request).await)?]
             }
             UsersCommand::List => {
                 let request = host.request(wire::ListUsersRequest {});
-                host.rpc.list_users(request).await.map_err(|s| refused(&s))?.into_inner().users
+                answered(host.rpc.list_users(request).await)?.users
             }
             UsersCommand::Disable { user } => vec![update(host, user, Some(true), None).await?],
             UsersCommand::Enable { user } => vec![update(host, user, Some(false), None).await?],
@@ -36,7 +36,7 @@ async fn update(
     quota: Option<wire::Quota>,
 ) -> anyhow::Result<wire::User> {
     let request = host.request(wire::UpdateUserRequest { id: user.to_owned(), disabled, quota });
-    Ok(host.rpc.update_user(request).await.map_err(|status| refused(&status))?.into_inner())
+    answered(host.rpc.update_user(request).await)
 }
 
 fn of(args: &QuotaArgs) -> wire::Quota {

@@ -5,11 +5,12 @@ use crate::auth::AllowanceError;
 use crate::call::{Deadline, Function, Holder, Methods, Origin};
 use crate::package::Package;
 use crate::package::config::ModelName;
-use crate::telemetry::{VersionLog, VersionLogs};
+use crate::store::{VersionRow, now};
+use crate::telemetry::VersionLog;
 use crate::worker::{Inputs, Outputs, Worker};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long the calls of a version that does not start are told so before it is
@@ -34,8 +35,8 @@ pub struct Deployment {
     pub concepts: u64,
     /// The typed methods that it declares.
     pub methods: Arc<Methods>,
-    /// When it came.
-    pub created_at: SystemTime,
+    /// When it came, in seconds since 1970.
+    pub created_at: i64,
     source: Source,
     log: Option<VersionLog>,
     replica: RwLock<State>,
@@ -122,67 +123,51 @@ pub struct Load {
     pub sandboxes_made: u64,
 }
 
-/// What a deployment tells of its version.
-#[derive(Debug, Clone)]
-pub struct About {
-    /// The model's name.
-    pub name: ModelName,
-    /// The version's id.
-    pub version: String,
-    /// Grows with every version of the model.
-    pub number: u64,
-    /// `model_type_id` of its configuration.
-    pub model_type_id: String,
-    /// How many concepts its configuration has.
-    pub concepts: u64,
-    /// When it came.
-    pub created_at: SystemTime,
-}
-
 impl Deployment {
     /// A version that is started on need.
-    pub(super) fn stored(loader: &Loader, about: About, methods: Methods) -> Self {
-        Self::new(loader.logs(), about, methods, Source::Store, State::Stopped)
+    pub(super) fn stored(loader: &Loader, row: &VersionRow) -> Self {
+        let methods = Methods::parse(&row.methods).unwrap_or_else(|error| {
+            // It was read when the version was admitted, by an older program.
+            tracing::warn!(model = %row.name, version = row.id, "{error}");
+            Methods::default()
+        });
+        Self {
+            log: loader.log(&row.name, &row.id),
+            name: row.name.clone(),
+            version: row.id.clone(),
+            number: row.number,
+            model_type_id: row.model_type_id.clone(),
+            concepts: row.concepts,
+            methods: Arc::new(methods),
+            created_at: row.created_at,
+            source: Source::Store,
+            replica: RwLock::new(State::Stopped),
+            starting: Arc::default(),
+            gone: AtomicBool::new(false),
+        }
     }
 
     /// A folder's version, which runs.
     pub(super) async fn of_folder(loader: &Loader, package: Package) -> Result<Self, StartError> {
         let config = &package.config;
-        let about = About {
-            name: config.name.clone(),
-            version: package.version.clone(),
-            number: 0,
-            model_type_id: config.model_type_id.clone(),
-            concepts: config.concepts.len() as u64,
-            created_at: SystemTime::now(),
-        };
+        let (name, version) = (config.name.clone(), package.version.clone());
+        let model_type_id = config.model_type_id.clone();
+        let concepts = config.concepts.len() as u64;
         let replica = Replica::new(loader.start(package).await?);
-        let methods = replica.worker.methods().clone();
-        let state = State::Running(Arc::new(replica));
-        Ok(Self::new(loader.logs(), about, methods, Source::Folder, state))
-    }
-
-    fn new(
-        logs: Option<&Arc<VersionLogs>>,
-        about: About,
-        methods: Methods,
-        source: Source,
-        state: State,
-    ) -> Self {
-        Self {
-            log: logs.map(|logs| logs.of(&about.name, &about.version)),
-            name: about.name,
-            version: about.version,
-            number: about.number,
-            model_type_id: about.model_type_id,
-            concepts: about.concepts,
-            methods: Arc::new(methods),
-            created_at: about.created_at,
-            source,
-            replica: RwLock::new(state),
+        Ok(Self {
+            log: loader.log(&name, &version),
+            name,
+            version,
+            number: 0,
+            model_type_id,
+            concepts,
+            methods: Arc::new(replica.worker.methods().clone()),
+            created_at: now(),
+            source: Source::Folder,
+            replica: RwLock::new(State::Running(Arc::new(replica))),
             starting: Arc::default(),
             gone: AtomicBool::new(false),
-        }
+        })
     }
 
     /// Where its package comes from.

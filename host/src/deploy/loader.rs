@@ -9,7 +9,7 @@ use crate::package::config::ModelName;
 use crate::package::folder::{self, FolderError, Taking};
 use crate::sandbox::{Compiled, Runtime};
 use crate::store::{Sha256Digest, Store, StoreError};
-use crate::telemetry::VersionLogs;
+use crate::telemetry::VersionLog;
 use crate::worker::{AdmitError, OneShot, OneShotError, Worker};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,9 +84,9 @@ impl Loader {
         &self.compiler
     }
 
-    /// Where what guests write is kept, if it is.
-    pub fn logs(&self) -> Option<&Arc<VersionLogs>> {
-        self.runtime.logs()
+    /// Where what guests of a version write is kept, if it is.
+    pub fn log(&self, name: &ModelName, version: &str) -> Option<VersionLog> {
+        self.runtime.logs().map(|logs| logs.of(name, version))
     }
 
     /// Starts a replica of a package.
@@ -143,7 +143,8 @@ impl Loader {
             .prefix("version-")
             .tempdir_in(&self.run)
             .map_err(|source| StoreError::File { path: self.run.clone(), source })?;
-        for file in self.store.files(name, version)? {
+        let stored = self.store.files(name, version)?;
+        for file in &stored {
             let place = folder.path().join(&file.path);
             let content = self.store.content_path(&file.sha256);
             let link = || -> io::Result<()> {
@@ -163,7 +164,6 @@ impl Loader {
         let mut package = folder::open(folder.path(), &self.run, Taking::Link)
             .map_err(|error| StartError::Corrupt(error.to_string()))?;
         if package.version != version {
-            let stored = self.store.files(name, version)?;
             let damaged = package.listing.iter().find(|read| {
                 !stored.iter().any(|row| row.path == read.path && row.sha256 == read.sha256)
             });

@@ -9,18 +9,18 @@ mod loader;
 
 mod table;
 
-pub use deployment::{About, Deployment, Lease, LeaseError, Load, Source};
+pub use deployment::{Deployment, Lease, LeaseError, Load, Source};
 pub use loader::{Loader, StartError, component_of};
-pub use table::{Seen, Version};
+pub use table::{Model, Version};
 
 use crate::auth::{Caller, Scope};
-use crate::call::{Deadline, Methods};
+use crate::call::Deadline;
 use crate::package::Package;
 use crate::package::config::ModelName;
 use crate::store::{ModelRow, ShareRow, StoreError, VersionRow};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
-use table::{Model, Table};
+use std::time::Duration;
+use table::Table;
 
 /// How long a replica of a stored version runs that nobody calls.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -92,10 +92,10 @@ impl Deployments {
         let store = loader.store();
         let mut table = Table::default();
         for model in store.models()? {
-            table.put_model(Model::of(&model));
+            table.put_model(&model);
         }
         for version in store.versions()? {
-            table.put_version(Arc::new(of_row(&loader, &version)));
+            table.put_version(Arc::new(Deployment::stored(&loader, &version)));
         }
         for share in store.shares()? {
             table.share(&share.name, &share.with);
@@ -111,7 +111,7 @@ impl Deployments {
     /// Makes a folder's package callable.
     pub async fn add_folder(&self, package: Package) -> Result<(), DeployError> {
         let name = package.config.name.clone();
-        if self.read().folder(&name).is_some() {
+        if self.read().has_folder(&name) {
             return Err(DeployError::Duplicate { name });
         }
         if let Some(asked) = package.config.accelerators() {
@@ -125,17 +125,17 @@ impl Deployments {
     }
 
     /// What the caller may see of a model.
-    pub fn see(&self, caller: &Caller, name: &ModelName) -> Option<Seen> {
-        self.read().see(caller.user_id(), name)
+    pub fn see(&self, caller: &Caller, name: &ModelName) -> Option<Arc<Model>> {
+        self.read().see(caller.user_id(), name).cloned()
     }
 
     /// A model, whoever may see it. For the operator only.
-    pub fn find(&self, name: &ModelName) -> Option<Seen> {
-        self.read().find(name)
+    pub fn find(&self, name: &ModelName) -> Option<Arc<Model>> {
+        self.read().find(name).cloned()
     }
 
     /// Every model that the caller may see, in the order of names.
-    pub fn list(&self, caller: &Caller) -> Vec<Seen> {
+    pub fn list(&self, caller: &Caller) -> Vec<Arc<Model>> {
         self.read().list(caller.user_id())
     }
 
@@ -145,35 +145,30 @@ impl Deployments {
         self.read().all()
     }
 
-    /// Admits a call to a version that the caller may see; without one, to that
-    /// which the model stands for.
+    /// Admits a call to a version.
     pub async fn lease(
         &self,
-        caller: &Caller,
-        name: &ModelName,
-        version: Option<&str>,
+        version: &Version,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
-        let seen = self.see(caller, name).ok_or(LeaseError::NoSuchModel)?;
-        let deployment = seen.called(version)?;
-        deployment.lease(&self.loader, asked).await
+        version.lease(&self.loader, asked).await
     }
 
     /// Makes a model that nothing has been uploaded to yet, or finds it.
     pub fn ensure_model(&self, name: &ModelName, model_type_id: &str) -> Result<(), ModelError> {
         let row = self.loader.store().ensure_model(name, model_type_id)?;
-        self.write().put_model(Model::of(&row));
+        self.write().put_model(&row);
         Ok(())
     }
 
     /// Makes a version callable that has just been stored.
     pub fn stored(&self, version: &VersionRow) {
-        self.write().put_version(Arc::new(of_row(&self.loader, version)));
+        self.write().put_version(Arc::new(Deployment::stored(&self.loader, version)));
     }
 
     /// The files of a version are whole again: it is tried at the next call.
     pub fn mended(&self, name: &ModelName, version: &str) {
-        let stored = self.read().stored(name);
+        let stored = self.read().stored(name).cloned();
         if let Some(version) = stored.as_ref().and_then(|seen| seen.version(version))
             && version.failure().is_some()
         {
@@ -269,8 +264,8 @@ impl Deployments {
 
     /// Stops replicas that nobody has called for long.
     pub fn stop_idle(&self) {
-        let running = self.read().all().into_iter().filter(|deployment| deployment.is_running());
-        for deployment in running.collect::<Vec<_>>() {
+        let running = self.read().running();
+        for deployment in running {
             if deployment.idle().is_some_and(|idle| idle > IDLE_MAX) {
                 tracing::info!(
                     model = %deployment.name, version = deployment.version, "stopped, nobody calls it"
@@ -281,14 +276,14 @@ impl Deployments {
     }
 
     /// A stored model that is the caller's, or anybody's for the operator.
-    fn owned(&self, caller: &Caller, name: &ModelName) -> Result<Seen, ModelError> {
+    fn owned(&self, caller: &Caller, name: &ModelName) -> Result<Arc<Model>, ModelError> {
         if caller.user_id() != name.user_id() && !caller.may(Scope::Admin) {
             return Err(ModelError::NoSuchModel);
         }
         let table = self.read();
         match table.stored(name) {
-            Some(seen) => Ok(seen),
-            None if table.folder(name).is_some() => Err(ModelError::Folder),
+            Some(model) => Ok(model.clone()),
+            None if table.has_folder(name) => Err(ModelError::Folder),
             None => Err(ModelError::NoSuchModel),
         }
     }
@@ -299,7 +294,7 @@ impl Deployments {
         change: impl FnOnce(&mut ModelRow),
     ) -> Result<(), ModelError> {
         let row = self.loader.store().update_model(name, change)?;
-        self.write().put_model(Model::of(&row));
+        self.write().put_model(&row);
         Ok(())
     }
 
@@ -310,22 +305,4 @@ impl Deployments {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn of_row(loader: &Loader, row: &VersionRow) -> Deployment {
-    let methods = Methods::parse(&row.methods).unwrap_or_else(|error| {
-        // It was read when the version was admitted, by an older program.
-        tracing::warn!(model = %row.name, version = row.id, "{error}");
-        Methods::default()
-    });
-    let seconds = Duration::from_secs(row.created_at.unsigned_abs());
-    let about = About {
-        name: row.name.clone(),
-        version: row.id.clone(),
-        number: row.number,
-        model_type_id: row.model_type_id.clone(),
-        concepts: row.concepts,
-        created_at: SystemTime::UNIX_EPOCH + seconds,
-    };
-    Deployment::stored(loader, about, methods)
 }

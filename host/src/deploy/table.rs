@@ -5,49 +5,67 @@ use crate::package::config::ModelName;
 use crate::store::{ModelRow, ShareRow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 /// A version of a model.
 pub type Version = Arc<Deployment>;
 
-/// Every model.
+/// Every model. Whoever has looked at one keeps it as it was at that moment.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    models: BTreeMap<ModelName, Model>,
+    models: BTreeMap<ModelName, Arc<Model>>,
     /// Folders that the operator named; each hides a stored model of its name.
-    folders: BTreeMap<ModelName, Version>,
+    folders: BTreeMap<ModelName, Arc<Model>>,
 }
 
-/// A stored model.
-#[derive(Debug)]
-pub(super) struct Model {
-    name: ModelName,
-    model_type_id: String,
-    created_at: SystemTime,
-    stopped: bool,
-    promoted: Option<String>,
-    shared_with: BTreeSet<String>,
-    /// In the order in which they came.
-    versions: Vec<Version>,
-}
-
-/// A model as it is at one moment.
+/// A model and its versions.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct Model {
     /// Its name.
     pub name: ModelName,
-    /// Of the version that it stands for, or what its maker said.
-    pub model_type_id: String,
-    /// When it was made.
-    pub created_at: SystemTime,
+    /// When it was made, in seconds since 1970.
+    pub created_at: i64,
     /// Whether calls are refused.
     pub stopped: bool,
     /// Its versions, in the order in which they came.
     pub versions: Vec<Version>,
+    /// What its maker said.
+    model_type_id: String,
     promoted: Option<String>,
+    shared_with: BTreeSet<String>,
 }
 
-impl Seen {
+impl Model {
+    /// A stored one, without its versions and shares.
+    pub(super) fn of(row: &ModelRow) -> Self {
+        Self {
+            name: row.name.clone(),
+            created_at: row.created_at,
+            stopped: row.stopped,
+            versions: Vec::new(),
+            model_type_id: row.model_type_id.clone(),
+            promoted: row.promoted.clone(),
+            shared_with: BTreeSet::new(),
+        }
+    }
+
+    /// A folder's, which has one version and is its owner's alone.
+    fn of_folder(version: Version) -> Self {
+        Self {
+            name: version.name.clone(),
+            created_at: version.created_at,
+            stopped: false,
+            model_type_id: version.model_type_id.clone(),
+            versions: vec![version],
+            promoted: None,
+            shared_with: BTreeSet::new(),
+        }
+    }
+
+    /// The type of the version that it stands for, or what its maker said.
+    pub fn model_type_id(&self) -> &str {
+        self.current().map_or(&self.model_type_id, |current| &current.model_type_id)
+    }
+
     /// The version that the model stands for: the promoted one, else the newest.
     pub fn current(&self) -> Option<&Version> {
         match &self.promoted {
@@ -77,37 +95,6 @@ impl Seen {
             None => self.current().ok_or(LeaseError::NoVersion),
         }
     }
-}
-
-impl Model {
-    pub(super) fn of(row: &ModelRow) -> Self {
-        let created_at =
-            SystemTime::UNIX_EPOCH + Duration::from_secs(row.created_at.unsigned_abs());
-        Self {
-            name: row.name.clone(),
-            model_type_id: row.model_type_id.clone(),
-            created_at,
-            stopped: row.stopped,
-            promoted: row.promoted.clone(),
-            shared_with: BTreeSet::new(),
-            versions: Vec::new(),
-        }
-    }
-
-    fn seen(&self) -> Seen {
-        let mut seen = Seen {
-            name: self.name.clone(),
-            model_type_id: self.model_type_id.clone(),
-            created_at: self.created_at,
-            stopped: self.stopped,
-            versions: self.versions.clone(),
-            promoted: self.promoted.clone(),
-        };
-        if let Some(current) = seen.current() {
-            seen.model_type_id = current.model_type_id.clone();
-        }
-        seen
-    }
 
     fn is_seen_by(&self, user_id: &str) -> bool {
         self.name.user_id() == user_id
@@ -118,15 +105,17 @@ impl Model {
 
 impl Table {
     /// Adds a model, or changes what is known of it.
-    pub(super) fn put_model(&mut self, model: Model) {
-        match self.models.get_mut(&model.name) {
+    pub(super) fn put_model(&mut self, row: &ModelRow) {
+        let model = Model::of(row);
+        match self.models.get_mut(&row.name) {
             Some(there) => {
+                let there = Arc::make_mut(there);
                 there.model_type_id = model.model_type_id;
                 there.stopped = model.stopped;
                 there.promoted = model.promoted;
             }
             None => {
-                self.models.insert(model.name.clone(), model);
+                self.models.insert(model.name.clone(), Arc::new(model));
             }
         }
     }
@@ -137,15 +126,15 @@ impl Table {
 
     /// Adds a version to its model, unless it is there.
     pub(super) fn put_version(&mut self, version: Version) {
-        let Some(model) = self.models.get_mut(&version.name) else { return };
-        if model.versions.iter().all(|there| there.version != version.version) {
+        let Some(model) = self.stored_mut(&version.name) else { return };
+        if model.version(&version.version).is_none() {
             model.versions.push(version);
             model.versions.sort_by_key(|version| version.number);
         }
     }
 
     pub(super) fn remove_version(&mut self, name: &ModelName, version: &str) {
-        if let Some(model) = self.models.get_mut(name) {
+        if let Some(model) = self.stored_mut(name) {
             model.versions.retain(|there| there.version != version);
             if model.promoted.as_deref() == Some(version) {
                 model.promoted = None;
@@ -154,71 +143,69 @@ impl Table {
     }
 
     pub(super) fn put_folder(&mut self, version: Version) {
-        self.folders.insert(version.name.clone(), version);
+        self.folders.insert(version.name.clone(), Arc::new(Model::of_folder(version)));
     }
 
-    pub(super) fn folder(&self, name: &ModelName) -> Option<&Version> {
-        self.folders.get(name)
+    pub(super) fn has_folder(&self, name: &ModelName) -> bool {
+        self.folders.contains_key(name)
     }
 
     pub(super) fn share(&mut self, name: &ModelName, with: &str) {
-        if let Some(model) = self.models.get_mut(name) {
+        if let Some(model) = self.stored_mut(name) {
             model.shared_with.insert(with.to_owned());
         }
     }
 
     pub(super) fn unshare(&mut self, name: &ModelName, with: &str) {
-        if let Some(model) = self.models.get_mut(name) {
+        if let Some(model) = self.stored_mut(name) {
             model.shared_with.remove(with);
         }
     }
 
     /// A stored model, whoever may see it.
-    pub(super) fn stored(&self, name: &ModelName) -> Option<Seen> {
-        self.models.get(name).map(Model::seen)
+    pub(super) fn stored(&self, name: &ModelName) -> Option<&Arc<Model>> {
+        self.models.get(name)
+    }
+
+    fn stored_mut(&mut self, name: &ModelName) -> Option<&mut Model> {
+        self.models.get_mut(name).map(Arc::make_mut)
     }
 
     /// A model that is called by this name, whoever may see it.
-    pub(super) fn find(&self, name: &ModelName) -> Option<Seen> {
-        self.folders.get(name).map(of_folder).or_else(|| self.stored(name))
+    pub(super) fn find(&self, name: &ModelName) -> Option<&Arc<Model>> {
+        self.folders.get(name).or_else(|| self.stored(name))
     }
 
     /// What a user may see of a model. Not allowed to know reads as not found.
-    pub(super) fn see(&self, user_id: &str, name: &ModelName) -> Option<Seen> {
-        if let Some(folder) = self.folders.get(name) {
-            return (name.user_id() == user_id).then(|| of_folder(folder));
-        }
-        self.models.get(name).filter(|model| model.is_seen_by(user_id)).map(Model::seen)
+    pub(super) fn see(&self, user_id: &str, name: &ModelName) -> Option<&Arc<Model>> {
+        self.find(name).filter(|model| model.is_seen_by(user_id))
     }
 
-    pub(super) fn list(&self, user_id: &str) -> Vec<Seen> {
-        let mut seen: Vec<Seen> = self
-            .models
-            .values()
-            .filter(|model| model.is_seen_by(user_id) && !self.folders.contains_key(&model.name))
-            .map(Model::seen)
-            .collect();
-        let own = |version: &&Version| version.name.user_id() == user_id;
-        seen.extend(self.folders.values().filter(own).map(of_folder));
+    pub(super) fn list(&self, user_id: &str) -> Vec<Arc<Model>> {
+        let visible = self.visible().filter(|model| model.is_seen_by(user_id));
+        let mut seen: Vec<Arc<Model>> = visible.cloned().collect();
         seen.sort_by(|a, b| a.name.cmp(&b.name));
         seen
     }
 
+    /// Every model that can be called by its name.
+    fn visible(&self) -> impl Iterator<Item = &Arc<Model>> {
+        let stored = self.models.values().filter(|model| !self.has_folder(&model.name));
+        self.folders.values().chain(stored)
+    }
+
     pub(super) fn all(&self) -> Vec<Version> {
-        let mut all: Vec<Version> = self.folders.values().cloned().collect();
-        all.extend(self.models.values().flat_map(|model| model.versions.iter().cloned()));
+        let mut all: Vec<Version> = self.versions().cloned().collect();
         all.sort_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
         all
     }
-}
 
-fn of_folder(version: &Version) -> Seen {
-    Seen {
-        name: version.name.clone(),
-        model_type_id: version.model_type_id.clone(),
-        created_at: version.created_at,
-        stopped: false,
-        versions: vec![version.clone()],
-        promoted: None,
+    /// Every version whose replica runs.
+    pub(super) fn running(&self) -> Vec<Version> {
+        self.versions().filter(|version| version.is_running()).cloned().collect()
+    }
+
+    fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.folders.values().chain(self.models.values()).flat_map(|model| &model.versions)
     }
 }

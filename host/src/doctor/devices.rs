@@ -28,7 +28,7 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
 fn onnx_runtime(surroundings: &Surroundings) -> Finding {
     let usual = LIBRARY_FOLDERS.iter().map(|folder| surroundings.at(folder));
     let folders: Vec<PathBuf> =
-        std::env::split_paths(&surroundings.library_path).chain(usual).collect();
+        std::env::split_paths(&surroundings.ld_library_path).chain(usual).collect();
     let found = folders.into_iter().map(|folder| folder.join(LIBRARY)).find(|path| path.exists());
     let found = match found {
         Some(path) => format!("{}; not used yet", path.display()),

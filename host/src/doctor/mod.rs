@@ -65,7 +65,7 @@ pub struct Surroundings {
     /// Folders with programs, as in `PATH`.
     pub path: OsString,
     /// Where libraries may be beside the usual folders, as in `LD_LIBRARY_PATH`.
-    pub library_path: OsString,
+    pub ld_library_path: OsString,
 }
 
 impl Surroundings {
@@ -120,7 +120,7 @@ mod tests {
                 root: self.0.path().to_owned(),
                 data_dir: self.0.path().join("data"),
                 path: OsString::new(),
-                library_path: OsString::new(),
+                ld_library_path: OsString::new(),
             }
         }
     }

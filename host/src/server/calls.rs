@@ -27,9 +27,8 @@ use std::time::{Duration, Instant};
 struct Asked {
     caller: Caller,
     name: ModelName,
-    version: Option<String>,
-    /// Nothing where the caller sees no such model or version.
-    deployment: Option<Version>,
+    /// What is called, or why the caller may call nothing of that name.
+    called: Result<Version, LeaseError>,
     form: Form,
     reading: Reading,
 }
@@ -170,19 +169,20 @@ impl CallContext {
         if seen.is_some() {
             let _ = self.found.model.set(name.clone());
         }
-        let deployment = seen.and_then(|seen| seen.called(version.as_deref()).ok().cloned());
-        let methods =
-            deployment.as_ref().map(|deployment| deployment.methods.clone()).unwrap_or_default();
+        let called = seen
+            .ok_or(LeaseError::NoSuchModel)
+            .and_then(|seen| seen.called(version.as_deref()).cloned());
+        let methods = called.as_ref().map(|called| called.methods.clone()).unwrap_or_default();
         let reading = Reading { function: self.function, methods };
         let mut parsed = reading.parse(request, Turn::First)?;
         let selection = Selection::from(parsed.output_config.take());
         let form = Form { selection, typed: parsed.typed.take() };
-        Ok((Asked { caller, name, version, deployment, form, reading }, parsed))
+        Ok((Asked { caller, name, called, form, reading }, parsed))
     }
 
     /// What a client asks for that has not found signatures elsewhere.
     fn signatures(&self, asked: &Asked) -> Result<Answered, Outcome> {
-        if asked.deployment.is_none() {
+        if asked.called.is_err() {
             return Err(LeaseError::NoSuchModel.into());
         }
         if asked.reading.methods.is_empty() {
@@ -206,15 +206,12 @@ impl CallContext {
         let allowance = self.app.auth.allow(&asked.caller)?;
         // A call is allowed once.
         let _ = self.allowance.set(allowance);
+        let called = asked.called.as_ref().map_err(Clone::clone)?;
         let began = Instant::now();
-        let version = asked.version.as_deref();
-        let lease =
-            self.app.deployments.lease(&asked.caller, &asked.name, version, self.deadline).await;
+        let lease = self.app.deployments.lease(called, self.deadline).await;
         let lease = lease.inspect_err(|error| match error {
             LeaseError::Busy | LeaseError::DeadlinePassed => {
-                if let Some(deployment) = &asked.deployment {
-                    self.found.leased(deployment, began.elapsed(), Duration::ZERO);
-                }
+                self.found.leased(called, began.elapsed(), Duration::ZERO);
             }
             // There was no queue to wait in.
             LeaseError::NoSuchModel

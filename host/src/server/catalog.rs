@@ -6,11 +6,11 @@ use super::status::Outcome;
 use super::typed;
 use super::uploading;
 use crate::auth::Caller;
-use crate::deploy::{Deployment, LeaseError, Seen, Version};
+use crate::deploy::{Deployment, LeaseError, Model, Version};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
-use std::time::SystemTime;
+use std::sync::Arc;
 
 /// Items of a page if the client does not say.
 const PER_PAGE_DEFAULT: u32 = 20;
@@ -89,11 +89,11 @@ pub(crate) fn models(
     let user = user_of(&request.user_app_id, caller.user_id());
     let in_app = app_of(&request.user_app_id);
     let any_app = request.user_app_id.as_ref().is_none_or(|set| set.app_id.is_empty());
-    let asked = |seen: &Seen| {
+    let asked = |seen: &Arc<Model>| {
         seen.name.user_id() == user
             && (any_app || seen.name.app_id() == in_app)
             && (request.name.is_empty() || seen.name.id() == request.name)
-            && (request.model_type_id.is_empty() || seen.model_type_id == request.model_type_id)
+            && (request.model_type_id.is_empty() || seen.model_type_id() == request.model_type_id)
     };
     let seen = app.deployments.list(caller).into_iter().filter(asked);
     let page = page(seen, request.page, request.per_page);
@@ -154,20 +154,20 @@ fn find(
     caller: &Caller,
     set: &Option<api::UserAppIdSet>,
     model: &str,
-) -> Result<Seen, Outcome> {
+) -> Result<Arc<Model>, Outcome> {
     let name = model_name(set, model, caller.user_id())?;
     Ok(app.deployments.see(caller, &name).ok_or(LeaseError::NoSuchModel)?)
 }
 
 /// Only what clients read: they feed the whole answer back into constructors
 /// that break on fields they do not expect.
-pub(crate) fn model_of(seen: &Seen, version: Option<&Version>) -> api::Model {
+pub(crate) fn model_of(seen: &Model, version: Option<&Version>) -> api::Model {
     api::Model {
         id: seen.name.id().to_owned(),
         name: seen.name.id().to_owned(),
         user_id: seen.name.user_id().to_owned(),
         app_id: seen.name.app_id().to_owned(),
-        model_type_id: seen.model_type_id.clone(),
+        model_type_id: seen.model_type_id().to_owned(),
         created_at: timestamp(seen.created_at),
         model_version: version.map(|version| version_of(version)),
         ..Default::default()
@@ -200,9 +200,8 @@ fn model_type_of((id, input, output): &(&str, &str, &str)) -> api::ModelType {
     }
 }
 
-pub(crate) fn timestamp(time: SystemTime) -> Option<prost_types::Timestamp> {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let seconds = i64::try_from(since.as_secs()).ok()?;
+/// A time as the wire has it, of seconds since 1970.
+pub(crate) fn timestamp(seconds: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds, nanos: 0 })
 }
 

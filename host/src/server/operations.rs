@@ -244,8 +244,8 @@ impl Operations for Service {
             let name = named(caller, request.model)?;
             app.deployments.share(caller, &name, &request.with, !request.end)?;
             let what = if request.end { "ended a share" } else { "shared a model" };
-            let about = [("model", name.to_string()), ("with", request.with)];
-            let about: Vec<(&str, &str)> = about.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            let model = name.to_string();
+            let about = [("model", model.as_str()), ("with", &request.with)];
             app.store.audit(caller.user_id(), what, &about)?;
             Ok(wire::ShareModelResponse {})
         })

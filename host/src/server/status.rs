@@ -11,6 +11,7 @@ use crate::deploy::{LeaseError, ModelError, StartError};
 use crate::fetch::FetchError;
 use crate::proto::clarifai::api::status::{Status, StatusCode};
 use crate::store::StoreError;
+use crate::text::with_causes;
 use crate::upload::UploadError;
 use crate::worker::{OneShotError, OverLimit};
 
@@ -216,9 +217,9 @@ impl From<&StartError> for Outcome {
     }
 }
 
-impl From<&UploadError> for Outcome {
-    fn from(error: &UploadError) -> Self {
-        let (code, reason) = match error {
+impl From<UploadError> for Outcome {
+    fn from(error: UploadError) -> Self {
+        let (code, reason) = match &error {
             UploadError::NotYours => (StatusCode::ModelDoesNotExist, "NO_SUCH_MODEL"),
             UploadError::UnderWay | UploadError::Busy | UploadError::Quota(_) => {
                 (StatusCode::ConnThrottled, "QUOTA")
@@ -231,16 +232,16 @@ impl From<&UploadError> for Outcome {
             UploadError::Store(StoreError::Absent { .. } | StoreError::Exists { .. }) => {
                 (StatusCode::UploadFailed, "UPLOAD_REFUSED")
             }
-            UploadError::Staging { source, .. } => {
-                tracing::error!("{error}: {source}");
+            UploadError::Staging { .. } => {
+                tracing::error!("{}", with_causes(&error));
                 return Self::new(
                     StatusCode::UploadFailed,
                     "HOST_DISK",
                     "the host cannot keep the archive; its operator has to look at its disk",
                 );
             }
-            UploadError::Store(source) => {
-                tracing::error!("{source}");
+            UploadError::Store(_) => {
+                tracing::error!("{}", with_causes(&error));
                 return Self::host_bug();
             }
         };
@@ -250,17 +251,15 @@ impl From<&UploadError> for Outcome {
 
 impl From<ModelError> for Outcome {
     fn from(error: ModelError) -> Self {
-        let (code, reason) = match &error {
+        let text = error.to_string();
+        let (code, reason) = match error {
             ModelError::NoSuchModel => (StatusCode::ModelDoesNotExist, "NO_SUCH_MODEL"),
             ModelError::NoSuchVersion => (StatusCode::ModelDoesNotExist, "NO_SUCH_VERSION"),
             ModelError::NoOlderVersion => (StatusCode::ModelInvalidArgument, "NO_OLDER_VERSION"),
             ModelError::Folder => (StatusCode::ModelInvalidArgument, "SERVED_FROM_FOLDER"),
-            ModelError::Store(_) => match error {
-                ModelError::Store(error) => return Self::from(error),
-                _ => return Self::host_bug(),
-            },
+            ModelError::Store(error) => return error.into(),
         };
-        Self::new(code, reason, error.to_string())
+        Self::new(code, reason, text)
     }
 }
 
@@ -283,13 +282,7 @@ impl From<StoreError> for Outcome {
             | StoreError::Database { .. }
             | StoreError::Backup { .. }
             | StoreError::Random(_) => {
-                let mut causes = String::new();
-                let mut cause = std::error::Error::source(&error);
-                while let Some(inner) = cause {
-                    causes.push_str(&format!(": {inner}"));
-                    cause = inner.source();
-                }
-                tracing::error!("{error}{causes}");
+                tracing::error!("{}", with_causes(&error));
                 return Self::host_bug();
             }
         };

@@ -17,7 +17,7 @@ use crate::telemetry::request_id;
 use crate::upload::{BuildState, Receiving, Said};
 use futures_util::{Stream, StreamExt};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Metadata of clients that can go on where an upload broke off: the SHA-256 of
@@ -87,7 +87,7 @@ pub(crate) fn post_models(
     if !is_main && app.store.app(name.user_id(), name.app_id())?.is_none() {
         return Err(Outcome::no_such_app());
     }
-    app.uploads.may_make(&name).map_err(|error| upload_failed(&error))?;
+    app.uploads.may_make(&name)?;
     app.store.ensure_app(name.user_id(), name.app_id())?;
     app.deployments.ensure_model(&name, &model.model_type_id)?;
     let seen = app.deployments.see(caller, &name).ok_or(LeaseError::NoSuchModel)?;
@@ -179,7 +179,7 @@ where
         let bytes = config.total_size;
         blocking(move || app.uploads.begin(&caller, &name, bytes, digest, said)).await?
     };
-    let mut receiving = begun.map_err(|error| upload_failed(&error))?;
+    let mut receiving = begun?;
     // A client that can go on has to know from where.
     send(answers, &receiving, req_id).await?;
     let mut part_next = 1;
@@ -204,14 +204,14 @@ where
             )));
         }
         part_next += 1;
-        receiving.write(part.data).await.map_err(|error| upload_failed(&error))?;
+        receiving.write(part.data).await?;
         send(answers, &receiving, req_id).await?;
     }
     // Only where the client says nothing more has everything come.
     if next(&mut requests).await?.is_some() {
         return Err(upload_refused("more came than the archive's total_size"));
     }
-    receiving.finish().await.map_err(|error| upload_failed(&error))
+    Ok(receiving.finish().await?)
 }
 
 /// The next message; nothing at the end.
@@ -262,17 +262,12 @@ fn upload_refused(text: &str) -> Outcome {
     Outcome::new(StatusCode::UploadFailed, "UPLOAD_REFUSED", text)
 }
 
-fn upload_failed(error: &crate::upload::UploadError) -> Outcome {
-    Outcome::from(error)
-}
-
 fn app_message(row: &AppRow) -> api::App {
-    let seconds = Duration::from_secs(row.created_at.unsigned_abs());
     api::App {
         id: row.id.clone(),
         name: row.id.clone(),
         user_id: row.user_id.clone(),
-        created_at: timestamp(SystemTime::UNIX_EPOCH + seconds),
+        created_at: timestamp(row.created_at),
         ..Default::default()
     }
 }

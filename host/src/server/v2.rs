@@ -51,9 +51,19 @@ impl Service {
         }
     }
 
-    /// The answer's status and, if there is one, its content. The work may wait
-    /// for the disk.
-    async fn answer<Q, T>(
+    /// The answer's status and, if there is one, its content, of what is in
+    /// memory.
+    fn answer<Q, T>(
+        &self,
+        request: &Request<Q>,
+        work: impl FnOnce(&App, &Caller, &Q) -> Result<T, Outcome>,
+    ) -> (Option<api::status::Status>, Option<T>) {
+        let caller = caller_of(request).map_err(Outcome::from);
+        told(caller.and_then(|caller| work(&self.app, &caller, request.get_ref())))
+    }
+
+    /// The same of what may wait for the disk.
+    async fn answer_from_disk<Q, T>(
         &self,
         request: Request<Q>,
         work: impl FnOnce(&App, &Caller, &Q) -> Result<T, Outcome> + Send + 'static,
@@ -62,18 +72,21 @@ impl Service {
         Q: Send + 'static,
         T: Send + 'static,
     {
-        let req_id = request_id();
-        let found = match caller_of(&request) {
+        match caller_of(&request) {
             Ok(caller) => {
                 let app = self.app.clone();
-                blocking(move || work(&app, &caller, request.get_ref())).await.flatten()
+                told(blocking(move || work(&app, &caller, request.get_ref())).await.flatten())
             }
-            Err(error) => Err(error.into()),
-        };
-        match found {
-            Ok(found) => (Some(Outcome::success().status(&req_id)), Some(found)),
-            Err(outcome) => (Some(outcome.status(&req_id)), None),
+            Err(error) => told(Err(error.into())),
         }
+    }
+}
+
+fn told<T>(found: Result<T, Outcome>) -> (Option<api::status::Status>, Option<T>) {
+    let req_id = request_id();
+    match found {
+        Ok(found) => (Some(Outcome::success().status(&req_id)), Some(found)),
+        Err(outcome) => (Some(outcome.status(&req_id)), None),
     }
 }
 
@@ -90,14 +103,14 @@ fn receipted<T>(slot: Slot, message: T) -> Response<T> {
     response
 }
 
-/// A unary RPC whose response has a status and one more field.
-macro_rules! unary {
-    ($self:ident, $request:ident, $work:path, $response:ident { $field:ident }) => {{
-        let (status, found) = $self.answer($request, $work).await;
+/// A response of a status and one more field.
+macro_rules! response {
+    ($answer:expr, $response:ident { $field:ident }) => {{
+        let (status, found) = $answer;
         Ok(Response::new(api::$response { status, $field: found }))
     }};
-    ($self:ident, $request:ident, $work:path, $response:ident [ $field:ident ]) => {{
-        let (status, found) = $self.answer($request, $work).await;
+    ($answer:expr, $response:ident [ $field:ident ]) => {{
+        let (status, found) = $answer;
         let $field = found.unwrap_or_default();
         Ok(Response::new(api::$response { status, $field }))
     }};
@@ -109,70 +122,85 @@ impl V2 for Service {
         &self,
         request: Request<api::GetModelRequest>,
     ) -> Answer<api::SingleModelResponse> {
-        unary!(self, request, catalog::model, SingleModelResponse { model })
+        response!(self.answer(&request, catalog::model), SingleModelResponse { model })
     }
 
     async fn get_model_type(
         &self,
         request: Request<api::GetModelTypeRequest>,
     ) -> Answer<api::SingleModelTypeResponse> {
-        unary!(self, request, catalog::model_type, SingleModelTypeResponse { model_type })
+        response!(
+            self.answer(&request, catalog::model_type),
+            SingleModelTypeResponse { model_type }
+        )
     }
 
     async fn list_model_types(
         &self,
         request: Request<api::ListModelTypesRequest>,
     ) -> Answer<api::MultiModelTypeResponse> {
-        unary!(self, request, catalog::model_types, MultiModelTypeResponse[model_types])
+        response!(self.answer(&request, catalog::model_types), MultiModelTypeResponse[model_types])
     }
 
     async fn get_model_version(
         &self,
         request: Request<api::GetModelVersionRequest>,
     ) -> Answer<api::SingleModelVersionResponse> {
-        unary!(self, request, catalog::version, SingleModelVersionResponse { model_version })
+        response!(
+            self.answer(&request, catalog::version),
+            SingleModelVersionResponse { model_version }
+        )
     }
 
     async fn get_user(
         &self,
         request: Request<api::GetUserRequest>,
     ) -> Answer<api::SingleUserResponse> {
-        unary!(self, request, catalog::user, SingleUserResponse { user })
+        response!(self.answer(&request, catalog::user), SingleUserResponse { user })
     }
 
     async fn list_models(
         &self,
         request: Request<api::ListModelsRequest>,
     ) -> Answer<api::MultiModelResponse> {
-        unary!(self, request, catalog::models, MultiModelResponse[models])
+        response!(self.answer(&request, catalog::models), MultiModelResponse[models])
     }
 
     async fn list_model_versions(
         &self,
         request: Request<api::ListModelVersionsRequest>,
     ) -> Answer<api::MultiModelVersionResponse> {
-        unary!(self, request, catalog::versions, MultiModelVersionResponse[model_versions])
+        response!(
+            self.answer(&request, catalog::versions),
+            MultiModelVersionResponse[model_versions]
+        )
     }
 
     async fn get_app(
         &self,
         request: Request<api::GetAppRequest>,
     ) -> Answer<api::SingleAppResponse> {
-        unary!(self, request, uploading::app, SingleAppResponse { app })
+        response!(self.answer_from_disk(request, uploading::app).await, SingleAppResponse { app })
     }
 
     async fn post_apps(
         &self,
         request: Request<api::PostAppsRequest>,
     ) -> Answer<api::MultiAppResponse> {
-        unary!(self, request, uploading::post_apps, MultiAppResponse[apps])
+        response!(
+            self.answer_from_disk(request, uploading::post_apps).await,
+            MultiAppResponse[apps]
+        )
     }
 
     async fn post_models(
         &self,
         request: Request<api::PostModelsRequest>,
     ) -> Answer<api::SingleModelResponse> {
-        unary!(self, request, uploading::post_models, SingleModelResponse { model })
+        response!(
+            self.answer_from_disk(request, uploading::post_models).await,
+            SingleModelResponse { model }
+        )
     }
 
     type PostModelVersionsUploadStream = Responses<api::PostModelVersionsUploadResponse>;

@@ -163,7 +163,10 @@ pub(super) const SETTINGS: [Setting; 18] = [
     Setting { path: "reflection", shown: |s| s.front.reflection.to_string(), effect: AtRestart },
     Setting {
         path: "allow_url_hosts",
-        shown: |s| s.allow_url_hosts.join(", "),
+        shown: |s| {
+            let hosts = s.allow_url_hosts.iter().map(ToString::to_string);
+            hosts.collect::<Vec<_>>().join(", ")
+        },
         effect: AtOnce(|to, from| to.allow_url_hosts.clone_from(&from.allow_url_hosts)),
     },
     Setting {

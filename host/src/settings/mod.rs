@@ -20,6 +20,7 @@ pub use read::AddressError;
 pub(crate) use read::address;
 pub use tls::TlsFiles;
 
+use crate::fetch::AllowedHost;
 use crate::server::Options;
 use crate::telemetry::LogFormat;
 use crate::yaml::{self, Document, UnknownKeys};
@@ -42,8 +43,8 @@ pub struct Settings {
     pub models: Vec<PathBuf>,
     /// Limits and choices of the front; `front.tls` stays empty here.
     pub front: Options,
-    /// Hosts that inputs may be fetched from, as they were written.
-    pub allow_url_hosts: Vec<String>,
+    /// Hosts that inputs may be fetched from.
+    pub allow_url_hosts: Vec<AllowedHost>,
     /// Where metrics are served, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// How the host's own log looks.

@@ -5,6 +5,7 @@ use super::keys::{
     METRICS_KEYS, PREFACE_TIMEOUT, STREAMS_PER_CONNECTION, TLS_KEYS,
 };
 use super::{Settings, TlsFiles};
+use crate::fetch::AllowedHost;
 use crate::telemetry::LogFormat;
 use crate::yaml::{Entry, Section, Unknown};
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ pub(super) fn take(mut root: Section, folder: &Path) -> Settings {
     set(&mut settings.data_dir, root.text("data_dir").and_then(|entry| path(&entry, folder)));
     settings.tls = tls(&mut root, folder);
     settings.models = list(&mut root, "models", |entry| path(entry, folder));
-    settings.allow_url_hosts = list(&mut root, "allow_url_hosts", text);
+    settings.allow_url_hosts = list(&mut root, "allow_url_hosts", url_host);
     front(&mut root, &mut settings);
     if let Some(mut metrics) = root.section("metrics") {
         settings.metrics_listen = listen(&mut metrics);
@@ -103,6 +104,13 @@ fn text(entry: &Entry) -> Option<String> {
     match entry.text.is_empty() || entry.text.chars().any(char::is_control) {
         true => entry.refuse("is empty or has control characters; write a text without"),
         false => Some(entry.text.clone()),
+    }
+}
+
+fn url_host(entry: &Entry) -> Option<AllowedHost> {
+    match entry.text.parse() {
+        Ok(host) => Some(host),
+        Err(problem) => entry.refuse(format!("is no host to open: {problem}")),
     }
 }
 

@@ -59,7 +59,8 @@ fn every_key_is_understood() {
     assert_eq!(front.first_message_timeout, Duration::from_mins(2));
     assert_eq!(front.drain_timeout, Duration::from_hours(1));
     assert!(front.reflection && settings.unsafe_no_jail);
-    assert_eq!(settings.allow_url_hosts, ["example.com", "192.0.2.1"]);
+    let url_hosts: Vec<String> = settings.allow_url_hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(url_hosts, ["example.com", "192.0.2.1"]);
     assert_eq!(settings.metrics_listen.unwrap().port(), 9090);
     assert_eq!(settings.log_format, LogFormat::Json);
     assert_eq!(settings.log_filter.as_deref(), Some("warn,call=info"));

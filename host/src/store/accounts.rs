@@ -18,13 +18,12 @@ impl Store {
     /// Makes a user; fails where there is one.
     pub fn add_user(&self, id: &str) -> Result<UserRow, StoreError> {
         self.write(|transaction| {
-            let found: Option<UserRow> =
-                record::one(transaction, "WHERE id=?1", [id]).map_err(|error| self.error(error))?;
+            let found: Option<UserRow> = record::one(transaction, "WHERE id=?1", [id])?;
             if found.is_some() {
-                return Err(StoreError::Exists { what: format!("a user {id}") });
+                return Err(StoreError::Exists { what: format!("a user {id}") }.into());
             }
             let user = schema::user(id);
-            record::put(transaction, &user).map_err(|error| self.error(error))?;
+            record::put(transaction, &user)?;
             Ok(user)
         })
     }
@@ -37,11 +36,10 @@ impl Store {
     ) -> Result<UserRow, StoreError> {
         self.write(|transaction| {
             let found = record::one(transaction, "WHERE id=?1", [id]);
-            let mut user: UserRow = found
-                .map_err(|error| self.error(error))?
-                .ok_or_else(|| StoreError::Absent { what: format!("user {id}") })?;
+            let mut user: UserRow =
+                found?.ok_or_else(|| StoreError::Absent { what: format!("user {id}") })?;
             change(&mut user);
-            record::put(transaction, &user).map_err(|error| self.error(error))?;
+            record::put(transaction, &user)?;
             Ok(user)
         })
     }
@@ -62,9 +60,7 @@ impl Store {
             return Ok(app);
         }
         let app = AppRow { user_id: user_id.to_owned(), id: id.to_owned(), created_at: now() };
-        self.write(|transaction| {
-            record::put(transaction, &app).map_err(|error| self.error(error))
-        })?;
+        self.write(|transaction| Ok(record::put(transaction, &app)?))?;
         Ok(app)
     }
 
@@ -72,20 +68,17 @@ impl Store {
     pub fn delete_app(&self, user_id: &str, id: &str) -> Result<(), StoreError> {
         let what = format!("app {user_id}/{id}");
         self.write(|transaction| {
-            let models: i64 = transaction
-                .query_row(
-                    "SELECT count(*) FROM models WHERE user_id=?1 AND app_id=?2",
-                    [user_id, id],
-                    |row| row.get(0),
-                )
-                .map_err(|error| self.error(error.into()))?;
+            let models: i64 = transaction.query_row(
+                "SELECT count(*) FROM models WHERE user_id=?1 AND app_id=?2",
+                [user_id, id],
+                |row| row.get(0),
+            )?;
             if models > 0 {
-                return Err(StoreError::Used { what, by: format!("{models} models") });
+                return Err(StoreError::Used { what, by: format!("{models} models") }.into());
             }
             let deleted = transaction
-                .execute("DELETE FROM apps WHERE user_id=?1 AND id=?2", [user_id, id])
-                .map_err(|error| self.error(error.into()))?;
-            if deleted == 0 { Err(StoreError::Absent { what }) } else { Ok(()) }
+                .execute("DELETE FROM apps WHERE user_id=?1 AND id=?2", [user_id, id])?;
+            if deleted == 0 { Err(StoreError::Absent { what }.into()) } else { Ok(()) }
         })
     }
 
@@ -104,13 +97,12 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(|transaction| {
             let user: Option<UserRow> =
-                record::one(transaction, "WHERE id=?1", [token.user_id.as_str()])
-                    .map_err(|error| self.error(error))?;
+                record::one(transaction, "WHERE id=?1", [token.user_id.as_str()])?;
             if user.is_none() {
-                return Err(StoreError::Absent { what: format!("user {}", token.user_id) });
+                return Err(StoreError::Absent { what: format!("user {}", token.user_id) }.into());
             }
-            record::put(transaction, token).map_err(|error| self.error(error))?;
-            before(self.data_dir())
+            record::put(transaction, token)?;
+            Ok(before(self.data_dir())?)
         })
     }
 
@@ -118,11 +110,10 @@ impl Store {
     pub fn revoke_token(&self, id: &str) -> Result<TokenRow, StoreError> {
         self.write(|transaction| {
             let found = record::one(transaction, "WHERE id=?1", [id]);
-            let mut token: TokenRow = found
-                .map_err(|error| self.error(error))?
-                .ok_or_else(|| StoreError::Absent { what: format!("token {id}") })?;
+            let mut token: TokenRow =
+                found?.ok_or_else(|| StoreError::Absent { what: format!("token {id}") })?;
             token.revoked_at.get_or_insert(now());
-            record::put(transaction, &token).map_err(|error| self.error(error))?;
+            record::put(transaction, &token)?;
             Ok(token)
         })
     }

@@ -5,19 +5,18 @@
 //! flushed: after that it is there, whole, whatever happens to the machine.
 
 use super::{StoreError, private};
+use crate::digest::{self, Hashing, sha256_of};
 use crate::text::hex;
 use rustix::fs::OFlags;
-use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "blobs";
 /// What is being written, in the same file system as its place.
 const INCOMING: &str = "incoming";
-const COPY_BYTES: usize = 256 << 10;
 /// Digits of a digest that name the folder it lies in.
 const SHARD_DIGITS: usize = 2;
 
@@ -37,13 +36,7 @@ impl Blobs {
         let root = data_dir.join(FOLDER);
         private::directory(&root)?;
         let blobs = Self { root };
-        let incoming = blobs.root.join(INCOMING);
-        match fs::remove_dir_all(&incoming) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(StoreError::File { path: incoming, source }),
-        }
-        private::directory(&incoming)?;
+        private::emptied(&blobs.root.join(INCOMING))?;
         Ok(blobs)
     }
 
@@ -59,7 +52,7 @@ impl Blobs {
         &self,
         digest: &Sha256Digest,
         bytes: u64,
-        mut content: impl Read,
+        content: impl Read,
     ) -> Result<(), StoreError> {
         let place = self.path(digest);
         if self.check(digest, bytes).is_ok() {
@@ -74,22 +67,10 @@ impl Blobs {
             .prefix("blob-")
             .tempfile_in(&incoming)
             .map_err(error(&incoming))?;
-        let mut hash = Sha256::new();
-        let mut written = 0;
-        let mut buffer = vec![0; COPY_BYTES];
-        loop {
-            let count = match content.read(&mut buffer) {
-                Ok(count) => count,
-                Err(source) if source.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(error(&place)(source)),
-            };
-            let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else { break };
-            hash.update(piece);
-            file.write_all(piece).map_err(error(&place))?;
-            written += piece.len() as u64;
-        }
+        let mut content = Hashing::new(content);
+        digest::copy(&mut content, &mut file).map_err(error(&place))?;
         file.as_file().sync_all().map_err(error(&place))?;
-        if hash.finalize().as_slice() != digest || written != bytes {
+        if content.finish() != (*digest, bytes) {
             return Err(StoreError::Damaged {
                 path: place,
                 problem: "its content changed while it was stored; upload it again",
@@ -119,18 +100,16 @@ impl Blobs {
     pub(super) fn check(&self, digest: &Sha256Digest, bytes: u64) -> Result<(), String> {
         let path = self.path(digest);
         let shown = path.display();
-        let mut file = match self.file(digest) {
+        let file = match self.file(digest) {
             Ok(file) => file,
             Err(StoreError::File { source, .. }) => return Err(format!("{shown}: {source}")),
             Err(other) => return Err(other.to_string()),
         };
-        let mut hash = Sha256::new();
-        let copied = io::copy(&mut file, &mut HashWriter(&mut hash));
-        match copied {
-            Ok(found) if found != bytes => {
+        match sha256_of(file) {
+            Ok((_, found)) if found != bytes => {
                 Err(format!("{shown} has {found} bytes and should have {bytes}"))
             }
-            Ok(_) if hash.finalize().as_slice() != digest => {
+            Ok((found, _)) if found != *digest => {
                 Err(format!("{shown} has another content than its name says"))
             }
             Ok(_) => Ok(()),
@@ -191,22 +170,10 @@ pub(super) fn digest_of(name: &str) -> Option<Sha256Digest> {
     }
 }
 
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::{Digest, Sha256};
     use tempfile::TempDir;
 
     fn digest(content: &[u8]) -> Sha256Digest {

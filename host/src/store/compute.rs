@@ -21,23 +21,17 @@ impl Store {
 
     /// Adds a compute cluster, or replaces the one of that name.
     pub fn put_cluster(&self, cluster: &ClusterRow) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            record::put(transaction, cluster).map_err(|error| self.error(error))
-        })
+        self.write(|transaction| Ok(record::put(transaction, cluster)?))
     }
 
     /// Adds a nodepool, or replaces the one of that name.
     pub fn put_nodepool(&self, nodepool: &NodepoolRow) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            record::put(transaction, nodepool).map_err(|error| self.error(error))
-        })
+        self.write(|transaction| Ok(record::put(transaction, nodepool)?))
     }
 
     /// Adds a deployment, or replaces the one of that name.
     pub fn put_deployment(&self, deployment: &DeploymentRow) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            record::put(transaction, deployment).map_err(|error| self.error(error))
-        })
+        self.write(|transaction| Ok(record::put(transaction, deployment)?))
     }
 
     /// Deletes a compute cluster that has no nodepools.
@@ -75,10 +69,8 @@ impl Store {
         what: impl FnOnce() -> String,
     ) -> Result<(), StoreError> {
         self.write(|transaction| {
-            let deleted = transaction
-                .execute(statement, rusqlite::params_from_iter(key))
-                .map_err(|error| self.error(error.into()))?;
-            if deleted == 0 { Err(StoreError::Absent { what: what() }) } else { Ok(()) }
+            let deleted = transaction.execute(statement, rusqlite::params_from_iter(key))?;
+            if deleted == 0 { Err(StoreError::Absent { what: what() }.into()) } else { Ok(()) }
         })
     }
 }

@@ -44,7 +44,7 @@ use audit::Audit;
 use blobs::Blobs;
 use compiled::CompiledCache;
 use lock::Lock;
-use record::RowError;
+use record::{RowError, WriteError};
 use rusqlite::{Connection, Transaction};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -126,9 +126,12 @@ impl Store {
         private::write(path, content)
     }
 
-    /// Makes a folder that only this user can enter, or checks one.
-    pub fn private_folder(path: &Path) -> Result<(), StoreError> {
-        private::directory(path)
+    /// Makes a folder of the data directory anew, that only this user can enter
+    /// and that has nothing in it. Returns its path.
+    pub fn emptied_folder(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let path = self.data_dir.join(name);
+        private::emptied(&path)?;
+        Ok(path)
     }
 
     fn read<T>(
@@ -141,13 +144,19 @@ impl Store {
     /// Does everything or nothing, and returns once it is on disk.
     fn write<T>(
         &self,
-        write: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, WriteError>,
     ) -> Result<T, StoreError> {
         let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|error| self.error(error.into()))?;
-        let written = write(&transaction)?;
-        transaction.commit().map_err(|error| self.error(error.into()))?;
-        Ok(written)
+        let whole = || -> Result<T, WriteError> {
+            let transaction = connection.transaction()?;
+            let written = write(&transaction)?;
+            transaction.commit()?;
+            Ok(written)
+        };
+        whole().map_err(|error| match error {
+            WriteError::Row(error) => self.error(error),
+            WriteError::Store(error) => error,
+        })
     }
 
     fn error(&self, error: RowError) -> StoreError {

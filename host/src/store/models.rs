@@ -3,8 +3,9 @@
 //! A version is added whole: its contents are on disk before the rows that
 //! name them, and the rows are one transaction.
 
+use super::record::{self, WriteError};
 use super::rows::{FileRow, ModelRow, ShareRow, VersionRow};
-use super::{Sha256Digest, Store, StoreError, now, record};
+use super::{Sha256Digest, Store, StoreError, now};
 use crate::package::config::ModelName;
 use rusqlite::Transaction;
 use std::fs::File;
@@ -82,9 +83,7 @@ impl Store {
             stopped: false,
             promoted: None,
         };
-        self.write(|transaction| {
-            record::put(transaction, &model).map_err(|error| self.error(error))
-        })?;
+        self.write(|transaction| Ok(record::put(transaction, &model)?))?;
         Ok(model)
     }
 
@@ -96,10 +95,9 @@ impl Store {
     ) -> Result<ModelRow, StoreError> {
         self.write(|transaction| {
             let found = record::one(transaction, MODEL, key(name));
-            let mut model: ModelRow =
-                found.map_err(|error| self.error(error))?.ok_or_else(|| absent(name))?;
+            let mut model: ModelRow = found?.ok_or_else(|| absent(name))?;
             change(&mut model);
-            record::put(transaction, &model).map_err(|error| self.error(error))?;
+            record::put(transaction, &model)?;
             Ok(model)
         })
     }
@@ -108,10 +106,11 @@ impl Store {
     pub fn delete_model(&self, name: &ModelName) -> Result<(), StoreError> {
         let contents = self.contents_of(name, None)?;
         self.write(|transaction| {
-            let deleted = transaction
-                .execute("DELETE FROM models WHERE user_id=?1 AND app_id=?2 AND id=?3", key(name))
-                .map_err(|error| self.error(error.into()))?;
-            if deleted == 0 { Err(absent(name)) } else { Ok(()) }
+            let deleted = transaction.execute(
+                "DELETE FROM models WHERE user_id=?1 AND app_id=?2 AND id=?3",
+                key(name),
+            )?;
+            if deleted == 0 { Err(absent(name).into()) } else { Ok(()) }
         })?;
         self.free(&contents)
     }
@@ -153,18 +152,16 @@ impl Store {
             if let Some(same) = self.same(transaction, version, &rows)? {
                 return Ok(Stored::Same(same));
             }
-            let number: i64 = transaction
-                .query_row(
-                    "SELECT coalesce(max(number), 0) FROM versions \
+            let number: i64 = transaction.query_row(
+                "SELECT coalesce(max(number), 0) FROM versions \
                      WHERE user_id=?1 AND app_id=?2 AND model_id=?3",
-                    key(&version.name),
-                    |row| row.get(0),
-                )
-                .map_err(|error| self.error(error.into()))?;
+                key(&version.name),
+                |row| row.get(0),
+            )?;
             let version = VersionRow { number: number.unsigned_abs() + 1, ..version.clone() };
-            record::put(transaction, &version).map_err(|error| self.error(error))?;
+            record::put(transaction, &version)?;
             for row in &rows {
-                record::put(transaction, row).map_err(|error| self.error(error))?;
+                record::put(transaction, row)?;
             }
             Ok(Stored::New(version))
         })
@@ -176,13 +173,12 @@ impl Store {
         transaction: &Transaction<'_>,
         version: &VersionRow,
         rows: &[FileRow],
-    ) -> Result<Option<VersionRow>, StoreError> {
+    ) -> Result<Option<VersionRow>, WriteError> {
         let [user, app, model] = key(&version.name);
         let of = [user, app, model, version.id.as_str()];
-        let there = record::one(transaction, VERSION, of).map_err(|error| self.error(error))?;
+        let there = record::one(transaction, VERSION, of)?;
         let Some(there) = there else { return Ok(None) };
-        let mut files: Vec<FileRow> =
-            record::select(transaction, FILES, of).map_err(|error| self.error(error))?;
+        let mut files: Vec<FileRow> = record::select(transaction, FILES, of)?;
         let mut rows = rows.to_vec();
         let by_path = |a: &FileRow, b: &FileRow| a.path.cmp(&b.path);
         files.sort_by(by_path);
@@ -192,7 +188,8 @@ impl Store {
             false => Err(StoreError::OtherContent {
                 model: version.name.to_string(),
                 version: version.id.clone(),
-            }),
+            }
+            .into()),
         }
     }
 
@@ -201,22 +198,21 @@ impl Store {
         let contents = self.contents_of(name, Some(version))?;
         let [user, app, model] = key(name);
         self.write(|transaction| {
-            let deleted = transaction
-                .execute(
-                    "DELETE FROM versions WHERE user_id=?1 AND app_id=?2 AND model_id=?3 AND id=?4",
-                    [user, app, model, version],
-                )
-                .map_err(|error| self.error(error.into()))?;
+            let deleted = transaction.execute(
+                "DELETE FROM versions WHERE user_id=?1 AND app_id=?2 AND model_id=?3 AND id=?4",
+                [user, app, model, version],
+            )?;
             if deleted == 0 {
-                return Err(StoreError::Absent { what: format!("version {version} of {name}") });
+                return Err(
+                    StoreError::Absent { what: format!("version {version} of {name}") }.into()
+                );
             }
-            let model: Option<ModelRow> =
-                record::one(transaction, MODEL, key(name)).map_err(|error| self.error(error))?;
+            let model: Option<ModelRow> = record::one(transaction, MODEL, key(name))?;
             if let Some(mut model) = model
                 && model.promoted.as_deref() == Some(version)
             {
                 model.promoted = None;
-                record::put(transaction, &model).map_err(|error| self.error(error))?;
+                record::put(transaction, &model)?;
             }
             Ok(())
         })?;
@@ -231,24 +227,22 @@ impl Store {
     /// Lets a user, or [`ShareRow::EVERYONE`], call a model.
     pub fn add_share(&self, name: &ModelName, with: &str) -> Result<(), StoreError> {
         let share = ShareRow { name: name.clone(), with: with.to_owned(), created_at: now() };
-        self.write(|transaction| {
-            record::put(transaction, &share).map_err(|error| self.error(error))
-        })
+        self.write(|transaction| Ok(record::put(transaction, &share)?))
     }
 
     /// Ends that.
     pub fn delete_share(&self, name: &ModelName, with: &str) -> Result<(), StoreError> {
         let [user, app, model] = key(name);
         self.write(|transaction| {
-            let deleted = transaction
-                .execute(
-                    "DELETE FROM shares \
+            let deleted = transaction.execute(
+                "DELETE FROM shares \
                      WHERE user_id=?1 AND app_id=?2 AND model_id=?3 AND with_user=?4",
-                    [user, app, model, with],
-                )
-                .map_err(|error| self.error(error.into()))?;
+                [user, app, model, with],
+            )?;
             match deleted {
-                0 => Err(StoreError::Absent { what: format!("share of {name} with {with}") }),
+                0 => {
+                    Err(StoreError::Absent { what: format!("share of {name} with {with}") }.into())
+                }
                 _ => Ok(()),
             }
         })

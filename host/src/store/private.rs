@@ -34,6 +34,17 @@ pub(super) fn directory(path: &Path) -> Result<(), StoreError> {
     check(path)
 }
 
+/// Makes the directory anew, with nothing in it.
+pub(super) fn emptied(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(file_error(path, error));
+        }
+        _ => {}
+    }
+    directory(path)
+}
+
 /// Checks that nobody else may write to a directory that is there.
 pub(super) fn check(path: &Path) -> Result<(), StoreError> {
     let error = |source| StoreError::Directory { path: path.to_owned(), source };

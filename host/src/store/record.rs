@@ -3,6 +3,7 @@
 //! Owns the statements that are the same for every table. What a row means is
 //! in [`super::rows`].
 
+use super::StoreError;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Params, params_from_iter};
 use sha2::{Digest, Sha256};
@@ -17,6 +18,31 @@ pub(super) enum RowError {
     /// The row is not what was written.
     #[error("a row of the table {table} is damaged: {key}")]
     Damaged { table: &'static str, key: String },
+}
+
+/// Why a transaction is undone.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    Row(RowError),
+    Store(StoreError),
+}
+
+impl From<RowError> for WriteError {
+    fn from(error: RowError) -> Self {
+        Self::Row(error)
+    }
+}
+
+impl From<rusqlite::Error> for WriteError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Row(error.into())
+    }
+}
+
+impl From<StoreError> for WriteError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// A row of one table. The columns begin with its key.
@@ -34,74 +60,91 @@ pub(super) trait Record: Sized {
 }
 
 /// The values of a row, taken one after the other.
-pub(super) struct Columns(std::vec::IntoIter<Value>);
+pub(super) type Columns = std::vec::IntoIter<Value>;
 
-impl Columns {
-    pub(super) fn text(&mut self) -> Option<String> {
-        match self.0.next()? {
+/// What stands in one column, or in several beside each other.
+pub(super) trait Column: Sized {
+    fn put(&self, values: &mut Vec<Value>);
+
+    /// Nothing where a value has another type than it should.
+    fn take(columns: &mut Columns) -> Option<Self>;
+}
+
+impl Column for String {
+    fn put(&self, values: &mut Vec<Value>) {
+        values.push(Value::Text(self.clone()));
+    }
+
+    fn take(columns: &mut Columns) -> Option<Self> {
+        match columns.next()? {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
+}
 
-    pub(super) fn text_or_null(&mut self) -> Option<Option<String>> {
-        match self.0.next()? {
-            Value::Text(text) => Some(Some(text)),
-            Value::Null => Some(None),
-            _ => None,
-        }
+impl Column for i64 {
+    fn put(&self, values: &mut Vec<Value>) {
+        values.push(Value::Integer(*self));
     }
 
-    pub(super) fn integer(&mut self) -> Option<i64> {
-        match self.0.next()? {
+    fn take(columns: &mut Columns) -> Option<Self> {
+        match columns.next()? {
             Value::Integer(integer) => Some(integer),
             _ => None,
         }
     }
+}
 
-    pub(super) fn integer_or_null(&mut self) -> Option<Option<i64>> {
-        match self.0.next()? {
-            Value::Integer(integer) => Some(Some(integer)),
-            Value::Null => Some(None),
-            _ => None,
-        }
+/// A count; SQLite has signed integers only.
+impl Column for u64 {
+    fn put(&self, values: &mut Vec<Value>) {
+        i64::try_from(*self).unwrap_or(i64::MAX).put(values);
     }
 
-    pub(super) fn count(&mut self) -> Option<u64> {
-        u64::try_from(self.integer()?).ok()
+    fn take(columns: &mut Columns) -> Option<Self> {
+        Self::try_from(i64::take(columns)?).ok()
+    }
+}
+
+impl Column for bool {
+    fn put(&self, values: &mut Vec<Value>) {
+        i64::from(*self).put(values);
     }
 
-    pub(super) fn count_or_null(&mut self) -> Option<Option<u64>> {
-        self.integer_or_null()?
-            .map(|integer| u64::try_from(integer).ok())
-            .map_or(Some(None), |count| count.map(Some))
+    fn take(columns: &mut Columns) -> Option<Self> {
+        Some(i64::take(columns)? != 0)
+    }
+}
+
+impl Column for [u8; 32] {
+    fn put(&self, values: &mut Vec<Value>) {
+        values.push(Value::Blob(self.to_vec()));
     }
 
-    pub(super) fn boolean(&mut self) -> Option<bool> {
-        Some(self.integer()? != 0)
-    }
-
-    pub(super) fn digest(&mut self) -> Option<[u8; 32]> {
-        match self.0.next()? {
+    fn take(columns: &mut Columns) -> Option<Self> {
+        match columns.next()? {
             Value::Blob(bytes) => bytes.try_into().ok(),
             _ => None,
         }
     }
 }
 
-/// A count for a column; SQLite has signed integers only.
-pub(super) fn count(count: u64) -> Value {
-    Value::Integer(i64::try_from(count).unwrap_or(i64::MAX))
-}
+/// Something of one column that may be absent.
+impl<C: Column> Column for Option<C> {
+    fn put(&self, values: &mut Vec<Value>) {
+        match self {
+            Some(column) => column.put(values),
+            None => values.push(Value::Null),
+        }
+    }
 
-/// A count that may be absent.
-pub(super) fn count_or_null(count_: Option<u64>) -> Value {
-    count_.map_or(Value::Null, count)
-}
-
-/// A text that may be absent.
-pub(super) fn text_or_null(text: &Option<String>) -> Value {
-    text.clone().map_or(Value::Null, Value::Text)
+    fn take(columns: &mut Columns) -> Option<Self> {
+        match columns.as_slice().first()? {
+            Value::Null => columns.next().map(|_| None),
+            _ => C::take(columns).map(Some),
+        }
+    }
 }
 
 /// The checksum of a row: half a SHA-256 over the table's name and each value,
@@ -206,7 +249,7 @@ fn each<R: Record>(
         let expected = sum(R::TABLE, &values);
         let key = shown(values.get(..R::KEY).unwrap_or_default());
         let whole = row.get::<_, Value>(R::COLUMNS.len())? == expected;
-        let record = whole.then(|| R::of(&mut Columns(values.into_iter()))).flatten();
+        let record = whole.then(|| R::of(&mut values.into_iter())).flatten();
         seen(record.ok_or(RowError::Damaged { table: R::TABLE, key }))?;
     }
     Ok(())

@@ -1,7 +1,8 @@
-//! What stands in the tables: one type for each.
+//! What stands in the tables: one type for each. Their columns are in the order
+//! of the fields.
 
 use super::KeyedHash;
-use super::record::{Columns, Record, count, count_or_null, text_or_null};
+use super::record::{Column, Columns, Record};
 use crate::package::config::ModelName;
 use rusqlite::types::Value;
 
@@ -183,326 +184,145 @@ pub struct DeploymentRow {
     pub detail: String,
 }
 
-fn text(text: &str) -> Value {
-    Value::Text(text.to_owned())
-}
-
-fn name_values(name: &ModelName) -> [Value; 3] {
-    [text(name.user_id()), text(name.app_id()), text(name.id())]
-}
-
-fn name_of(columns: &mut Columns) -> Option<ModelName> {
-    ModelName::new(&columns.text()?, &columns.text()?, &columns.text()?).ok()
-}
-
-impl Record for UserRow {
-    const TABLE: &'static str = "users";
-    const COLUMNS: &'static [&'static str] = &[
-        "id",
-        "created_at",
-        "disabled",
-        "calls_max",
-        "fuel_per_minute_max",
-        "stored_bytes_max",
-        "models_max",
-        "compilations_per_hour_max",
-    ];
-    const KEY: usize = 1;
-
-    fn values(&self) -> Vec<Value> {
-        let quota = &self.quota;
-        vec![
-            text(&self.id),
-            Value::Integer(self.created_at),
-            Value::Integer(self.disabled.into()),
-            count_or_null(quota.calls_max),
-            count_or_null(quota.fuel_per_minute_max),
-            count_or_null(quota.stored_bytes_max),
-            count_or_null(quota.models_max),
-            count_or_null(quota.compilations_per_hour_max),
-        ]
+impl Column for ModelName {
+    fn put(&self, values: &mut Vec<Value>) {
+        let parts = [self.user_id(), self.app_id(), self.id()];
+        values.extend(parts.map(|part| Value::Text(part.to_owned())));
     }
 
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            id: columns.text()?,
-            created_at: columns.integer()?,
-            disabled: columns.boolean()?,
-            quota: QuotaRow {
-                calls_max: columns.count_or_null()?,
-                fuel_per_minute_max: columns.count_or_null()?,
-                stored_bytes_max: columns.count_or_null()?,
-                models_max: columns.count_or_null()?,
-                compilations_per_hour_max: columns.count_or_null()?,
-            },
-        })
+    fn take(columns: &mut Columns) -> Option<Self> {
+        let mut part = || String::take(columns);
+        Self::new(&part()?, &part()?, &part()?).ok()
     }
 }
 
-impl Record for AppRow {
-    const TABLE: &'static str = "apps";
-    const COLUMNS: &'static [&'static str] = &["user_id", "id", "created_at"];
-    const KEY: usize = 2;
-
-    fn values(&self) -> Vec<Value> {
-        vec![text(&self.user_id), text(&self.id), Value::Integer(self.created_at)]
+impl Column for KeyedHash {
+    fn put(&self, values: &mut Vec<Value>) {
+        self.0.put(values);
     }
 
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self { user_id: columns.text()?, id: columns.text()?, created_at: columns.integer()? })
+    fn take(columns: &mut Columns) -> Option<Self> {
+        Column::take(columns).map(Self)
     }
 }
 
-impl Record for ModelRow {
-    const TABLE: &'static str = "models";
-    const COLUMNS: &'static [&'static str] =
-        &["user_id", "app_id", "id", "model_type_id", "created_at", "stopped", "promoted"];
-    const KEY: usize = 3;
+/// A type whose columns are its fields, one after the other.
+macro_rules! fields {
+    ($row:ident { $($field:ident),* }) => {
+        impl Column for $row {
+            fn put(&self, values: &mut Vec<Value>) {
+                $(self.$field.put(values);)*
+            }
 
-    fn values(&self) -> Vec<Value> {
-        let mut values = name_values(&self.name).to_vec();
-        values.extend([
-            text(&self.model_type_id),
-            Value::Integer(self.created_at),
-            Value::Integer(self.stopped.into()),
-            text_or_null(&self.promoted),
-        ]);
-        values
-    }
-
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            name: name_of(columns)?,
-            model_type_id: columns.text()?,
-            created_at: columns.integer()?,
-            stopped: columns.boolean()?,
-            promoted: columns.text_or_null()?,
-        })
-    }
+            fn take(columns: &mut Columns) -> Option<Self> {
+                Some(Self { $($field: Column::take(columns)?),* })
+            }
+        }
+    };
 }
 
-impl Record for VersionRow {
-    const TABLE: &'static str = "versions";
-    const COLUMNS: &'static [&'static str] = &[
-        "user_id",
-        "app_id",
-        "model_id",
-        "id",
-        "number",
-        "created_at",
-        "model_type_id",
-        "concepts",
-        "methods",
-        "bytes",
-    ];
-    const KEY: usize = 4;
+/// Such a type and its table: the names of its columns, of which the first are
+/// the key.
+macro_rules! record {
+    ($row:ident { $($field:ident),* }, $table:literal, $key:literal of $columns:expr) => {
+        fields!($row { $($field),* });
 
-    fn values(&self) -> Vec<Value> {
-        let mut values = name_values(&self.name).to_vec();
-        values.extend([
-            text(&self.id),
-            count(self.number),
-            Value::Integer(self.created_at),
-            text(&self.model_type_id),
-            count(self.concepts),
-            text(&self.methods),
-            count(self.bytes),
-        ]);
-        values
-    }
+        impl Record for $row {
+            const TABLE: &'static str = $table;
+            const COLUMNS: &'static [&'static str] = &$columns;
+            const KEY: usize = $key;
 
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            name: name_of(columns)?,
-            id: columns.text()?,
-            number: columns.count()?,
-            created_at: columns.integer()?,
-            model_type_id: columns.text()?,
-            concepts: columns.count()?,
-            methods: columns.text()?,
-            bytes: columns.count()?,
-        })
-    }
+            fn values(&self) -> Vec<Value> {
+                let mut values = Vec::with_capacity(Self::COLUMNS.len());
+                self.put(&mut values);
+                values
+            }
+
+            fn of(columns: &mut Columns) -> Option<Self> {
+                Column::take(columns)
+            }
+        }
+    };
 }
 
-impl Record for FileRow {
-    const TABLE: &'static str = "version_files";
-    const COLUMNS: &'static [&'static str] =
-        &["user_id", "app_id", "model_id", "version_id", "path", "sha256", "bytes"];
-    const KEY: usize = 5;
+fields!(QuotaRow {
+    calls_max,
+    fuel_per_minute_max,
+    stored_bytes_max,
+    models_max,
+    compilations_per_hour_max
+});
 
-    fn values(&self) -> Vec<Value> {
-        let mut values = name_values(&self.name).to_vec();
-        values.extend([
-            text(&self.version_id),
-            text(&self.path),
-            Value::Blob(self.sha256.to_vec()),
-            count(self.bytes),
-        ]);
-        values
-    }
-
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            name: name_of(columns)?,
-            version_id: columns.text()?,
-            path: columns.text()?,
-            sha256: columns.digest()?,
-            bytes: columns.count()?,
-        })
-    }
-}
-
-impl Record for TokenRow {
-    const TABLE: &'static str = "tokens";
-    const COLUMNS: &'static [&'static str] =
-        &["id", "user_id", "hash", "name", "scopes", "created_at", "expires_at", "revoked_at"];
-    const KEY: usize = 1;
-
-    fn values(&self) -> Vec<Value> {
-        vec![
-            text(&self.id),
-            text(&self.user_id),
-            Value::Blob(self.hash.0.to_vec()),
-            text(&self.name),
-            text(&self.scopes),
-            Value::Integer(self.created_at),
-            self.expires_at.map_or(Value::Null, Value::Integer),
-            self.revoked_at.map_or(Value::Null, Value::Integer),
-        ]
-    }
-
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            id: columns.text()?,
-            user_id: columns.text()?,
-            hash: KeyedHash(columns.digest()?),
-            name: columns.text()?,
-            scopes: columns.text()?,
-            created_at: columns.integer()?,
-            expires_at: columns.integer_or_null()?,
-            revoked_at: columns.integer_or_null()?,
-        })
-    }
-}
-
-impl Record for ShareRow {
-    const TABLE: &'static str = "shares";
-    const COLUMNS: &'static [&'static str] =
-        &["user_id", "app_id", "model_id", "with_user", "created_at"];
-    const KEY: usize = 4;
-
-    fn values(&self) -> Vec<Value> {
-        let mut values = name_values(&self.name).to_vec();
-        values.extend([text(&self.with), Value::Integer(self.created_at)]);
-        values
-    }
-
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            name: name_of(columns)?,
-            with: columns.text()?,
-            created_at: columns.integer()?,
-        })
-    }
-}
-
-impl Record for ClusterRow {
-    const TABLE: &'static str = "clusters";
-    const COLUMNS: &'static [&'static str] = &["user_id", "id", "created_at", "detail"];
-    const KEY: usize = 2;
-
-    fn values(&self) -> Vec<Value> {
-        vec![
-            text(&self.user_id),
-            text(&self.id),
-            Value::Integer(self.created_at),
-            text(&self.detail),
-        ]
-    }
-
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            user_id: columns.text()?,
-            id: columns.text()?,
-            created_at: columns.integer()?,
-            detail: columns.text()?,
-        })
-    }
-}
-
-impl Record for NodepoolRow {
-    const TABLE: &'static str = "nodepools";
-    const COLUMNS: &'static [&'static str] =
-        &["user_id", "cluster_id", "id", "created_at", "detail"];
-    const KEY: usize = 3;
-
-    fn values(&self) -> Vec<Value> {
-        vec![
-            text(&self.user_id),
-            text(&self.cluster_id),
-            text(&self.id),
-            Value::Integer(self.created_at),
-            text(&self.detail),
-        ]
-    }
-
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            user_id: columns.text()?,
-            cluster_id: columns.text()?,
-            id: columns.text()?,
-            created_at: columns.integer()?,
-            detail: columns.text()?,
-        })
-    }
-}
-
-impl Record for DeploymentRow {
-    const TABLE: &'static str = "deployments";
-    const COLUMNS: &'static [&'static str] = &[
-        "user_id",
-        "id",
-        "created_at",
-        "modified_at",
-        "model_user_id",
-        "model_app_id",
-        "model_id",
-        "version_id",
-        "cluster_id",
-        "nodepool_id",
-        "detail",
-    ];
-    const KEY: usize = 2;
-
-    fn values(&self) -> Vec<Value> {
-        let mut values = vec![
-            text(&self.user_id),
-            text(&self.id),
-            Value::Integer(self.created_at),
-            Value::Integer(self.modified_at),
-        ];
-        values.extend(name_values(&self.model));
-        values.extend([
-            text_or_null(&self.version_id),
-            text(&self.cluster_id),
-            text(&self.nodepool_id),
-            text(&self.detail),
-        ]);
-        values
-    }
-
-    fn of(columns: &mut Columns) -> Option<Self> {
-        Some(Self {
-            user_id: columns.text()?,
-            id: columns.text()?,
-            created_at: columns.integer()?,
-            modified_at: columns.integer()?,
-            model: name_of(columns)?,
-            version_id: columns.text_or_null()?,
-            cluster_id: columns.text()?,
-            nodepool_id: columns.text()?,
-            detail: columns.text()?,
-        })
-    }
-}
+record!(
+    UserRow { id, created_at, disabled, quota },
+    "users",
+    1 of [
+        "id", "created_at", "disabled", "calls_max", "fuel_per_minute_max",
+        "stored_bytes_max", "models_max", "compilations_per_hour_max"
+    ]
+);
+record!(
+    AppRow { user_id, id, created_at },
+    "apps",
+    2 of [
+        "user_id", "id", "created_at"
+    ]
+);
+record!(
+    ModelRow { name, model_type_id, created_at, stopped, promoted },
+    "models",
+    3 of [
+        "user_id", "app_id", "id", "model_type_id", "created_at", "stopped", "promoted"
+    ]
+);
+record!(
+    VersionRow { name, id, number, created_at, model_type_id, concepts, methods, bytes },
+    "versions",
+    4 of [
+        "user_id", "app_id", "model_id", "id", "number", "created_at", "model_type_id",
+        "concepts", "methods", "bytes"
+    ]
+);
+record!(
+    FileRow { name, version_id, path, sha256, bytes },
+    "version_files",
+    5 of [
+        "user_id", "app_id", "model_id", "version_id", "path", "sha256", "bytes"
+    ]
+);
+record!(
+    TokenRow { id, user_id, hash, name, scopes, created_at, expires_at, revoked_at },
+    "tokens",
+    1 of [
+        "id", "user_id", "hash", "name", "scopes", "created_at", "expires_at", "revoked_at"
+    ]
+);
+record!(
+    ShareRow { name, with, created_at },
+    "shares",
+    4 of [
+        "user_id", "app_id", "model_id", "with_user", "created_at"
+    ]
+);
+record!(
+    ClusterRow { user_id, id, created_at, detail },
+    "clusters",
+    2 of [
+        "user_id", "id", "created_at", "detail"
+    ]
+);
+record!(
+    NodepoolRow { user_id, cluster_id, id, created_at, detail },
+    "nodepools",
+    3 of [
+        "user_id", "cluster_id", "id", "created_at", "detail"
+    ]
+);
+record!(
+    DeploymentRow { user_id, id, created_at, modified_at, model, version_id, cluster_id, nodepool_id, detail },
+    "deployments",
+    2 of [
+        "user_id", "id", "created_at", "modified_at", "model_user_id", "model_app_id",
+        "model_id", "version_id", "cluster_id", "nodepool_id", "detail"
+    ]
+);

@@ -12,7 +12,7 @@ use crate::package::config::ModelName;
 use crate::package::folder::{self, FolderError, Taking};
 use crate::package::quantity::Quantity;
 use crate::store::{StoreError, Stored, VersionFile, VersionRow, now};
-use crate::text::hex;
+use crate::text::{hex, with_causes};
 use crate::worker::{Confinement, OneShotError};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
@@ -277,8 +277,8 @@ impl Build {
     }
 
     fn audit(&self, what: &str) {
-        let about = [("model", self.name.to_string()), ("version", self.version.clone())];
-        let about: Vec<(&str, &str)> = about.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let model = self.name.to_string();
+        let about = [("model", model.as_str()), ("version", &self.version)];
         if let Err(error) = self.place.uploads.store().audit(self.name.user_id(), what, &about) {
             tracing::error!(%error, "cannot write the audit log");
         }
@@ -334,13 +334,7 @@ fn start_refusal(error: &StartError) -> Refusal {
 
 /// A fault of the host: its log has the cause.
 fn hidden(error: &dyn std::error::Error) -> Refusal {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    tracing::error!("a build failed on the host's side: {text}");
+    tracing::error!("a build failed on the host's side: {}", with_causes(error));
     "the host failed; its log says why".to_owned()
 }
 

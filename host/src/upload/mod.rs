@@ -28,6 +28,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+/// Archives and what is made of them, below the data directory.
+const STAGING_FOLDER: &str = "staging";
+
 /// Builds at a time; more wait.
 const BUILDS_MAX: usize = 2;
 /// Uploads and builds together, waiting ones included.
@@ -101,14 +104,8 @@ pub enum UploadError {
 
 impl Uploads {
     /// With an empty staging folder below the data directory.
-    pub fn open(deployments: Arc<Deployments>) -> Result<Arc<Self>, UploadError> {
-        let staging = deployments.loader().store().data_dir().join("staging");
-        let error = |source| UploadError::Staging { path: staging.clone(), source };
-        match std::fs::remove_dir_all(&staging) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
-            _ => {}
-        }
-        Store::private_folder(&staging)?;
+    pub fn open(deployments: Arc<Deployments>) -> Result<Arc<Self>, StoreError> {
+        let staging = deployments.loader().store().emptied_folder(STAGING_FOLDER)?;
         Ok(Arc::new(Self {
             deployments,
             staging,

@@ -2,12 +2,12 @@
 //! broke off.
 
 use super::{Place, UploadError, Uploads, build};
+use crate::digest::sha256_of;
 use crate::package::config::ModelName;
 use crate::text::hex;
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,9 +130,9 @@ impl Receiving {
         }
         self.done = true;
         let (path, digest) = (self.path.clone(), self.digest);
-        let hashed = tokio::task::spawn_blocking(move || hash(&path));
+        let hashed = tokio::task::spawn_blocking(move || sha256_of(File::open(path)?));
         let hashed = hashed.await.map_err(|_| UploadError::Stopping)?;
-        let hashed =
+        let (hashed, _) =
             hashed.map_err(|source| UploadError::Staging { path: self.path.clone(), source })?;
         if digest.is_some_and(|digest| digest != hashed) {
             return Err(UploadError::Digest);
@@ -200,24 +200,5 @@ fn remove(path: &PathBuf) {
             tracing::warn!(path = %path.display(), %error, "cannot remove what was uploaded");
         }
         _ => {}
-    }
-}
-
-fn hash(path: &PathBuf) -> io::Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
-    Ok(hash.finalize().into())
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

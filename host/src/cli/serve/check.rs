@@ -7,7 +7,7 @@ use super::refused_address;
 use crate::package::{admission, folder};
 use crate::settings::Settings;
 use crate::store::{self, StoreError};
-use std::error::Error;
+use crate::text::with_causes;
 use std::io::Write;
 use std::iter;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     if let Some(tls) = &settings.tls
         && let Err(error) = tls.load()
     {
-        problems.push(line(&error));
+        problems.push(with_causes(&error));
     }
     // A host that runs has its address and its lock, and may be told to read
     // its files again.
@@ -26,7 +26,7 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
         Ok(_) => false,
         Err(StoreError::InUse { .. }) => true,
         Err(error) => {
-            problems.push(line(&error));
+            problems.push(with_causes(&error));
             false
         }
     };
@@ -63,21 +63,9 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
 
 /// Whether a folder is one of a model, up to what compiling it would tell.
 fn model(path: &Path) -> Result<(), String> {
-    let scratch = tempfile::TempDir::new().map_err(|error| line(&error))?;
+    let scratch = tempfile::TempDir::new().map_err(|error| with_causes(&error))?;
     let package = folder::open(path, scratch.path(), folder::Taking::Nothing)
-        .map_err(|error| line(&error))?;
+        .map_err(|error| with_causes(&error))?;
     admission::admit(&package.component, package.limits().memory_bytes_max)
-        .map_err(|error| line(&error))
-}
-
-/// An error and its causes.
-pub(super) fn line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+        .map_err(|error| with_causes(&error))
 }

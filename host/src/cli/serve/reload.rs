@@ -1,12 +1,12 @@
 //! What SIGHUP does: everything is read again, and what is good takes effect.
 
 use super::super::ServeArgs;
-use super::check::line;
 use super::resolve;
 use super::supervisor::Supervisor;
 use crate::server::App;
 use crate::settings::{Change, Current};
 use crate::telemetry::Logging;
+use crate::text::with_causes;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::signal::unix::Signal;
@@ -49,7 +49,7 @@ pub(super) async fn at_each(
                 tell(&change);
             }
             Ok(Err(error)) => tracing::error!(
-                error = one_line(&line(&error)),
+                error = one_line(&with_causes(&error)),
                 "the configuration is wrong; the old one stays"
             ),
             Err(error) => tracing::error!(%error, "reading the configuration failed"),

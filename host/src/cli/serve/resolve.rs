@@ -1,7 +1,6 @@
 //! From arguments and `host.yaml` to the settings of a host.
 
 use super::super::{ServeArgs, Usage};
-use crate::fetch::AllowedHost;
 use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings, SettingsError};
 use std::net::SocketAddr;
@@ -47,24 +46,14 @@ pub(super) fn settings(args: &ServeArgs) -> Result<Settings, ResolveError> {
         settings.log_filter = Some(filter);
     }
     if !args.allow_url_host.is_empty() {
-        settings.allow_url_hosts = args.allow_url_host.iter().map(ToString::to_string).collect();
+        settings.allow_url_hosts.clone_from(&args.allow_url_host);
     }
-    url_hosts(&settings)?;
     allowed(args, &settings)?;
     Ok(settings)
 }
 
 fn address(argument: &str, text: &str) -> Result<SocketAddr, Usage> {
     settings::address(text).map_err(|error| Usage(format!("{argument} {text:?} {error}")))
-}
-
-/// The hosts that URLs of inputs may lead to.
-pub(super) fn url_hosts(settings: &Settings) -> Result<Vec<AllowedHost>, Usage> {
-    let hosts = settings.allow_url_hosts.iter();
-    let read = |text: &String| {
-        text.parse().map_err(|error| Usage(format!("allow_url_hosts: {text:?}: {error}")))
-    };
-    hosts.map(read).collect()
 }
 
 /// Two ways of serving are only for loopback as long as a guest has one wall.
