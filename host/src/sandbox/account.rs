@@ -21,7 +21,7 @@ struct Inner {
 
 /// The account's ceiling would be exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{} would exceed the memory limit of {memory_bytes_max} bytes", holder.as_str())]
+#[error("{} would exceed cpu_memory: {memory_bytes_max} bytes", holder.as_str())]
 pub struct OverLimit {
     /// What asked for more.
     pub holder: Holder,
