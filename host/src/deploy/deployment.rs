@@ -1,5 +1,6 @@
 //! A version made callable: its replica, started on need, and calls' places.
 
+use super::called::Called;
 use super::loader::{Loader, StartError};
 use crate::auth::AllowanceError;
 use crate::call::{Deadline, Function, Holder, Methods, Origin};
@@ -42,6 +43,7 @@ pub struct Deployment {
     replica: RwLock<State>,
     /// Held by whoever starts the replica.
     starting: Arc<tokio::sync::Mutex<()>>,
+    pub(super) called: Called,
     gone: AtomicBool,
 }
 
@@ -143,6 +145,7 @@ impl Deployment {
             source: Source::Store,
             replica: RwLock::new(State::Stopped),
             starting: Arc::default(),
+            called: Called::default(),
             gone: AtomicBool::new(false),
         }
     }
@@ -166,6 +169,7 @@ impl Deployment {
             source: Source::Folder,
             replica: RwLock::new(State::Running(Arc::new(replica))),
             starting: Arc::default(),
+            called: Called::default(),
             gone: AtomicBool::new(false),
         })
     }
@@ -212,6 +216,7 @@ impl Deployment {
         loader: &Loader,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
+        self.called.touch();
         let began = Instant::now();
         let (replica, started) = match self.running()? {
             Some(replica) => (replica, Duration::ZERO),

@@ -5,9 +5,13 @@
 //! guests.
 
 mod deployment;
+mod table;
+
+mod compiler;
 mod loader;
 
-mod table;
+mod anew;
+mod called;
 
 pub use deployment::{Deployment, Lease, LeaseError, Load, Source};
 pub use loader::{Loader, StartError, component_of};

@@ -205,6 +205,13 @@ impl Table {
         self.versions().filter(|version| version.is_running()).cloned().collect()
     }
 
+    /// Every stored version that was called, and when, as far as the store does
+    /// not have it.
+    pub(super) fn called(&self) -> Vec<(Version, i64)> {
+        let stored = self.models.values().flat_map(|model| &model.versions);
+        stored.filter_map(|version| Some((version.clone(), version.called.unnoted_ms()?))).collect()
+    }
+
     fn versions(&self) -> impl Iterator<Item = &Version> {
         self.folders.values().chain(self.models.values()).flat_map(|model| &model.versions)
     }

@@ -85,6 +85,7 @@ pub struct Metrics {
     connections_open: Gauge,
     config_reloads: Counter,
     config_reloads_failed: Counter,
+    versions_to_compile: Gauge,
     at_scrape: Mutex<AtScrape>,
 }
 
@@ -135,6 +136,12 @@ impl Default for Metrics {
             "Times that it was wrong, so that the old one stayed",
             config_reloads_failed.clone(),
         );
+        let versions_to_compile = Gauge::default();
+        registry.register(
+            "versions_to_compile",
+            "Versions that are still to be compiled anew, as after an upgrade",
+            versions_to_compile.clone(),
+        );
         let at_scrape = Mutex::new(AtScrape::register(&mut registry));
         Self {
             registry,
@@ -144,6 +151,7 @@ impl Default for Metrics {
             connections_open,
             config_reloads,
             config_reloads_failed,
+            versions_to_compile,
             at_scrape,
         }
     }
@@ -227,6 +235,11 @@ impl Metrics {
     pub fn config_reloads(&self, reloads: u64, failed: u64) {
         raise(&self.config_reloads, reloads);
         raise(&self.config_reloads_failed, failed);
+    }
+
+    /// Tells how many versions are still to be compiled anew.
+    pub fn versions_to_compile(&self, versions: usize) {
+        self.versions_to_compile.set(gauge(versions as u64));
     }
 
     /// Everything as a text of OpenMetrics 1.0. Series of models that there are
