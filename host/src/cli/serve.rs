@@ -7,7 +7,7 @@ mod supervisor;
 
 use super::{ServeArgs, usage};
 use crate::auth::Auth;
-use crate::deploy::{Deployments, IDLE_CHECK, Loader};
+use crate::deploy::{Deployments, KEEP_INTERVAL, Loader};
 use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
 use crate::package::folder::{self, Taking};
@@ -148,8 +148,8 @@ async fn upkeep(app: &App) -> Infallible {
         Err(error) => tracing::error!(%error, "cannot free what nothing refers to"),
     }
     loop {
-        tokio::time::sleep(IDLE_CHECK).await;
-        app.deployments.stop_idle();
+        app.deployments.keep();
+        tokio::time::sleep(KEEP_INTERVAL).await;
     }
 }
 
@@ -168,7 +168,7 @@ pub(super) async fn start(
         Telemetry { logs: Some(logs.clone()), log_lines_dropped, ..Telemetry::default() };
     let sandboxes = Runtime::start_with(Diagnostics::Off, Some(logs))?;
     let loader = Loader::new(sandboxes.clone(), store.clone(), scratch.clone());
-    let deployments = Arc::new(Deployments::open(loader)?);
+    let deployments = Arc::new(Deployments::open(loader, crate::doctor::machine())?);
     for path in folders {
         let package = folder::open(path, &scratch, Taking::Copy)
             .with_context(|| format!("cannot serve {}", path.display()))?;

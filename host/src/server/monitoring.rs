@@ -117,7 +117,7 @@ fn metrics(app: &App) -> String {
 }
 
 fn add(one: &mut Serving, load: &Load) {
-    one.replicas += 1;
+    one.replicas += load.replicas;
     one.running += load.running;
     one.waiting += load.waiting;
     one.sandboxes_made += load.sandboxes_made;
