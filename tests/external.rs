@@ -11,8 +11,11 @@
     reason = "a test tells how it went, and says what is wrong by panicking"
 )]
 
-use ringfence_tests::{Client, Host, block_on, guests, text_input};
+use ringfence_tests::web::{CA_FILE, Page, Web};
+use ringfence_tests::{Client, Host, HostOptions, block_on, guests, text_input};
+use std::fs::Permissions;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
@@ -70,8 +73,8 @@ fn tests_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs the scenario of a version of the SDK, and compares our protocol files
-/// with the ones it brings.
+/// Runs the scenarios of a version of the SDK, and what the page about clients
+/// shows, and compares our protocol files with the ones it brings.
 fn sdk(version: &str, compare: Option<&str>) -> Outcome {
     let python = match environment(version) {
         Ok(python) => python,
@@ -92,21 +95,67 @@ fn sdk(version: &str, compare: Option<&str>) -> Outcome {
         return Outcome::Failed(printed(&compared));
     }
 
-    let host = Host::serve(&[guests::ECHO, guests::DIGITS, guests::SCRIBE, guests::TYPED]);
-    let output = Command::new(&python)
-        .arg("-B")
-        .arg(scripts.join("sdk_scenario.py"))
-        .args(["--base", host.base(), "--pat", &host.pat(), "--digits-label", "7"])
-        .arg("--digits-image")
-        .arg(tests_folder().join("../guests/digits/held-out/seven.png"))
-        .output()
-        .unwrap();
-    let text = printed(&output);
-    let checks = text.lines().filter(|line| line.starts_with("ok ")).count();
-    match output.status.success() && checks > 20 {
-        true => Outcome::Passed,
-        false => Outcome::Failed(format!("{text}\n{}", host.log())),
+    let image = tests_folder().join("../guests/digits/held-out/seven.png");
+    let web = Web::start();
+    web.put("/seven.png", Page::Content("image/png", std::fs::read(&image).unwrap()));
+    let models = [guests::ECHO, guests::DIGITS, guests::SCRIBE, guests::TYPED];
+    let models = models.iter().map(PathBuf::from).collect();
+    let host = Host::start(HostOptions { models, args: web.flag(), ..HostOptions::default() });
+    let over_tls = host_over_tls(scratch.path());
+
+    let (pat, tls_pat) = (host.pat(), over_tls.pat());
+    // What the certificate is for.
+    let tls_base = over_tls.base().replace("127.0.0.1", "localhost");
+    let images = web.url("");
+    let component = Path::new(guests::ECHO).join("1/model.wasm");
+    let (image, component) = (image.to_str().unwrap(), component.to_str().unwrap());
+    let here = ["--base", host.base(), "--pat", &pat];
+    let there = ["--base", &tls_base, "--pat", &tls_pat, "--ca", CA_FILE, "--models", "echo"];
+    let digits = ["--digits-image", image, "--digits-label", "7"];
+    let pages = ["--images", &images, "--image", image];
+    let https = ["--https-base", &tls_base, "--https-pat", &tls_pat, "--ca", CA_FILE];
+    let upload = ["--component", component];
+    // The page about clients lists the models before any is uploaded.
+    let runs = [
+        ("sdk_scenario.py", [&here[..], &digits].concat(), 30),
+        ("sdk_scenario.py", there.to_vec(), 15),
+        ("clients_doc.py", [&here[..], &pages, &https].concat(), 9),
+        ("sdk_upload.py", [&here[..], &upload].concat(), 4),
+    ];
+    for (name, args, checks) in runs {
+        if let Err(text) = scenario(&python, name, &args, checks) {
+            return Outcome::Failed(format!("{text}\n{}", host.log()));
+        }
     }
+    Outcome::Passed
+}
+
+/// Runs a script of `python/`, which has to make at least so many checks.
+fn scenario(python: &Path, name: &str, args: &[&str], checks: usize) -> Result<(), String> {
+    let script = tests_folder().join("python").join(name);
+    let output = Command::new(python).arg("-B").arg(script).args(args).output().unwrap();
+    let text = printed(&output);
+    let made = text.lines().filter(|line| line.starts_with("ok ")).count();
+    match output.status.success() && made >= checks {
+        true => Ok(()),
+        false => Err(format!("{name}: {text}")),
+    }
+}
+
+/// A host on https with a certificate for `localhost`.
+fn host_over_tls(folder: &Path) -> Host {
+    let fixtures = tests_folder().join("fixtures/tls");
+    for name in ["localhost.pem", "localhost.key"] {
+        std::fs::copy(fixtures.join(name), folder.join(name)).unwrap();
+    }
+    let key = folder.join("localhost.key");
+    std::fs::set_permissions(key, Permissions::from_mode(0o600)).unwrap();
+    let settings = folder.join("host.yaml");
+    let tls = "tls: {certificate: localhost.pem, key: localhost.key}\n";
+    std::fs::write(&settings, tls).unwrap();
+    let args = vec!["--host-config".to_owned(), settings.to_str().unwrap().to_owned()];
+    let models = vec![PathBuf::from(guests::ECHO)];
+    Host::start(HostOptions { models, args, ..HostOptions::default() })
 }
 
 /// A virtual environment with the SDK, made once beside the build's results.

@@ -20,6 +20,7 @@ mod typed;
 mod author;
 mod bad_requests;
 mod checkpoints;
+mod compute;
 mod crashes;
 mod doctor;
 mod limits;

@@ -1,6 +1,7 @@
 //! The operator's numbers, and the host's health.
 
 use ringfence_tests::{Client, Host, HostOptions, Variant, block_on, guests, request, text_input};
+use serde_json::Value;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -221,4 +222,24 @@ fn a_watch_of_the_health_ends_with_the_host() {
         assert_eq!(told, [ServingStatus::Serving, ServingStatus::NotServing]);
     });
     assert!(host.wait().success());
+}
+
+#[test]
+fn a_watch_of_the_health_ends_with_the_token_of_whoever_watches() {
+    let host = Host::serve(&[guests::ECHO]);
+    let create = ["pat", "create", "--user", "local", "--scope", "predict", "--json"];
+    let made: Value = serde_json::from_slice(&host.by_socket(&create).stdout).unwrap();
+    let (id, token) = (made["token"].as_str().unwrap(), made["pat"].as_str().unwrap());
+    block_on(async {
+        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
+        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        let service = "local/main/echo".to_owned();
+        let mut asked = Request::new(HealthCheckRequest { service });
+        asked.metadata_mut().insert("authorization", format!("Key {token}").parse().unwrap());
+        let mut watch = health.watch(asked).await.unwrap().into_inner();
+        let first = watch.message().await.unwrap().unwrap();
+        assert_eq!(first.status(), ServingStatus::Serving);
+        assert!(host.by_socket(&["pat", "revoke", id]).status.success());
+        assert!(watch.message().await.unwrap().is_none());
+    });
 }

@@ -2,122 +2,39 @@
 """What a user of the unmodified Clarifai SDK for Python does, against a running server.
 
     sdk_scenario.py --base http://HOST:PORT --pat PAT --digits-image FILE --digits-label LABEL [--models echo,digits]
+    sdk_scenario.py --base https://HOST:PORT --pat PAT --ca FILE --models echo
 
 Runs under the SDK versions that the requirements files beside it pin. Expects four models, owned by `local` in the app
 `main`: `echo` answers text with the same text, in several chunks when it generates; `scribe` writes text and takes the
-parameters `max_tokens` and `seed`; `digits` tells ten digits apart in an image; `typed` has methods with named arguments. `--models` leaves some of them out.
+parameters `max_tokens` and `seed`; `digits` tells ten digits apart in an image; `typed` has methods with named
+arguments. `--models` leaves some of them out.
 
 Prints `ok NAME` for each check. Stops at the first that fails, with `failed NAME` and a traceback on standard error,
 and exit code 1.
 """
-import argparse
-import faulthandler
-import importlib.metadata
-import os
 import pathlib
 import sys
-import tempfile
 import threading
-import time
-import traceback
 
-USER, APP = "local", "main"
+from sdk import APP, USER, assert_equal, assert_refused, parser, play, text_of, texts_of
+
 TEXT = "one two three, Grüße, 世界 🌍, four five six seven eight\nnine"
 ITEMS = ["first of three", "second, ä", "third"]
-# A refusal must come at once: a client that retries what it takes for an overload sleeps 5 seconds first.
-REFUSAL_SECONDS_MAX = 4
 INTERLEAVE_SECONDS_MAX = 20
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", required=True, help="http://HOST:PORT, without a slash at the end")
-    parser.add_argument("--pat", required=True)
-    parser.add_argument("--models", default="echo,scribe,digits,typed", help="which models to call (%(default)s)")
-    parser.add_argument("--digits-image", type=pathlib.Path, help="an image of one digit")
-    parser.add_argument("--digits-label", help="the id or the name of the concept that the image shows")
-    parser.add_argument("--timeout-seconds", type=float, default=180, help="for everything (%(default)s)")
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--models", default="echo,scribe,digits,typed", help="which models to call (%(default)s)")
+    made.add_argument("--digits-image", type=pathlib.Path, help="an image of one digit")
+    made.add_argument("--digits-label", help="the id or the name of the concept that the image shows")
+    arguments = made.parse_args()
     arguments.models = set(arguments.models.split(","))
     if not arguments.models <= {"echo", "scribe", "digits", "typed"}:
-        parser.error("--models takes echo, scribe, digits and typed")
+        made.error("--models takes echo, scribe, digits and typed")
     if "digits" in arguments.models and not (arguments.digits_image and arguments.digits_label):
-        parser.error("--digits-image and --digits-label are needed for the model digits")
+        made.error("--digits-image and --digits-label are needed for the model digits")
     return arguments
-
-
-def isolate(arguments, home):
-    """Keeps the user's settings and proxies out. From 12 on the SDK reads these variables when it is imported."""
-    for name in list(os.environ):
-        if name.startswith("CLARIFAI_"):
-            del os.environ[name]
-    os.environ.update(
-        HOME=home,
-        CLARIFAI_API_BASE=arguments.base,
-        CLARIFAI_PAT=arguments.pat,
-        no_proxy="127.0.0.1,localhost",
-        no_grpc_proxy="127.0.0.1,localhost",
-    )
-
-
-class Sdk:
-    """Hides what differs between the versions of the SDK, and nothing else."""
-
-    def __init__(self, base):
-        from clarifai.client.app import App
-        from clarifai.client.input import Inputs
-        from clarifai.client.model import Model
-
-        self._app, self._model, self.inputs = App, Model, Inputs
-        self.base = base
-        self.version = importlib.metadata.version("clarifai")
-        self.major = int(self.version.split(".")[0])
-        # Before 12 the variable CLARIFAI_API_BASE is not read here.
-        self._where = {"base_url": base} if self.major < 12 else {}
-
-    def model(self, name, **keywords):
-        """By ids. From 12 on this is a call, and raises where the model is not there."""
-        return self._model(model_id=name, user_id=USER, app_id=APP, **{**self._where, **keywords})
-
-    def model_by_url(self, name):
-        return self._model(url=f"{self.base}/{USER}/{APP}/models/{name}", **self._where)
-
-    def app(self):
-        return self._app(app_id=APP, user_id=USER, **self._where)
-
-    def text_input(self, text):
-        return self.inputs.get_input_from_bytes("", text_bytes=text.encode())
-
-
-def text_of(response):
-    assert len(response.outputs) == 1, f"{len(response.outputs)} outputs"
-    return response.outputs[0].data.text.raw
-
-
-def texts_of(responses):
-    return [text_of(response) for response in responses]
-
-
-def assert_equal(left, right):
-    assert left == right, f"{left!r} is not {right!r}"
-
-
-def assert_refused(call, *words):
-    """`call` must raise the SDK's own exception, soon, with the status in its text."""
-    import grpc
-
-    started = time.monotonic()
-    try:
-        answer = call()
-    except Exception as error:
-        seconds = time.monotonic() - started
-        text = str(error)
-        assert type(error) is Exception and not isinstance(error, grpc.RpcError), f"raised {error!r}"
-        for word in ("code: ", "description: ", *words):
-            assert word in text, f"{word!r} is not in the exception's text: {text}"
-        assert seconds < REFUSAL_SECONDS_MAX, f"took {seconds:.2f} seconds: {text}"
-    else:
-        raise AssertionError(f"no exception, but {answer!r}")
 
 
 def interleave(model):
@@ -144,7 +61,7 @@ class Scenario:
     """The checks, in the order in which they run: each method whose name begins with a model's, then `end_`."""
 
     def __init__(self, sdk, arguments, folder):
-        self.sdk, self.arguments, self.folder = sdk, arguments, pathlib.Path(folder)
+        self.sdk, self.arguments, self.folder = sdk, arguments, folder
 
     def file(self, text):
         path = self.folder / "input.txt"
@@ -337,10 +254,10 @@ class Scenario:
             assert_refused(call, *words)
 
     def end_wrong_pat(self):
-        self.assert_all_refused(lambda: self.sdk.model("echo", pat="not-a-pat"), "CONN_KEY_INVALID")
+        self.assert_all_refused(lambda: self.sdk.model("echo", pat="not-a-pat"), "CONN_KEY_INVALID", "TOKEN_INVALID")
 
     def end_unknown_model(self):
-        self.assert_all_refused(lambda: self.sdk.model("no-such-model"), "MODEL_DOES_NOT_EXIST")
+        self.assert_all_refused(lambda: self.sdk.model("no-such-model"), "MODEL_DOES_NOT_EXIST", "NO_SUCH_MODEL")
 
     def end_unknown_version(self):
         self.assert_all_refused(lambda: self.sdk.model("echo", model_version={"id": "no-such-version"}))
@@ -354,6 +271,22 @@ class Scenario:
         versions = list(self.sdk.model(name).list_versions())
         assert versions and all(version.model_version.id for version in versions), f"{versions}"
 
+    def end_a_model_is_found_by_its_app(self):
+        name = sorted(self.arguments.models)[0]
+        model = self.sdk.app().model(name)
+        assert_equal((model.id, model.user_id, model.app_id), (name, USER, APP))
+
+    def end_an_app_is_made_found_and_empty(self):
+        self.sdk.user().create_app("made-by-the-sdk")
+        app = self.sdk.user().app("made-by-the-sdk")
+        assert_equal((app.id, app.user_id), ("made-by-the-sdk", USER))
+        assert_equal(list(app.list_models()), [])
+
+    def end_who_calls_is_told(self):
+        if self.sdk.major >= 12:
+            for name in ("me", USER):
+                assert_equal(self.sdk.user().get_user_info(user_id=name).user.id, USER)
+
     def end_all_is_well_after_the_refusals(self):
         if "echo" in self.arguments.models:
             self.echo_predict_by_bytes()
@@ -361,22 +294,9 @@ class Scenario:
 
 def main():
     arguments = parse_arguments()
-    faulthandler.dump_traceback_later(arguments.timeout_seconds, exit=True)
-    with tempfile.TemporaryDirectory() as folder:
-        isolate(arguments, folder)
-        sdk = Sdk(arguments.base)
-        print(f"clarifai {sdk.version}, clarifai-grpc {importlib.metadata.version('clarifai-grpc')}", flush=True)
-        scenario = Scenario(sdk, arguments, folder)
-        groups = tuple(f"{group}_" for group in [*arguments.models, "end"])
-        for name in [name for name in vars(Scenario) if name.startswith(groups)]:
-            try:
-                getattr(scenario, name)()
-            except Exception:
-                print(f"failed {name}", flush=True)
-                traceback.print_exc()
-                return 1
-            print(f"ok {name}", flush=True)
-    return 0
+    groups = tuple(f"{group}_" for group in [*arguments.models, "end"])
+    names = [name for name in vars(Scenario) if name.startswith(groups)]
+    return play(arguments, Scenario, names)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 //! would, over a socket and with a token.
 
 use super::client::{Client, ModelRef};
+use super::compute::PlaceArgs;
 use super::embedded::{self, EXAMPLES, SDK};
 use super::render::{Between, Printer};
 use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict, request, serve};
@@ -166,6 +167,7 @@ fn call(
         file: file.into_iter().collect(),
         url: Vec::new(),
         params: ParamArgs { param },
+        place: PlaceArgs::default(),
     })
 }
 

@@ -10,6 +10,7 @@ pub mod checkpoints;
 mod apps;
 mod calls;
 mod client;
+mod compute;
 mod demo;
 mod doctor;
 mod embedded;
@@ -114,6 +115,12 @@ enum Command {
     Models(ModelsArgs),
     /// List, make and delete apps, in which models stand
     Apps(AppsArgs),
+    /// List, make and delete compute clusters, which have nodepools
+    Clusters(compute::ClustersArgs),
+    /// List, make and delete nodepools, the parts of the machine that models run on
+    Nodepools(compute::NodepoolsArgs),
+    /// List, make, change and delete deployments: where a model runs, and in how many replicas
+    Deployments(compute::DeploymentsArgs),
     /// List and end calls that run
     Calls(CallsArgs),
     /// List, make and disable users, and say what each may take
@@ -627,6 +634,8 @@ pub(crate) struct CallArgs {
     pub(crate) url: Vec<String>,
     #[command(flatten)]
     pub(crate) params: ParamArgs,
+    #[command(flatten)]
+    pub(crate) place: compute::PlaceArgs,
 }
 
 /// `stream`
@@ -636,6 +645,8 @@ pub(crate) struct StreamArgs {
     pub(crate) model: ModelRef,
     #[command(flatten)]
     pub(crate) params: ParamArgs,
+    #[command(flatten)]
+    pub(crate) place: compute::PlaceArgs,
 }
 
 /// Inference parameters.
@@ -667,6 +678,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Upload(args) => upload::run(&args, &global),
         Command::Models(args) => models::run(&args, &global),
         Command::Apps(args) => apps::run(&args, &global),
+        Command::Clusters(args) => compute::clusters(&args, &global),
+        Command::Nodepools(args) => compute::nodepools(&args, &global),
+        Command::Deployments(args) => compute::deployments(&args, &global),
         Command::Calls(args) => calls::run(&args, &global),
         Command::Users(args) => users::run(&args, &global),
         Command::Pat(args) => pat::run(&args, &global),

@@ -36,7 +36,8 @@ pub(super) fn of_call(args: &CallArgs) -> anyhow::Result<PostModelOutputsRequest
     if data == Data::default() {
         return Err(Usage("there is no input; give --text, --file or --url".to_owned()).into());
     }
-    Ok(of_data(&args.model, data, &args.params.param))
+    let request = of_data(&args.model, data, &args.params.param);
+    Ok(PostModelOutputsRequest { runner_selector: args.place.selector(), ..request })
 }
 
 /// The content of a text and of files, each of the kind that it is.
@@ -190,6 +191,7 @@ fn kind_of_url(argument: &str) -> Result<(Kind, &str), Usage> {
 mod tests {
     use super::*;
     use crate::cli::ParamArgs;
+    use crate::cli::compute::PlaceArgs;
 
     fn args(text: Option<&str>, file: Vec<std::path::PathBuf>, url: &[&str]) -> CallArgs {
         CallArgs {
@@ -198,6 +200,7 @@ mod tests {
             file,
             url: url.iter().map(|url| (*url).to_owned()).collect(),
             params: ParamArgs { param: vec![parse_param("k=[1,true]").unwrap()] },
+            place: PlaceArgs::default(),
         }
     }
 

@@ -146,7 +146,7 @@ pub(super) async fn start(
         Telemetry { logs: Some(logs.clone()), log_lines_dropped, ..Telemetry::default() };
     let sandboxes = Runtime::start_with(Diagnostics::Off, Some(logs))?;
     let loader = Loader::new(sandboxes.clone(), store.clone(), scratch.clone());
-    let deployments = Arc::new(Deployments::open(loader)?);
+    let deployments = Arc::new(Deployments::open(loader, crate::doctor::machine())?);
     for path in folders {
         let package = folder::open(path, &scratch, Taking::Copy)
             .with_context(|| format!("cannot serve {}", path.display()))?;

@@ -4,6 +4,7 @@ use super::client::{self, Client};
 use super::generate::print_all;
 use super::render::{Between, Printer};
 use super::{GlobalArgs, StreamArgs, request};
+use crate::proto::clarifai::api::PostModelOutputsRequest;
 use std::io::BufRead;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,6 +19,7 @@ pub(super) fn run(args: &StreamArgs, global: &GlobalArgs) -> anyhow::Result<()> 
         let mut client = Client::connect(global).await?;
         let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
         let (model, params) = (args.model.clone(), args.params.param.clone());
+        let runner_selector = args.place.selector();
         // A thread of its own, never joined: nothing wakes it from a read that
         // waits for a line when the call has long ended.
         std::thread::spawn(move || {
@@ -27,7 +29,11 @@ pub(super) fn run(args: &StreamArgs, global: &GlobalArgs) -> anyhow::Result<()> 
                 let text = String::from_utf8_lossy(&line);
                 let text = text.strip_suffix('\n').unwrap_or(&text);
                 let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
-                if sender.blocking_send(request::of_text(&model, text, &params)).is_err() {
+                let request = PostModelOutputsRequest {
+                    runner_selector: runner_selector.clone(),
+                    ..request::of_text(&model, text, &params)
+                };
+                if sender.blocking_send(request).is_err() {
                     break;
                 }
                 line.clear();

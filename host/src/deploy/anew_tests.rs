@@ -1,6 +1,7 @@
 //! Order, number and end of what is compiled while nobody waits for it.
 
 use super::super::compiler::blocking;
+use super::super::{Amount, Called};
 use super::*;
 use crate::digest::sha256_of;
 use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH, Taking};
@@ -67,7 +68,8 @@ impl Place {
         }
         let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let loader = Loader::compiling_with(OneShot::of(program), runtime, store, run);
-        Self { deployments: Deployments::open(loader).unwrap(), scratch }
+        let machine = Amount { cpu_millis: 8_000, memory_bytes: 64 << 30 };
+        Self { deployments: Deployments::open(loader, machine).unwrap(), scratch }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -263,8 +265,10 @@ async fn a_call_is_kept_for_the_order_of_the_next_start() {
     let versions = place.deployments.all();
     place.let_all_go();
     // What the compiler gives is no code; that it was called counts.
-    place.deployments.lease(&versions[0], None).await.unwrap_err();
     let deployments = &place.deployments;
+    let placement = deployments.pools().of_all().clone();
+    let called = Called { version: versions[0].clone(), placement };
+    deployments.lease(&called, None).await.unwrap_err();
     deployments.note_calls();
     let kept = deployments.loader().store().calls().unwrap();
     assert_eq!(kept.len(), 1);

@@ -1,25 +1,21 @@
-//! A version made callable: its replica, started on need, and calls' places.
+//! A version made callable, wherever it runs, and a call's admission to it.
 
-use super::called::Called;
+use super::capacity::{Amount, Full, PoolName};
+use super::group::{Group, MakeRoom};
+use super::last_call::LastCall;
 use super::loader::{Loader, StartError};
+use super::placement::Placement;
+use super::replicas::{Load, Place, Replicas};
 use crate::auth::AllowanceError;
-use crate::call::{Deadline, Function, Holder, Methods, Origin};
+use crate::call::{Deadline, Function, Methods, Origin};
 use crate::package::Package;
 use crate::package::config::ModelName;
 use crate::store::{VersionRow, now};
 use crate::telemetry::VersionLog;
-use crate::worker::{Inputs, Outputs, Worker};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use crate::worker::{Inputs, Outputs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// How long the calls of a version that does not start are told so before it is
-/// tried again.
-const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
-
-/// Time that a call without a deadline of its own waits for a replica to start.
-const START_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A version that is callable, and what may be told about it.
 #[derive(Debug)]
@@ -40,10 +36,10 @@ pub struct Deployment {
     pub created_at: i64,
     source: Source,
     log: Option<VersionLog>,
-    replica: RwLock<State>,
-    /// Held by whoever starts the replica.
-    starting: Arc<tokio::sync::Mutex<()>>,
-    pub(super) called: Called,
+    /// Its replicas, by where they run.
+    groups: RwLock<Vec<Arc<Group>>>,
+    needs: OnceLock<Amount>,
+    pub(super) last_call: LastCall,
     gone: AtomicBool,
 }
 
@@ -54,22 +50,6 @@ pub enum Source {
     Folder,
     /// The store; its replica is started on need and stopped when idle.
     Store,
-}
-
-#[derive(Debug)]
-enum State {
-    Stopped,
-    Running(Arc<Replica>),
-    Failed(Arc<StartError>, Instant),
-}
-
-/// A running replica.
-#[derive(Debug)]
-pub(super) struct Replica {
-    worker: Worker,
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    used_at: RwLock<Instant>,
 }
 
 /// Why a call is not admitted.
@@ -93,6 +73,28 @@ pub enum LeaseError {
     /// The caller takes as much as it may.
     #[error(transparent)]
     Quota(#[from] AllowanceError),
+    /// No replica of it fits.
+    #[error("{0}")]
+    Full(Full),
+    /// There is no such nodepool, or it is not the caller's to see.
+    #[error("there is no nodepool {0}; check runner_selector")]
+    NoSuchNodepool(PoolName),
+    /// The model has no such deployment.
+    #[error("the model has no deployment {0}; check runner_selector")]
+    NoSuchDeployment(String),
+    /// It runs elsewhere.
+    #[error(
+        "no deployment of the model is on nodepool {0}; deploy it there, or leave runner_selector out"
+    )]
+    NotDeployedThere(PoolName),
+    /// The deployment serves another version than the one that is asked for.
+    #[error("deployment {id} serves version {serves}; leave the version out")]
+    OtherVersion {
+        /// The deployment.
+        id: String,
+        /// The version that it serves.
+        serves: String,
+    },
     /// Every place is taken and the queue is full.
     #[error("the model is busy; try again in a moment")]
     Busy,
@@ -105,24 +107,10 @@ pub enum LeaseError {
 #[derive(Debug)]
 pub struct Lease {
     deployment: Arc<Deployment>,
-    replica: Arc<Replica>,
-    permit: OwnedSemaphorePermit,
+    place: Place,
     deadline: Deadline,
     started: Duration,
     queued: Duration,
-}
-
-/// How much a replica has to do at a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
-    /// Calls that run.
-    pub running: usize,
-    /// Calls that wait for a place.
-    pub waiting: usize,
-    /// Bytes held, by what holds them.
-    pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
-    /// Sandboxes made since it started.
-    pub sandboxes_made: u64,
 }
 
 impl Deployment {
@@ -143,20 +131,26 @@ impl Deployment {
             methods: Arc::new(methods),
             created_at: row.created_at,
             source: Source::Store,
-            replica: RwLock::new(State::Stopped),
-            starting: Arc::default(),
-            called: Called::default(),
+            groups: RwLock::default(),
+            needs: OnceLock::new(),
+            last_call: LastCall::default(),
             gone: AtomicBool::new(false),
         }
     }
 
-    /// A folder's version, which runs.
-    pub(super) async fn of_folder(loader: &Loader, package: Package) -> Result<Self, StartError> {
+    /// A folder's version, which runs and reserves nothing.
+    pub(super) async fn of_folder(
+        loader: &Loader,
+        package: Package,
+        placement: Arc<Placement>,
+    ) -> Result<Self, StartError> {
         let config = &package.config;
         let (name, version) = (config.name.clone(), package.version.clone());
         let model_type_id = config.model_type_id.clone();
         let concepts = config.concepts.len() as u64;
-        let replica = Replica::new(loader.start(package).await?);
+        let worker = loader.start(package).await?;
+        let methods = Arc::new(worker.methods().clone());
+        let group = Group::running_already(placement, Replicas::of(worker, None));
         Ok(Self {
             log: loader.log(&name, &version),
             name,
@@ -164,12 +158,12 @@ impl Deployment {
             number: 0,
             model_type_id,
             concepts,
-            methods: Arc::new(replica.worker.methods().clone()),
+            methods,
             created_at: now(),
             source: Source::Folder,
-            replica: RwLock::new(State::Running(Arc::new(replica))),
-            starting: Arc::default(),
-            called: Called::default(),
+            groups: RwLock::new(vec![Arc::new(group)]),
+            needs: OnceLock::new(),
+            last_call: LastCall::default(),
             gone: AtomicBool::new(false),
         })
     }
@@ -185,133 +179,88 @@ impl Deployment {
         self.log.as_ref()
     }
 
-    /// How much its replica has to do now, if it runs.
+    /// How much its replicas have to do now, if any run.
     pub fn load(&self) -> Option<Load> {
-        match &*self.state() {
-            State::Running(replica) => Some(replica.load()),
-            State::Stopped | State::Failed(..) => None,
-        }
+        let loads = self.all_groups().into_iter().filter_map(|group| group.load());
+        loads.reduce(|sum, load| sum.plus(&load))
     }
 
-    /// Whether its replica runs.
+    /// Whether a replica of it runs.
     pub fn is_running(&self) -> bool {
-        matches!(*self.state(), State::Running(_))
+        self.groups().iter().any(|group| group.is_running())
     }
 
     /// Why it did not start when it was last tried.
     pub fn failure(&self) -> Option<Arc<StartError>> {
-        match &*self.state() {
-            State::Failed(error, _) => Some(error.clone()),
-            State::Stopped | State::Running(_) => None,
-        }
+        self.groups().iter().find_map(|group| group.failure())
     }
 
-    /// Admits a call, after starting the replica and waiting for the call's turn
-    /// if need be.
+    /// Admits a call, after starting a replica and waiting for the call's turn if
+    /// need be.
     ///
     /// The deadline is the model's `call_timeout` from the moment that the
     /// replica runs, or the caller's own if that is earlier; waiting counts.
     pub(super) async fn lease(
         self: &Arc<Self>,
+        placement: &Arc<Placement>,
         loader: &Loader,
+        room: &impl MakeRoom,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
-        self.called.touch();
+        self.last_call.touch();
         let began = Instant::now();
-        let (replica, started) = match self.running()? {
-            Some(replica) => (replica, Duration::ZERO),
-            None => (self.started(loader, asked).await?, began.elapsed()),
-        };
-        let began = Instant::now();
-        let limits = replica.worker.limits();
-        let deadline = Deadline::after(limits.call_timeout);
-        let deadline = asked.map_or(deadline, |asked| asked.min(deadline));
-        let slots = replica.slots.clone();
-        let permit = match slots.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _waiting = Waiting::enter(&replica.waiting, limits.queue_max)?;
-                let turn =
-                    tokio::time::timeout_at(deadline.instant().into(), slots.acquire_owned());
-                match turn.await {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) => return Err(LeaseError::NoSuchModel),
-                    Err(_) => return Err(LeaseError::DeadlinePassed),
-                }
-            }
-        };
-        let queued = began.elapsed();
-        Ok(Lease { deployment: self.clone(), replica, permit, deadline, started, queued })
+        let group = self.group(placement);
+        let (place, deadline, started) = group.place(self, loader, room, asked).await?;
+        let queued = began.elapsed().saturating_sub(started);
+        Ok(Lease { deployment: self.clone(), place, deadline, started, queued })
     }
 
-    /// The replica, if it runs; why not, if it was tried a moment ago.
-    fn running(&self) -> Result<Option<Arc<Replica>>, LeaseError> {
-        match &*self.state() {
-            State::Running(replica) => {
-                replica.touch();
-                Ok(Some(replica.clone()))
-            }
-            State::Failed(error, at) if at.elapsed() < START_AGAIN_AFTER => {
-                Err(LeaseError::Start(error.clone()))
-            }
-            State::Failed(..) | State::Stopped => Ok(None),
+    /// Its replicas in a placement, whether or not any run.
+    pub(super) fn group(&self, placement: &Arc<Placement>) -> Arc<Group> {
+        let is_it = |group: &&Arc<Group>| Arc::ptr_eq(&group.placement, placement);
+        if let Some(group) = self.groups().iter().find(is_it) {
+            return group.clone();
         }
+        let mut groups = self.groups_mut();
+        if let Some(group) = groups.iter().find(is_it) {
+            return group.clone();
+        }
+        let group = Arc::new(Group::stopped(placement.clone()));
+        groups.push(group.clone());
+        group
     }
 
-    /// Waits for the replica to start. It goes on starting for the next caller
-    /// if this one leaves.
-    async fn started(
-        self: &Arc<Self>,
-        loader: &Loader,
-        asked: Option<Deadline>,
-    ) -> Result<Arc<Replica>, LeaseError> {
-        let deadline = asked.unwrap_or_else(|| Deadline::after(START_TIMEOUT));
-        let (deployment, loader) = (self.clone(), loader.clone());
-        let starting = tokio::spawn(async move {
-            let starting = deployment.starting.clone();
-            let _alone = starting.lock().await;
-            if let Some(replica) = deployment.running()? {
-                return Ok(replica);
-            }
-            deployment.start(&loader).await
-        });
-        match tokio::time::timeout_at(deadline.instant().into(), starting).await {
-            Ok(Ok(started)) => started,
-            Ok(Err(_)) => Err(LeaseError::Start(Arc::new(StartError::Stopping))),
-            Err(_) => Err(LeaseError::DeadlinePassed),
-        }
+    /// Its replicas in every placement.
+    pub(super) fn all_groups(&self) -> Vec<Arc<Group>> {
+        self.groups().clone()
     }
 
-    async fn start(&self, loader: &Loader) -> Result<Arc<Replica>, LeaseError> {
-        if self.gone.load(Ordering::Acquire) {
-            return Err(LeaseError::NoSuchVersion);
-        }
-        let started = async {
-            let package = loader.package(&self.name, &self.version).await?;
-            loader.start(package).await
-        };
-        match started.await {
-            // It was deleted meanwhile.
-            Ok(_) if self.gone.load(Ordering::Acquire) => Err(LeaseError::NoSuchVersion),
-            Ok(worker) => {
-                let replica = Arc::new(Replica::new(worker));
-                self.set(State::Running(replica.clone()));
-                Ok(replica)
-            }
-            Err(error) => {
-                tracing::error!(
-                    model = %self.name, version = self.version, "a version does not start: {error}"
-                );
-                let error = Arc::new(error);
-                self.set(State::Failed(error.clone(), Instant::now()));
-                Err(LeaseError::Start(error))
-            }
-        }
+    /// Forgets placements that are no more; calls that run there end as they
+    /// would.
+    pub(super) fn forget_retired(&self) {
+        self.groups_mut().retain(|group| !group.placement.is_retired());
     }
 
-    /// Lets the replica go; calls that run keep theirs until they have ended.
+    /// Lets replicas go of placements that are no more.
+    pub(super) fn stop_retired(&self) {
+        let groups = self.all_groups();
+        groups.iter().filter(|group| group.placement.is_retired()).for_each(|group| group.stop());
+        self.forget_retired();
+    }
+
+    /// What a replica of it reserves, once that is known.
+    pub(super) fn needs(&self) -> Option<Amount> {
+        self.needs.get().copied()
+    }
+
+    pub(super) fn set_needs(&self, needs: Amount) {
+        // A version does not change.
+        let _ = self.needs.set(needs);
+    }
+
+    /// Lets all replicas go; calls that run keep theirs until they have ended.
     pub(super) fn stop(&self) {
-        self.set(State::Stopped);
+        self.groups().iter().for_each(|group| group.stop());
     }
 
     /// The same, for good: its files are deleted, and its log with them.
@@ -321,26 +270,22 @@ impl Deployment {
         self.forget();
     }
 
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
     fn forget(&self) {
         if let Some(log) = &self.log {
             log.forget();
         }
     }
 
-    /// How long nobody has called it, if it runs and no call does.
-    pub(super) fn idle(&self) -> Option<Duration> {
-        match &*self.state() {
-            State::Running(replica) if self.source == Source::Store => replica.idle(),
-            State::Running(_) | State::Stopped | State::Failed(..) => None,
-        }
+    fn groups(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Group>>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> std::sync::RwLockReadGuard<'_, State> {
-        self.replica.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, state: State) {
-        *self.replica.write().unwrap_or_else(PoisonError::into_inner) = state;
+    fn groups_mut(&self) -> std::sync::RwLockWriteGuard<'_, Vec<Arc<Group>>> {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -350,34 +295,6 @@ impl Drop for Deployment {
         if self.gone.load(Ordering::Acquire) {
             self.forget();
         }
-    }
-}
-
-impl Replica {
-    fn load(&self) -> Load {
-        let places = self.worker.limits().concurrency_max;
-        Load {
-            running: places.saturating_sub(self.slots.available_permits()),
-            waiting: self.waiting.load(Ordering::Acquire),
-            memory_bytes: self.worker.memory_bytes(),
-            sandboxes_made: self.worker.sandboxes_made(),
-        }
-    }
-
-    fn new(worker: Worker) -> Self {
-        let slots = Arc::new(Semaphore::new(worker.limits().concurrency_max));
-        let (waiting, used_at) = (AtomicUsize::new(0), RwLock::new(Instant::now()));
-        Self { worker, slots, waiting, used_at }
-    }
-
-    fn touch(&self) {
-        *self.used_at.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn idle(&self) -> Option<Duration> {
-        let all = self.slots.available_permits() == self.worker.limits().concurrency_max;
-        let used_at = *self.used_at.read().unwrap_or_else(PoisonError::into_inner);
-        all.then(|| used_at.elapsed())
     }
 }
 
@@ -407,29 +324,7 @@ impl Lease {
     /// when the guest has ended, which dropping the outputs brings about.
     /// `origin` is what logs say of it.
     pub fn call(self, function: Function, origin: Origin) -> (Inputs, Outputs) {
-        let Self { deployment, replica, permit, deadline, .. } = self;
-        // Both live as long as the last of their calls.
-        let hold = (permit, replica.clone(), deployment);
-        replica.worker.call(function, origin, deadline, hold)
-    }
-}
-
-/// A place in the queue.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize, queue_max: usize) -> Result<Self, LeaseError> {
-        waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
-                (count < queue_max).then_some(count + 1)
-            })
-            .map(|_| Self(waiting))
-            .map_err(|_| LeaseError::Busy)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let Self { deployment, place, deadline, .. } = self;
+        place.call(function, origin, deadline, deployment)
     }
 }

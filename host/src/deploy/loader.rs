@@ -116,7 +116,8 @@ impl Loader {
         blocking(move || loader.read_back(&name, &version)).await
     }
 
-    fn read_back(&self, name: &ModelName, version: &str) -> Result<Package, StartError> {
+    /// The same, where it may wait for the disk.
+    pub(super) fn read_back(&self, name: &ModelName, version: &str) -> Result<Package, StartError> {
         let folder = tempfile::Builder::new()
             .prefix("version-")
             .tempdir_in(&self.run)

@@ -11,32 +11,47 @@ mod compiler;
 mod loader;
 
 mod anew;
-mod called;
+mod last_call;
 
-pub use deployment::{Deployment, Lease, LeaseError, Load, Source};
+mod group;
+mod keeper;
+mod placement;
+mod replicas;
+
+mod capacity;
+mod compute;
+mod details;
+mod pools;
+
+pub use capacity::{Amount, CPU_OVERCOMMIT, Full, Pool, PoolName};
+pub use compute::{ComputeError, Resource};
+pub use deployment::{Deployment, Lease, LeaseError, Source};
+pub use details::{ClusterDetail, DeploymentDetail, NodepoolDetail};
 pub use loader::{Loader, StartError, component_of};
-pub use table::{Model, Version};
+pub use pools::{CLUSTER_LOCAL, NODEPOOL_DEFAULT, Pools};
+pub use replicas::Load;
+pub use table::{Called, Model, Version, Wanted};
 
 use crate::auth::{Caller, Scope};
 use crate::call::Deadline;
 use crate::package::Package;
 use crate::package::config::ModelName;
 use crate::store::{ModelRow, ShareRow, StoreError, VersionRow};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use table::Table;
 
-/// How long a replica of a stored version runs that nobody calls.
-const IDLE_MAX: Duration = Duration::from_secs(300);
-
-/// How often that is looked at.
-pub const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// How often the number of replicas is looked at.
+pub const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All callable versions of this host.
 #[derive(Debug)]
 pub struct Deployments {
     loader: Loader,
+    pools: Pools,
     table: RwLock<Table>,
+    /// Held by whoever changes compute resources.
+    changing: Mutex<()>,
 }
 
 /// Why a folder cannot be made callable.
@@ -91,8 +106,8 @@ pub enum ModelError {
 }
 
 impl Deployments {
-    /// Reads what the store has. Nothing is started.
-    pub fn open(loader: Loader) -> Result<Self, StoreError> {
+    /// Reads what the store has, for a machine with so much. Nothing is started.
+    pub fn open(loader: Loader, machine: Amount) -> Result<Self, StoreError> {
         let store = loader.store();
         let mut table = Table::default();
         for model in store.models()? {
@@ -104,7 +119,10 @@ impl Deployments {
         for share in store.shares()? {
             table.share(&share.name, &share.with);
         }
-        Ok(Self { loader, table: RwLock::new(table) })
+        let pools = Pools::of(machine);
+        let opened = Self { loader, pools, table: RwLock::new(table), changing: Mutex::default() };
+        opened.read_compute()?;
+        Ok(opened)
     }
 
     /// What starts replicas.
@@ -121,7 +139,8 @@ impl Deployments {
         if let Some(asked) = package.config.accelerators() {
             return Err(DeployError::NoAccelerator { name, asked: asked.to_string() });
         }
-        let deployment = Deployment::of_folder(&self.loader, package)
+        let placement = self.pools.of_all().clone();
+        let deployment = Deployment::of_folder(&self.loader, package, placement)
             .await
             .map_err(|source| DeployError::Start { name, source })?;
         self.write().put_folder(Arc::new(deployment));
@@ -149,13 +168,47 @@ impl Deployments {
         self.read().all()
     }
 
-    /// Admits a call to a version.
+    /// What a call of a model means that the caller may see.
+    pub fn called(
+        &self,
+        caller: &Caller,
+        seen: &Model,
+        version: Option<&str>,
+        wanted: &Wanted,
+    ) -> Result<Called, LeaseError> {
+        match wanted {
+            Wanted::Anywhere | Wanted::Deployment(_) => {
+                seen.placed(version, wanted, self.pools.of_all())
+            }
+            Wanted::Nodepool(name) => {
+                let users = match name.user_id.as_str() {
+                    "" => [caller.user_id(), seen.name.user_id()],
+                    user => [user, user],
+                };
+                let pool = users
+                    .into_iter()
+                    // Others' nodepools are not there, but for those of the model.
+                    .filter(|user| [caller.user_id(), seen.name.user_id()].contains(user))
+                    .find_map(|user| self.pools.find(user, &name.cluster_id, &name.id))
+                    .ok_or_else(|| LeaseError::NoSuchNodepool(name.clone()))?;
+                let wanted = Wanted::Nodepool(pool.name().clone());
+                seen.placed(version, &wanted, self.pools.of_all())
+            }
+        }
+    }
+
+    /// Admits a call.
     pub async fn lease(
         &self,
-        version: &Version,
+        called: &Called,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
-        version.lease(&self.loader, asked).await
+        called.version.lease(&called.placement, &self.loader, self, asked).await
+    }
+
+    /// The nodepools.
+    pub fn pools(&self) -> &Pools {
+        &self.pools
     }
 
     /// Makes a model that nothing has been uploaded to yet, or finds it.
@@ -231,12 +284,21 @@ impl Deployments {
             None => {
                 store.delete_model(name)?;
                 self.write().remove_model(name);
+                seen.placements().iter().for_each(|placement| placement.retire());
                 seen.versions.iter().for_each(|version| version.end());
             }
             Some(version) => {
                 let deployment = seen.version(version).ok_or(ModelError::NoSuchVersion)?.clone();
                 store.delete_version(name, version)?;
                 self.write().remove_version(name, version);
+                for placement in seen.placements() {
+                    if placement.version.as_deref() == Some(version)
+                        && let Some(id) = &placement.id
+                    {
+                        self.write().remove_placement(name, id);
+                        placement.retire();
+                    }
+                }
                 deployment.end();
             }
         }
@@ -264,19 +326,6 @@ impl Deployments {
             self.write().unshare(name, with);
         }
         Ok(())
-    }
-
-    /// Stops replicas that nobody has called for long.
-    pub fn stop_idle(&self) {
-        let running = self.read().running();
-        for deployment in running {
-            if deployment.idle().is_some_and(|idle| idle > IDLE_MAX) {
-                tracing::info!(
-                    model = %deployment.name, version = deployment.version, "stopped, nobody calls it"
-                );
-                deployment.stop();
-            }
-        }
     }
 
     /// A stored model that is the caller's, or anybody's for the operator.

@@ -1,6 +1,8 @@
 //! Models and their versions in memory, as callers see them.
 
+use super::capacity::PoolName;
 use super::deployment::{Deployment, LeaseError};
+use super::placement::Placement;
 use crate::package::config::ModelName;
 use crate::store::{ModelRow, ShareRow};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,28 @@ pub struct Model {
     model_type_id: String,
     promoted: Option<String>,
     shared_with: BTreeSet<String>,
+    /// Its deployments.
+    placements: Vec<Arc<Placement>>,
+}
+
+/// Where a call wants to run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Wanted {
+    /// Wherever the model runs.
+    #[default]
+    Anywhere,
+    /// On a nodepool.
+    Nodepool(PoolName),
+    /// In a deployment.
+    Deployment(String),
+}
+
+/// What a call means: a version, and where it runs.
+#[derive(Debug, Clone)]
+pub struct Called {
+    /// The version.
+    pub version: Version,
+    pub(super) placement: Arc<Placement>,
 }
 
 impl Model {
@@ -45,6 +69,7 @@ impl Model {
             model_type_id: row.model_type_id.clone(),
             promoted: row.promoted.clone(),
             shared_with: BTreeSet::new(),
+            placements: Vec::new(),
         }
     }
 
@@ -58,6 +83,7 @@ impl Model {
             versions: vec![version],
             promoted: None,
             shared_with: BTreeSet::new(),
+            placements: Vec::new(),
         }
     }
 
@@ -93,6 +119,69 @@ impl Model {
         match version {
             Some(version) => self.version(version).ok_or(LeaseError::NoSuchVersion),
             None => self.current().ok_or(LeaseError::NoVersion),
+        }
+    }
+
+    /// The version and the place that a call means.
+    pub(super) fn placed(
+        &self,
+        version: Option<&str>,
+        wanted: &Wanted,
+        of_all: &Arc<Placement>,
+    ) -> Result<Called, LeaseError> {
+        if let Wanted::Deployment(id) = wanted {
+            if self.stopped {
+                return Err(LeaseError::Stopped);
+            }
+            let placement = self.placement(id).cloned();
+            let placement = placement.ok_or_else(|| LeaseError::NoSuchDeployment(id.clone()))?;
+            let serves = self.served_by(&placement).ok_or(LeaseError::NoVersion)?.clone();
+            if version.is_some_and(|version| version != serves.version) {
+                let (id, serves) = (id.clone(), serves.version.clone());
+                return Err(LeaseError::OtherVersion { id, serves });
+            }
+            return Ok(Called { version: serves, placement });
+        }
+        let version = self.called(version)?.clone();
+        let is_of_version = |placement: &&Arc<Placement>| {
+            self.served_by(placement).is_some_and(|served| Arc::ptr_eq(served, &version))
+        };
+        let mut placements = self.placements.iter().filter(is_of_version);
+        let placement = match wanted {
+            Wanted::Nodepool(name) => {
+                let there = placements.find(|placement| placement.pool.name() == name);
+                // On the machine at large it runs without being deployed.
+                there.or_else(|| (of_all.pool.name() == name).then_some(of_all))
+            }
+            Wanted::Anywhere | Wanted::Deployment(_) => {
+                let running = |placement: &&Arc<Placement>| version.group(placement).is_running();
+                let first = placements.clone().next();
+                placements.find(running).or(first).or(Some(of_all))
+            }
+        };
+        match (placement.cloned(), wanted) {
+            (Some(placement), _) => Ok(Called { version, placement }),
+            (None, Wanted::Nodepool(name)) => Err(LeaseError::NotDeployedThere(name.clone())),
+            (None, Wanted::Anywhere | Wanted::Deployment(_)) => Err(LeaseError::NoVersion),
+        }
+    }
+
+    /// Its deployment of an id.
+    pub(super) fn placement(&self, id: &str) -> Option<&Arc<Placement>> {
+        self.placements.iter().find(|placement| placement.id.as_deref() == Some(id))
+    }
+
+    /// Its deployments.
+    pub(super) fn placements(&self) -> &[Arc<Placement>] {
+        &self.placements
+    }
+
+    /// The version that a deployment serves: the one that it pins, else the one
+    /// that the model stands for.
+    pub(super) fn served_by(&self, placement: &Placement) -> Option<&Version> {
+        match &placement.version {
+            Some(pinned) => self.version(pinned),
+            None => self.current(),
         }
     }
 
@@ -162,6 +251,21 @@ impl Table {
         }
     }
 
+    /// Adds a deployment of a model in the place of one of the same id.
+    pub(super) fn put_placement(&mut self, name: &ModelName, placement: Arc<Placement>) {
+        if let Some(model) = self.stored_mut(name) {
+            model.placements.retain(|there| there.id != placement.id);
+            model.placements.push(placement);
+            model.placements.sort_by(|a, b| a.id.cmp(&b.id));
+        }
+    }
+
+    pub(super) fn remove_placement(&mut self, name: &ModelName, id: &str) {
+        if let Some(model) = self.stored_mut(name) {
+            model.placements.retain(|there| there.id.as_deref() != Some(id));
+        }
+    }
+
     /// A stored model, whoever may see it.
     pub(super) fn stored(&self, name: &ModelName) -> Option<&Arc<Model>> {
         self.models.get(name)
@@ -200,16 +304,22 @@ impl Table {
         all
     }
 
-    /// Every version whose replica runs.
-    pub(super) fn running(&self) -> Vec<Version> {
-        self.versions().filter(|version| version.is_running()).cloned().collect()
+    /// Every stored model with a deployment, or with a replica that runs.
+    pub(super) fn kept(&self) -> Vec<Arc<Model>> {
+        let is_kept = |model: &&Arc<Model>| {
+            !model.placements.is_empty()
+                || model.versions.iter().any(|version| version.is_running())
+        };
+        self.models.values().filter(is_kept).cloned().collect()
     }
 
     /// Every stored version that was called, and when, as far as the store does
     /// not have it.
     pub(super) fn called(&self) -> Vec<(Version, i64)> {
         let stored = self.models.values().flat_map(|model| &model.versions);
-        stored.filter_map(|version| Some((version.clone(), version.called.unnoted_ms()?))).collect()
+        stored
+            .filter_map(|version| Some((version.clone(), version.last_call.unnoted_ms()?)))
+            .collect()
     }
 
     fn versions(&self) -> impl Iterator<Item = &Version> {

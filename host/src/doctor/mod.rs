@@ -10,6 +10,7 @@ mod resources;
 mod system;
 mod toolchain;
 
+use crate::deploy::Amount;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,17 @@ impl Surroundings {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
+}
+
+/// What there is for replicas: CPUs and memory as far as control groups leave
+/// them to this process, less what the host itself needs.
+pub fn machine() -> Amount {
+    resources::machine(&Surroundings {
+        root: PathBuf::from("/"),
+        data_dir: PathBuf::new(),
+        path: OsString::new(),
+        ld_library_path: OsString::new(),
+    })
 }
 
 /// Looks at everything.

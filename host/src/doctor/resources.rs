@@ -1,16 +1,30 @@
 //! CPUs and memory, as far as control groups leave them to this process.
 
 use super::{Finding, Surroundings};
+use crate::deploy::Amount;
 use crate::yaml::bytes_text;
 use std::path::{Path, PathBuf};
 
 /// Less than this is little for a model with its default of 1Gi.
 const MEMORY_BYTES_MIN: u64 = 1 << 30;
 
+/// What the host itself needs beside its replicas.
+const HOST_BYTES: u64 = 256 << 20;
+
 const CGROUP: &str = "/sys/fs/cgroup";
 
 pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
     vec![cpus(), memory(surroundings), threads_of_a_core(surroundings)]
+}
+
+/// What there is for replicas, in whole mebibytes. A host that cannot know takes
+/// one CPU and 1Gi.
+pub(super) fn machine(surroundings: &Surroundings) -> Amount {
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let all = machine_bytes(surroundings).unwrap_or(MEMORY_BYTES_MIN);
+    let all = limit_bytes(surroundings).map_or(all, |limit| limit.min(all));
+    let left = all.saturating_sub(HOST_BYTES) >> 20 << 20;
+    Amount { cpu_millis: cpus.saturating_mul(1000), memory_bytes: left }
 }
 
 fn cpus() -> Finding {

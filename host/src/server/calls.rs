@@ -15,7 +15,7 @@ use super::status::Outcome;
 use super::typed;
 use crate::auth::Caller;
 use crate::call::{Deadline, Event, Output, Request, Verdict};
-use crate::deploy::{Lease, LeaseError, Version};
+use crate::deploy::{Called, Lease, LeaseError};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
@@ -28,7 +28,7 @@ struct Asked {
     caller: Caller,
     name: ModelName,
     /// What is called, or why the caller may call nothing of that name.
-    called: Result<Version, LeaseError>,
+    called: Result<Called, LeaseError>,
     form: Form,
     reading: Reading,
 }
@@ -169,10 +169,12 @@ impl CallContext {
         if seen.is_some() {
             let _ = self.found.model.set(name.clone());
         }
-        let called = seen
-            .ok_or(LeaseError::NoSuchModel)
-            .and_then(|seen| seen.called(version.as_deref()).cloned());
-        let methods = called.as_ref().map(|called| called.methods.clone()).unwrap_or_default();
+        let wanted = names::wanted(request.runner_selector.as_ref(), &name)?;
+        let called = seen.ok_or(LeaseError::NoSuchModel).and_then(|seen| {
+            self.app.deployments.called(&caller, &seen, version.as_deref(), &wanted)
+        });
+        let methods = called.as_ref().map(|called| called.version.methods.clone());
+        let methods = methods.unwrap_or_default();
         let reading = Reading { function: self.function, methods };
         let mut parsed = reading.parse(request, Turn::First)?;
         let selection = Selection::from(parsed.output_config.take());
@@ -210,14 +212,18 @@ impl CallContext {
         let began = Instant::now();
         let lease = self.app.deployments.lease(called, self.deadline).await;
         let lease = lease.inspect_err(|error| match error {
-            LeaseError::Busy | LeaseError::DeadlinePassed => {
-                self.found.leased(called, began.elapsed(), Duration::ZERO);
+            LeaseError::Busy | LeaseError::Full(_) | LeaseError::DeadlinePassed => {
+                self.found.leased(&called.version, began.elapsed(), Duration::ZERO);
             }
             // There was no queue to wait in.
             LeaseError::NoSuchModel
             | LeaseError::NoSuchVersion
             | LeaseError::NoVersion
             | LeaseError::Stopped
+            | LeaseError::NoSuchNodepool(_)
+            | LeaseError::NoSuchDeployment(_)
+            | LeaseError::NotDeployedThere(_)
+            | LeaseError::OtherVersion { .. }
             | LeaseError::Quota(_)
             | LeaseError::Start(_) => {}
         })?;
@@ -251,7 +257,8 @@ impl CallContext {
     /// Clients before version 12 do not know the code of a busy model, and
     /// raise; they do wait and try again when they are throttled.
     fn busy(&self, error: LeaseError) -> Outcome {
-        let is_busy = matches!(error, LeaseError::Busy | LeaseError::Quota(_));
+        let is_busy =
+            matches!(error, LeaseError::Busy | LeaseError::Full(_) | LeaseError::Quota(_));
         let outcome = Outcome::from(error);
         match (is_busy, self.client_major) {
             (true, Some(..12)) => Outcome { code: StatusCode::ConnThrottled, ..outcome },
@@ -357,7 +364,7 @@ fn of_batch(outcomes: &[Outcome]) -> Outcome {
 /// Clients retry a busy answer, and a stream that is retried has lost the
 /// messages it had sent.
 fn not_retried(error: LeaseError) -> Outcome {
-    let is_busy = matches!(error, LeaseError::Busy | LeaseError::Quota(_));
+    let is_busy = matches!(error, LeaseError::Busy | LeaseError::Full(_) | LeaseError::Quota(_));
     let outcome = Outcome::from(error);
     match is_busy {
         true => Outcome { code: StatusCode::RpcRequestQueueFull, ..outcome },

@@ -14,6 +14,7 @@ mod v2;
 mod answering;
 mod calls;
 mod catalog;
+mod compute;
 mod context;
 mod health;
 mod logs;
@@ -91,7 +92,13 @@ impl App {
         let store = Arc::new(Store::open(folder).unwrap());
         let sandboxes = Runtime::start(Diagnostics::Off).unwrap();
         let loader = crate::deploy::Loader::new(sandboxes, store.clone(), folder.to_owned());
-        let deployments = Arc::new(Deployments::open(loader).unwrap());
+        let deployments = Arc::new(
+            Deployments::open(
+                loader,
+                crate::deploy::Amount { cpu_millis: 1000, memory_bytes: 1 << 30 },
+            )
+            .unwrap(),
+        );
         Self {
             store,
             auth: Auth::none(),

@@ -113,11 +113,13 @@ fn metrics(app: &App) -> String {
         }
         serving.push(one);
     }
+    let machine = app.deployments.pools().machine();
+    app.telemetry.metrics.machine(machine.has(), machine.reserved());
     app.telemetry.exposition(&serving)
 }
 
 fn add(one: &mut Serving, load: &Load) {
-    one.replicas += 1;
+    one.replicas += load.replicas;
     one.running += load.running;
     one.waiting += load.waiting;
     one.sandboxes_made += load.sandboxes_made;

@@ -1,6 +1,7 @@
 //! Who and what a request names.
 
 use super::status::Outcome;
+use crate::deploy::{LeaseError, PoolName, Wanted};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 
@@ -50,4 +51,35 @@ pub(crate) fn name_of_parts(
     let app = if app.is_empty() { APP_DEFAULT } else { app };
     ModelName::new(user, app, model)
         .map_err(|_| Outcome::from(crate::deploy::LeaseError::NoSuchModel))
+}
+
+/// Where a call of a model wants to run.
+pub(crate) fn wanted(
+    selector: Option<&api::RunnerSelector>,
+    model: &ModelName,
+) -> Result<Wanted, Outcome> {
+    let Some(selector) = selector else { return Ok(Wanted::Anywhere) };
+    match (&selector.deployment, &selector.nodepool, &selector.runner) {
+        (None, None, None) => Ok(Wanted::Anywhere),
+        (Some(deployment), None, None) => {
+            // A model is deployed by its owner.
+            let owner = deployment.user_id.as_str();
+            match owner.is_empty() || owner == ME || owner == model.user_id() {
+                true => Ok(Wanted::Deployment(deployment.id.clone())),
+                false => Err(LeaseError::NoSuchDeployment(deployment.id.clone()).into()),
+            }
+        }
+        (None, Some(nodepool), None) => {
+            let cluster = nodepool.compute_cluster.clone().unwrap_or_default();
+            let user_id = if cluster.user_id == ME { String::new() } else { cluster.user_id };
+            let id = nodepool.id.clone();
+            Ok(Wanted::Nodepool(PoolName { user_id, cluster_id: cluster.id, id }))
+        }
+        (None, None, Some(_)) => Err(Outcome::bad_request(
+            "no single runner can be chosen; name a nodepool or a deployment in runner_selector",
+        )),
+        _ => Err(Outcome::bad_request(
+            "runner_selector names more than one place; name a nodepool or a deployment",
+        )),
+    }
 }

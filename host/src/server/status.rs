@@ -7,7 +7,7 @@ use super::request::InputError;
 use super::sent::URLS_MAX;
 use crate::auth::AuthError;
 use crate::call::{End, GuestError, GuestErrorCode, Phase, Verdict};
-use crate::deploy::{LeaseError, ModelError, StartError};
+use crate::deploy::{ComputeError, LeaseError, ModelError, Resource, StartError};
 use crate::fetch::FetchError;
 use crate::proto::clarifai::api::status::{Status, StatusCode};
 use crate::store::StoreError;
@@ -156,6 +156,13 @@ fn description(code: StatusCode) -> &'static str {
         StatusCode::ModelDeploymentFailed => "The model cannot be loaded",
         StatusCode::ModelPredictionFailed => "Model prediction failed",
         StatusCode::ModelBusyPleaseRetry => "Model is busy, please retry",
+        StatusCode::NodepoolDoesNotExist => "Nodepool does not exist",
+        StatusCode::NodepoolInvalidArgument => "The nodepool cannot be so",
+        StatusCode::ComputeClusterDoesNotExist => "Compute cluster does not exist",
+        StatusCode::ComputeClusterInvalidArgument => "The compute cluster cannot be so",
+        StatusCode::DeploymentDoesNotExist => "Deployment does not exist",
+        StatusCode::DeploymentInvalidArgument => "The deployment cannot be so",
+        StatusCode::DeploymentInvalidRequest => "The deployment cannot be asked for this",
         StatusCode::InputDownloadFailed => "The URL of an input cannot be downloaded",
         StatusCode::InputUnsupportedFormat => "Input has an unsupported format",
         StatusCode::InputInvalidArgument => "Input is not valid",
@@ -189,6 +196,18 @@ impl From<LeaseError> for Outcome {
             LeaseError::NoVersion => (StatusCode::ModelNotDeployed, "NO_VERSION"),
             LeaseError::Stopped => (StatusCode::ModelNotDeployed, "STOPPED"),
             LeaseError::Start(error) => return Self::from(error.as_ref()),
+            LeaseError::NoSuchNodepool(_) => (StatusCode::NodepoolDoesNotExist, "NO_SUCH_NODEPOOL"),
+            LeaseError::NoSuchDeployment(_) => {
+                (StatusCode::DeploymentDoesNotExist, "NO_SUCH_DEPLOYMENT")
+            }
+            LeaseError::NotDeployedThere(_) => (StatusCode::ModelNotDeployed, "NOT_DEPLOYED_THERE"),
+            LeaseError::OtherVersion { .. } => {
+                (StatusCode::DeploymentInvalidRequest, "OTHER_VERSION")
+            }
+            LeaseError::Full(full) if full.is_for_ever() => {
+                (StatusCode::ModelDeploymentFailed, "NO_ROOM")
+            }
+            LeaseError::Full(_) => (StatusCode::ModelBusyPleaseRetry, "NO_ROOM"),
             LeaseError::Busy | LeaseError::Quota(_) => (StatusCode::ModelBusyPleaseRetry, "QUOTA"),
             LeaseError::DeadlinePassed => (StatusCode::RpcRequestTimeout, "WALL_DEADLINE"),
         };
@@ -258,6 +277,34 @@ impl From<ModelError> for Outcome {
             ModelError::NoOlderVersion => (StatusCode::ModelInvalidArgument, "NO_OLDER_VERSION"),
             ModelError::Folder => (StatusCode::ModelInvalidArgument, "SERVED_FROM_FOLDER"),
             ModelError::Store(error) => return error.into(),
+        };
+        Self::new(code, reason, text)
+    }
+}
+
+impl From<ComputeError> for Outcome {
+    fn from(error: ComputeError) -> Self {
+        let text = error.to_string();
+        let (code, reason) = match error {
+            ComputeError::Absent { kind, .. } => {
+                let code = match kind {
+                    Resource::Cluster => StatusCode::ComputeClusterDoesNotExist,
+                    Resource::Nodepool => StatusCode::NodepoolDoesNotExist,
+                    Resource::Deployment => StatusCode::DeploymentDoesNotExist,
+                };
+                (code, "NOT_FOUND")
+            }
+            ComputeError::Invalid { kind, .. } => {
+                let code = match kind {
+                    Resource::Cluster => StatusCode::ComputeClusterInvalidArgument,
+                    Resource::Nodepool => StatusCode::NodepoolInvalidArgument,
+                    Resource::Deployment => StatusCode::DeploymentInvalidArgument,
+                };
+                (code, "INVALID_REQUEST")
+            }
+            ComputeError::Full(_) => (StatusCode::DeploymentInvalidRequest, "NO_ROOM"),
+            ComputeError::Start(error) => return Self::from(&error),
+            ComputeError::Store(error) => return error.into(),
         };
         Self::new(code, reason, text)
     }

@@ -2,6 +2,7 @@
 
 use super::App;
 use super::catalog;
+use super::compute;
 use super::context::{CallContext, Found};
 use super::gate::caller_of;
 use super::logs;
@@ -228,6 +229,150 @@ impl V2 for Service {
         let outcome = found.as_ref().map_or_else(Outcome::clone, |_| Outcome::success());
         let status = Some(outcome.status(&request_id()));
         Ok(Response::new(api::MultiLogEntryResponse { status, ..found.unwrap_or_default() }))
+    }
+
+    async fn post_compute_clusters(
+        &self,
+        request: Request<api::PostComputeClustersRequest>,
+    ) -> Answer<api::MultiComputeClusterResponse> {
+        response!(
+            self.answer_from_disk(request, compute::post_clusters).await,
+            MultiComputeClusterResponse[compute_clusters]
+        )
+    }
+
+    async fn list_compute_clusters(
+        &self,
+        request: Request<api::ListComputeClustersRequest>,
+    ) -> Answer<api::MultiComputeClusterResponse> {
+        response!(
+            self.answer_from_disk(request, compute::clusters).await,
+            MultiComputeClusterResponse[compute_clusters]
+        )
+    }
+
+    async fn get_compute_cluster(
+        &self,
+        request: Request<api::GetComputeClusterRequest>,
+    ) -> Answer<api::SingleComputeClusterResponse> {
+        response!(
+            self.answer_from_disk(request, compute::cluster).await,
+            SingleComputeClusterResponse { compute_cluster }
+        )
+    }
+
+    async fn patch_compute_clusters(
+        &self,
+        request: Request<api::PatchComputeClustersRequest>,
+    ) -> Answer<api::MultiComputeClusterResponse> {
+        response!(
+            self.answer_from_disk(request, compute::patch_clusters).await,
+            MultiComputeClusterResponse[compute_clusters]
+        )
+    }
+
+    async fn delete_compute_clusters(
+        &self,
+        request: Request<api::DeleteComputeClustersRequest>,
+    ) -> Answer<api::status::BaseResponse> {
+        let (status, _) = self.answer_from_disk(request, compute::delete_clusters).await;
+        Ok(Response::new(api::status::BaseResponse { status }))
+    }
+
+    async fn post_nodepools(
+        &self,
+        request: Request<api::PostNodepoolsRequest>,
+    ) -> Answer<api::MultiNodepoolResponse> {
+        response!(
+            self.answer_from_disk(request, compute::post_nodepools).await,
+            MultiNodepoolResponse[nodepools]
+        )
+    }
+
+    async fn list_nodepools(
+        &self,
+        request: Request<api::ListNodepoolsRequest>,
+    ) -> Answer<api::MultiNodepoolResponse> {
+        response!(
+            self.answer_from_disk(request, compute::nodepools).await,
+            MultiNodepoolResponse[nodepools]
+        )
+    }
+
+    async fn get_nodepool(
+        &self,
+        request: Request<api::GetNodepoolRequest>,
+    ) -> Answer<api::SingleNodepoolResponse> {
+        response!(
+            self.answer_from_disk(request, compute::nodepool).await,
+            SingleNodepoolResponse { nodepool }
+        )
+    }
+
+    async fn patch_nodepools(
+        &self,
+        request: Request<api::PatchNodepoolsRequest>,
+    ) -> Answer<api::MultiNodepoolResponse> {
+        response!(
+            self.answer_from_disk(request, compute::patch_nodepools).await,
+            MultiNodepoolResponse[nodepools]
+        )
+    }
+
+    async fn delete_nodepools(
+        &self,
+        request: Request<api::DeleteNodepoolsRequest>,
+    ) -> Answer<api::status::BaseResponse> {
+        let (status, _) = self.answer_from_disk(request, compute::delete_nodepools).await;
+        Ok(Response::new(api::status::BaseResponse { status }))
+    }
+
+    async fn post_deployments(
+        &self,
+        request: Request<api::PostDeploymentsRequest>,
+    ) -> Answer<api::MultiDeploymentResponse> {
+        response!(
+            self.answer_from_disk(request, compute::post_deployments).await,
+            MultiDeploymentResponse[deployments]
+        )
+    }
+
+    async fn list_deployments(
+        &self,
+        request: Request<api::ListDeploymentsRequest>,
+    ) -> Answer<api::MultiDeploymentResponse> {
+        response!(
+            self.answer_from_disk(request, compute::deployments).await,
+            MultiDeploymentResponse[deployments]
+        )
+    }
+
+    async fn get_deployment(
+        &self,
+        request: Request<api::GetDeploymentRequest>,
+    ) -> Answer<api::SingleDeploymentResponse> {
+        response!(
+            self.answer_from_disk(request, compute::deployment).await,
+            SingleDeploymentResponse { deployment }
+        )
+    }
+
+    async fn patch_deployments(
+        &self,
+        request: Request<api::PatchDeploymentsRequest>,
+    ) -> Answer<api::MultiDeploymentResponse> {
+        response!(
+            self.answer_from_disk(request, compute::patch_deployments).await,
+            MultiDeploymentResponse[deployments]
+        )
+    }
+
+    async fn delete_deployments(
+        &self,
+        request: Request<api::DeleteDeploymentsRequest>,
+    ) -> Answer<api::status::BaseResponse> {
+        let (status, _) = self.answer_from_disk(request, compute::delete_deployments).await;
+        Ok(Response::new(api::status::BaseResponse { status }))
     }
 
     /// Stops the guest if the client goes away or the deadline passes.

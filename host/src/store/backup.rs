@@ -80,7 +80,7 @@ impl Store {
         if entries.next().is_some() {
             return Err(StoreError::Exists {
                 what: format!(
-                    "something in {}; restore into an empty directory",
+                    "something in {} (restore into an empty directory)",
                     data_dir.display()
                 ),
             });

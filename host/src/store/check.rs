@@ -106,7 +106,7 @@ impl Store {
             }
         }
         for deployment in self.deployments()? {
-            if !models.contains(&deployment.model) && deployment.version_id.is_some() {
+            if !models.contains(&deployment.model) {
                 report.problems.push(format!(
                     "the deployment {} is of {}, which is not there",
                     deployment.id, deployment.model

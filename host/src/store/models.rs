@@ -102,7 +102,7 @@ impl Store {
         })
     }
 
-    /// Deletes a model with all its versions and shares.
+    /// Deletes a model with all its versions, shares and deployments.
     pub fn delete_model(&self, name: &ModelName) -> Result<(), StoreError> {
         let contents = self.contents_of(name, None)?;
         self.write(|transaction| {
@@ -110,7 +110,15 @@ impl Store {
                 "DELETE FROM models WHERE user_id=?1 AND app_id=?2 AND id=?3",
                 key(name),
             )?;
-            if deleted == 0 { Err(absent(name).into()) } else { Ok(()) }
+            if deleted == 0 {
+                return Err(absent(name).into());
+            }
+            transaction.execute(
+                "DELETE FROM deployments \
+                     WHERE model_user_id=?1 AND model_app_id=?2 AND model_id=?3",
+                key(name),
+            )?;
+            Ok(())
         })?;
         self.free(&contents)
     }
@@ -193,7 +201,8 @@ impl Store {
         }
     }
 
-    /// Deletes a version. A model that had promoted it follows its newest again.
+    /// Deletes a version, and deployments that pin it. A model that had promoted
+    /// it follows its newest again.
     pub fn delete_version(&self, name: &ModelName, version: &str) -> Result<(), StoreError> {
         let contents = self.contents_of(name, Some(version))?;
         let [user, app, model] = key(name);
@@ -207,6 +216,11 @@ impl Store {
                     StoreError::Absent { what: format!("version {version} of {name}") }.into()
                 );
             }
+            transaction.execute(
+                "DELETE FROM deployments WHERE model_user_id=?1 AND model_app_id=?2 \
+                     AND model_id=?3 AND version_id=?4",
+                [user, app, model, version],
+            )?;
             let model: Option<ModelRow> = record::one(transaction, MODEL, key(name))?;
             if let Some(mut model) = model
                 && model.promoted.as_deref() == Some(version)

@@ -4,7 +4,7 @@
 use super::builds::BuildState;
 use super::receiving::{Receiving, Said};
 use super::{Place, UploadError, quota};
-use crate::deploy::{StartError, component_of};
+use crate::deploy::{Amount, StartError, component_of};
 use crate::package::Package;
 use crate::package::archive::{self, ArchiveError};
 use crate::package::checkpoint;
@@ -135,6 +135,12 @@ impl Build {
         self.compare(&package);
         if let Some(asked) = package.config.accelerators() {
             return Err(format!("the model asks for {asked}, and this host computes on CPUs only"));
+        }
+        let machine = uploads.deployments.pools().machine();
+        if let Err(full) = machine.fits(Amount::of(&package))
+            && full.is_for_ever()
+        {
+            return Err(full.to_string());
         }
         let waited = uploads.turns.acquire().await;
         let _turn = waited.map_err(|_| "the host is being stopped".to_owned())?;

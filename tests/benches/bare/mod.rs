@@ -104,109 +104,83 @@ impl Service {
 
 type Answer<T> = Result<Response<T>, Status>;
 
-#[tonic::async_trait]
-impl V2 for Service {
-    async fn post_model_outputs(
-        &self,
-        request: Request<api::PostModelOutputsRequest>,
-    ) -> Answer<api::MultiOutputResponse> {
-        let inputs = request.into_inner().inputs;
-        let outputs = inputs.into_iter().map(|input| self.answer(input)).collect();
-        let status = Some(api::status::Status { code: 10000, ..Default::default() });
-        Ok(Response::new(api::MultiOutputResponse { status, outputs }))
-    }
+/// The service, with one RPC that does something; of the others there are only
+/// the names.
+macro_rules! service {
+    ($($rpc:ident($request:ident) -> $($answer:ident)::+;)*) => {
+        #[tonic::async_trait]
+        impl V2 for Service {
+            async fn post_model_outputs(
+                &self,
+                request: Request<api::PostModelOutputsRequest>,
+            ) -> Answer<api::MultiOutputResponse> {
+                let inputs = request.into_inner().inputs;
+                let outputs = inputs.into_iter().map(|input| self.answer(input)).collect();
+                let status = Some(api::status::Status { code: 10000, ..Default::default() });
+                Ok(Response::new(api::MultiOutputResponse { status, outputs }))
+            }
 
-    type GenerateModelOutputsStream = Empty<Result<api::MultiOutputResponse, Status>>;
-    type StreamModelOutputsStream = Empty<Result<api::MultiOutputResponse, Status>>;
-    type PostModelVersionsUploadStream =
-        Empty<Result<api::PostModelVersionsUploadResponse, Status>>;
+            type GenerateModelOutputsStream = Empty<Result<api::MultiOutputResponse, Status>>;
+            type StreamModelOutputsStream = Empty<Result<api::MultiOutputResponse, Status>>;
+            type PostModelVersionsUploadStream =
+                Empty<Result<api::PostModelVersionsUploadResponse, Status>>;
 
-    async fn generate_model_outputs(
-        &self,
-        _: Request<api::PostModelOutputsRequest>,
-    ) -> Answer<Self::GenerateModelOutputsStream> {
-        Err(Status::unimplemented(""))
-    }
+            async fn generate_model_outputs(
+                &self,
+                _: Request<api::PostModelOutputsRequest>,
+            ) -> Answer<Self::GenerateModelOutputsStream> {
+                Err(Status::unimplemented(""))
+            }
 
-    async fn stream_model_outputs(
-        &self,
-        _: Request<Streaming<api::PostModelOutputsRequest>>,
-    ) -> Answer<Self::StreamModelOutputsStream> {
-        Err(Status::unimplemented(""))
-    }
+            async fn stream_model_outputs(
+                &self,
+                _: Request<Streaming<api::PostModelOutputsRequest>>,
+            ) -> Answer<Self::StreamModelOutputsStream> {
+                Err(Status::unimplemented(""))
+            }
 
-    async fn get_model(
-        &self,
-        _: Request<api::GetModelRequest>,
-    ) -> Answer<api::SingleModelResponse> {
-        Err(Status::unimplemented(""))
-    }
+            async fn post_model_versions_upload(
+                &self,
+                _: Request<Streaming<api::PostModelVersionsUploadRequest>>,
+            ) -> Answer<Self::PostModelVersionsUploadStream> {
+                Err(Status::unimplemented(""))
+            }
 
-    async fn get_model_type(
-        &self,
-        _: Request<api::GetModelTypeRequest>,
-    ) -> Answer<api::SingleModelTypeResponse> {
-        Err(Status::unimplemented(""))
-    }
+            $(async fn $rpc(
+                &self,
+                _: Request<api::$request>,
+            ) -> Answer<api::$($answer)::+> {
+                Err(Status::unimplemented(""))
+            })*
+        }
+    };
+}
 
-    async fn list_model_types(
-        &self,
-        _: Request<api::ListModelTypesRequest>,
-    ) -> Answer<api::MultiModelTypeResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_model_version(
-        &self,
-        _: Request<api::GetModelVersionRequest>,
-    ) -> Answer<api::SingleModelVersionResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_log_entries(
-        &self,
-        _: Request<api::ListLogEntriesRequest>,
-    ) -> Answer<api::MultiLogEntryResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_user(&self, _: Request<api::GetUserRequest>) -> Answer<api::SingleUserResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_models(
-        &self,
-        _: Request<api::ListModelsRequest>,
-    ) -> Answer<api::MultiModelResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_model_versions(
-        &self,
-        _: Request<api::ListModelVersionsRequest>,
-    ) -> Answer<api::MultiModelVersionResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_app(&self, _: Request<api::GetAppRequest>) -> Answer<api::SingleAppResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn post_apps(&self, _: Request<api::PostAppsRequest>) -> Answer<api::MultiAppResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn post_models(
-        &self,
-        _: Request<api::PostModelsRequest>,
-    ) -> Answer<api::SingleModelResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn post_model_versions_upload(
-        &self,
-        _: Request<Streaming<api::PostModelVersionsUploadRequest>>,
-    ) -> Answer<Self::PostModelVersionsUploadStream> {
-        Err(Status::unimplemented(""))
-    }
+service! {
+    get_model(GetModelRequest) -> SingleModelResponse;
+    get_model_type(GetModelTypeRequest) -> SingleModelTypeResponse;
+    list_model_types(ListModelTypesRequest) -> MultiModelTypeResponse;
+    get_model_version(GetModelVersionRequest) -> SingleModelVersionResponse;
+    get_user(GetUserRequest) -> SingleUserResponse;
+    list_models(ListModelsRequest) -> MultiModelResponse;
+    list_model_versions(ListModelVersionsRequest) -> MultiModelVersionResponse;
+    get_app(GetAppRequest) -> SingleAppResponse;
+    post_apps(PostAppsRequest) -> MultiAppResponse;
+    post_models(PostModelsRequest) -> SingleModelResponse;
+    list_log_entries(ListLogEntriesRequest) -> MultiLogEntryResponse;
+    post_compute_clusters(PostComputeClustersRequest) -> MultiComputeClusterResponse;
+    list_compute_clusters(ListComputeClustersRequest) -> MultiComputeClusterResponse;
+    get_compute_cluster(GetComputeClusterRequest) -> SingleComputeClusterResponse;
+    patch_compute_clusters(PatchComputeClustersRequest) -> MultiComputeClusterResponse;
+    delete_compute_clusters(DeleteComputeClustersRequest) -> status::BaseResponse;
+    post_nodepools(PostNodepoolsRequest) -> MultiNodepoolResponse;
+    list_nodepools(ListNodepoolsRequest) -> MultiNodepoolResponse;
+    get_nodepool(GetNodepoolRequest) -> SingleNodepoolResponse;
+    patch_nodepools(PatchNodepoolsRequest) -> MultiNodepoolResponse;
+    delete_nodepools(DeleteNodepoolsRequest) -> status::BaseResponse;
+    post_deployments(PostDeploymentsRequest) -> MultiDeploymentResponse;
+    list_deployments(ListDeploymentsRequest) -> MultiDeploymentResponse;
+    get_deployment(GetDeploymentRequest) -> SingleDeploymentResponse;
+    patch_deployments(PatchDeploymentsRequest) -> MultiDeploymentResponse;
+    delete_deployments(DeleteDeploymentsRequest) -> status::BaseResponse;
 }

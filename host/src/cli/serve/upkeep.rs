@@ -1,6 +1,6 @@
 //! What has to be done while a host runs, and by nobody who calls it.
 
-use crate::deploy::IDLE_CHECK;
+use crate::deploy::KEEP_INTERVAL;
 use crate::server::App;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const CALLS_KEPT_EVERY: Duration = Duration::from_secs(60);
 
 /// Goes on for as long as the host serves.
 pub(super) async fn run(app: &App) -> Infallible {
-    let (never, _, _) = tokio::join!(stop_idle(app), keep_calls(app), tidy(app));
+    let (never, _, _) = tokio::join!(keep_replicas(app), keep_calls(app), tidy(app));
     never
 }
 
@@ -23,10 +23,10 @@ pub(super) async fn note_calls(app: &App) {
     }
 }
 
-async fn stop_idle(app: &App) -> Infallible {
+async fn keep_replicas(app: &App) -> Infallible {
     loop {
-        tokio::time::sleep(IDLE_CHECK).await;
-        app.deployments.stop_idle();
+        app.deployments.keep();
+        tokio::time::sleep(KEEP_INTERVAL).await;
     }
 }
 

@@ -111,7 +111,7 @@ fn read_exact(mut section: Section) -> Asked {
             accelerators: Accelerators {
                 count: number_u32(&mut section, "num_accelerators").unwrap_or(0),
                 types: names(&mut section, "accelerator_type"),
-                memory_bytes: memory(&mut section, "accelerator_memory"),
+                memory_bytes: device_memory(&mut section),
                 topology: names(&mut section, "accelerator_topology"),
             },
             instance: None,
@@ -210,10 +210,20 @@ fn cpu(section: &mut Section, key: &str) -> Option<u64> {
     }
 }
 
+fn memory(section: &mut Section, key: &str) -> Option<u64> {
+    memory_of(&section.text(key)?)
+}
+
+/// Bytes, or none where the text is empty: the other platform's uploader writes
+/// that for a kind of machine without accelerators.
+fn device_memory(section: &mut Section) -> Option<u64> {
+    let entry = section.text("accelerator_memory")?;
+    if entry.text.is_empty() { None } else { memory_of(&entry) }
+}
+
 /// Bytes. What is less than a mebibyte was meant to be more: `500m`, which is
 /// half a byte, stands in public files that work where nothing reads it.
-fn memory(section: &mut Section, key: &str) -> Option<u64> {
-    let entry = section.text(key)?;
+fn memory_of(entry: &Entry) -> Option<u64> {
     match entry.text.parse().and_then(Quantity::bytes) {
         Ok(bytes) if bytes < MEMORY_BYTES_MIN => {
             let meant = entry.text.trim_end_matches(char::is_alphabetic);

@@ -367,6 +367,16 @@ fn an_instance_with_an_accelerator_is_never_served_without() {
     assert_eq!(config.compute.accelerators.count, 8);
 }
 
+/// As the SDK 12.5 expands `compute: {instance: cpu}` in what it uploads.
+#[test]
+fn an_empty_accelerator_memory_is_none() {
+    let config = accepted(
+        "model: {id: m}\ninference_compute_info: {cpu_limit: '4', cpu_memory: 16Gi, \
+         num_accelerators: 0, accelerator_type: [], accelerator_memory: ''}\n",
+    );
+    assert_eq!(config.compute.accelerators, Accelerators::default());
+}
+
 /// I5: whatever is wrong with a file, its secrets are not in the error.
 #[test]
 fn errors_do_not_repeat_secrets() {

@@ -1,0 +1,315 @@
+//! The replicas of a version in one placement: started on need, grown, stopped.
+
+use super::capacity::{Amount, Full};
+use super::deployment::{Deployment, LeaseError};
+use super::loader::{Loader, StartError};
+use super::placement::Placement;
+use super::replicas::{Load, Place, Replicas};
+use crate::call::Deadline;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// How long the calls of a version that does not start are told so before it is
+/// tried again.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Time that a call without a deadline of its own waits for a replica to start.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Time that a call waits for room for its first replica.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often it looks for it meanwhile.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// The replicas of a version in one placement.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) placement: Arc<Placement>,
+    state: RwLock<State>,
+    /// Held by whoever starts the first replica.
+    starting: Arc<tokio::sync::Mutex<()>>,
+    /// Whether a further replica is being started.
+    growing: AtomicBool,
+}
+
+#[derive(Debug)]
+enum State {
+    Stopped,
+    Running(Arc<Replicas>),
+    Failed(Arc<StartError>, Instant),
+}
+
+/// Why there is no first replica.
+enum NotStarted {
+    Lease(LeaseError),
+    Full(Full),
+}
+
+/// Frees what is reserved and not needed now; whether so much fits then.
+pub(super) trait MakeRoom {
+    fn make_room(&self, group: &Group, full: &Full) -> bool;
+}
+
+impl Group {
+    /// Nothing runs yet.
+    pub(super) fn stopped(placement: Arc<Placement>) -> Self {
+        Self::with(placement, State::Stopped)
+    }
+
+    /// What runs already.
+    pub(super) fn running_already(placement: Arc<Placement>, replicas: Replicas) -> Self {
+        Self::with(placement, State::Running(Arc::new(replicas)))
+    }
+
+    fn with(placement: Arc<Placement>, state: State) -> Self {
+        let (starting, growing) = (Arc::default(), AtomicBool::new(false));
+        Self { placement, state: RwLock::new(state), starting, growing }
+    }
+
+    pub(super) fn load(&self) -> Option<Load> {
+        self.replicas().map(|replicas| replicas.load())
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(*self.state(), State::Running(_))
+    }
+
+    /// Why it did not start when it was last tried.
+    pub(super) fn failure(&self) -> Option<Arc<StartError>> {
+        match &*self.state() {
+            State::Failed(error, _) => Some(error.clone()),
+            State::Stopped | State::Running(_) => None,
+        }
+    }
+
+    /// A call's place, after the start of a replica and waiting for its turn if
+    /// need be. Also says how long the start took.
+    pub(super) async fn place(
+        self: &Arc<Self>,
+        version: &Arc<Deployment>,
+        loader: &Loader,
+        room: &impl MakeRoom,
+        asked: Option<Deadline>,
+    ) -> Result<(Place, Deadline, Duration), LeaseError> {
+        let began = Instant::now();
+        let (replicas, started) = match self.running()? {
+            Some(replicas) => (replicas, Duration::ZERO),
+            None => (self.started(version, loader, room, asked).await?, began.elapsed()),
+        };
+        let deadline = replicas.deadline(asked);
+        if let Some(place) = replicas.free_place() {
+            return Ok((place, deadline, started));
+        }
+        let mut waiting = std::pin::pin!(replicas.place(deadline));
+        // It is in the queue once it has been polled.
+        if let std::task::Poll::Ready(placed) = futures_util::poll!(waiting.as_mut()) {
+            return Ok((placed?, deadline, started));
+        }
+        self.grow(version, loader);
+        Ok((waiting.await?, deadline, started))
+    }
+
+    /// Starts the first replica if none runs, without a call that waits for it.
+    pub(super) fn ensure(self: &Arc<Self>, version: &Arc<Deployment>, loader: &Loader) {
+        match self.running() {
+            Ok(Some(_)) => self.grow(version, loader),
+            Ok(None) => {
+                let (group, version, loader) = (self.clone(), version.clone(), loader.clone());
+                tokio::spawn(async move {
+                    if let Err(NotStarted::Full(full)) = group.start_first(&version, &loader).await
+                    {
+                        tracing::warn!(model = %version.name, "a replica that has to run: {full}");
+                    }
+                });
+            }
+            // It was tried a moment ago.
+            Err(_) => {}
+        }
+    }
+
+    /// Starts one replica more in the background if calls have waited for it long
+    /// enough, or more have to run, and it fits.
+    pub(super) fn grow(self: &Arc<Self>, version: &Arc<Deployment>, loader: &Loader) {
+        let Some(replicas) = self.replicas() else { return };
+        if !replicas.wants_more(&self.placement.scale())
+            || self.growing.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let (group, version, loader) = (self.clone(), version.clone(), loader.clone());
+        tokio::spawn(async move {
+            if !group.add_one(&version, &loader, &replicas).await {
+                // What did not fit a moment ago does not fit now.
+                tokio::time::sleep(START_AGAIN_AFTER).await;
+            }
+            group.growing.store(false, Ordering::Release);
+        });
+    }
+
+    async fn add_one(
+        &self,
+        version: &Deployment,
+        loader: &Loader,
+        replicas: &Arc<Replicas>,
+    ) -> bool {
+        let started = async {
+            let package = loader.package(&version.name, &version.version).await?;
+            match self.placement.pool.reserve(Amount::of(&package)) {
+                Ok(reservation) => {
+                    loader.start(package).await.map(|worker| Ok((worker, reservation)))
+                }
+                Err(full) => Ok(Err(full)),
+            }
+        };
+        match started.await {
+            Ok(Ok((worker, reservation))) => {
+                let is_same = self.replicas().is_some_and(|now| Arc::ptr_eq(&now, replicas));
+                if is_same {
+                    replicas.add(worker, Some(reservation));
+                }
+                is_same
+            }
+            Ok(Err(full)) => {
+                tracing::info!(model = %version.name, "no further replica: {full}");
+                false
+            }
+            Err(error) => {
+                tracing::error!(model = %version.name, "a further replica does not start: {error}");
+                false
+            }
+        }
+    }
+
+    /// The replicas, if they run; why not, if that was tried a moment ago.
+    fn running(&self) -> Result<Option<Arc<Replicas>>, LeaseError> {
+        match &*self.state() {
+            State::Running(replicas) => {
+                replicas.touch();
+                Ok(Some(replicas.clone()))
+            }
+            State::Failed(error, at) if at.elapsed() < START_AGAIN_AFTER => {
+                Err(LeaseError::Start(error.clone()))
+            }
+            State::Failed(..) | State::Stopped => Ok(None),
+        }
+    }
+
+    /// Waits for the first replica to start, and for room if there is none. It
+    /// goes on starting for the next caller if this one leaves.
+    async fn started(
+        self: &Arc<Self>,
+        version: &Arc<Deployment>,
+        loader: &Loader,
+        room: &impl MakeRoom,
+        asked: Option<Deadline>,
+    ) -> Result<Arc<Replicas>, LeaseError> {
+        let deadline = asked.unwrap_or_else(|| Deadline::after(START_TIMEOUT));
+        let room_until = deadline.min(Deadline::after(ROOM_TIMEOUT));
+        loop {
+            let mut freed = std::pin::pin!(self.placement.pool.freed());
+            freed.as_mut().enable();
+            let (group, version, loader) = (self.clone(), version.clone(), loader.clone());
+            let starting = tokio::spawn(async move { group.start_first(&version, &loader).await });
+            let full = match tokio::time::timeout_at(deadline.instant().into(), starting).await {
+                Ok(Ok(Ok(started))) => return Ok(started),
+                Ok(Ok(Err(NotStarted::Lease(error)))) => return Err(error),
+                Ok(Ok(Err(NotStarted::Full(full)))) => full,
+                Ok(Err(_)) => return Err(LeaseError::Start(Arc::new(StartError::Stopping))),
+                Err(_) => return Err(LeaseError::DeadlinePassed),
+            };
+            if full.is_for_ever() {
+                return Err(LeaseError::Full(full));
+            }
+            if !room.make_room(self, &full) {
+                // What becomes idle meanwhile frees nothing by itself.
+                let again = room_until.min(Deadline::after(LOOK_AGAIN_AFTER));
+                let _ = tokio::time::timeout_at(again.instant().into(), freed).await;
+            }
+            if room_until.instant() <= Instant::now() {
+                return Err(LeaseError::Full(full));
+            }
+        }
+    }
+
+    async fn start_first(
+        &self,
+        version: &Deployment,
+        loader: &Loader,
+    ) -> Result<Arc<Replicas>, NotStarted> {
+        let starting = self.starting.clone();
+        let _alone = starting.lock().await;
+        if let Some(replicas) = self.running().map_err(NotStarted::Lease)? {
+            return Ok(replicas);
+        }
+        if version.is_gone() || self.placement.is_retired() {
+            return Err(NotStarted::Lease(LeaseError::NoSuchVersion));
+        }
+        let pool = &self.placement.pool;
+        // Looked at before the package is read, which takes longer.
+        if let Some(needs) = version.needs() {
+            pool.fits(needs).map_err(NotStarted::Full)?;
+        }
+        let started = async {
+            let package = loader.package(&version.name, &version.version).await?;
+            let needs = Amount::of(&package);
+            version.set_needs(needs);
+            match pool.reserve(needs) {
+                Ok(reservation) => {
+                    loader.start(package).await.map(|worker| Ok((worker, reservation)))
+                }
+                Err(full) => Ok(Err(full)),
+            }
+        };
+        match started.await {
+            Ok(Err(full)) => Err(NotStarted::Full(full)),
+            // It was deleted meanwhile.
+            Ok(Ok(_)) if version.is_gone() => Err(NotStarted::Lease(LeaseError::NoSuchVersion)),
+            Ok(Ok((worker, reservation))) => {
+                let replicas = Arc::new(Replicas::of(worker, Some(reservation)));
+                self.set(State::Running(replicas.clone()));
+                Ok(replicas)
+            }
+            Err(error) => {
+                tracing::error!(
+                    model = %version.name, version = version.version,
+                    "a version does not start: {error}"
+                );
+                let error = Arc::new(error);
+                self.set(State::Failed(error.clone(), Instant::now()));
+                Err(NotStarted::Lease(LeaseError::Start(error)))
+            }
+        }
+    }
+
+    /// Lets the replicas go; calls that run keep theirs until they have ended.
+    pub(super) fn stop(&self) {
+        self.set(State::Stopped);
+    }
+
+    /// How long nobody has called it, if it runs and no call does.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        self.replicas().and_then(|replicas| replicas.idle())
+    }
+
+    /// Stops a replica that is not needed any more; whether it did.
+    pub(super) fn shrink(&self) -> bool {
+        self.replicas().is_some_and(|replicas| replicas.shrink(&self.placement.scale()))
+    }
+
+    fn replicas(&self) -> Option<Arc<Replicas>> {
+        match &*self.state() {
+            State::Running(replicas) => Some(replicas.clone()),
+            State::Stopped | State::Failed(..) => None,
+        }
+    }
+
+    fn state(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}

@@ -1,0 +1,84 @@
+//! Where a model's replicas run and how many: a deployment as calls see it.
+
+use super::capacity::Pool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// How many replicas there are, and when their number changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Autoscale {
+    /// So many always run.
+    pub replicas_min: u32,
+    /// And never more than so many.
+    pub replicas_max: u32,
+    /// One more is started when calls have waited for so long.
+    pub scale_up_delay: Duration,
+    /// One is stopped when the others would have done for so long.
+    pub scale_down_delay: Duration,
+    /// The last one is stopped when nobody has called for so long, where none has
+    /// to run.
+    pub scale_to_zero_delay: Duration,
+}
+
+impl Autoscale {
+    /// Of a model that nobody has deployed: one replica while it is called.
+    pub const DEFAULT: Self = Self {
+        replicas_min: 0,
+        replicas_max: 1,
+        scale_up_delay: Duration::ZERO,
+        scale_down_delay: Duration::from_secs(300),
+        scale_to_zero_delay: Duration::from_secs(300),
+    };
+}
+
+/// A deployment of a model, or the place of models that have none.
+#[derive(Debug)]
+pub(super) struct Placement {
+    /// The deployment; nothing for models without.
+    pub id: Option<String>,
+    /// The version that it pins; nothing to follow the model.
+    pub version: Option<String>,
+    /// What its replicas reserve of.
+    pub pool: Arc<Pool>,
+    scale: RwLock<Autoscale>,
+    retired: AtomicBool,
+}
+
+impl Placement {
+    /// The place of models that nobody has deployed.
+    pub(super) fn of_all(machine: Arc<Pool>) -> Self {
+        Self::new(None, None, machine, Autoscale::DEFAULT)
+    }
+
+    /// A deployment.
+    pub(super) fn new(
+        id: Option<String>,
+        version: Option<String>,
+        pool: Arc<Pool>,
+        scale: Autoscale,
+    ) -> Self {
+        let (scale, retired) = (RwLock::new(scale), AtomicBool::new(false));
+        Self { id, version, pool, scale, retired }
+    }
+
+    /// How many replicas there are.
+    pub(super) fn scale(&self) -> Autoscale {
+        *self.scale.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many from now on.
+    pub(super) fn set_scale(&self, scale: Autoscale) {
+        *self.scale.write().unwrap_or_else(PoisonError::into_inner) = scale;
+    }
+
+    /// It is deleted, or another took its place.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether it is no more.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,83 @@
+//! The nodepools that there are: the machine's own, and parts of it.
+
+use super::capacity::{Amount, Pool, PoolName};
+use super::placement::Placement;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The compute cluster that is there from the start.
+pub const CLUSTER_LOCAL: &str = "local";
+
+/// Its nodepool: the machine.
+pub const NODEPOOL_DEFAULT: &str = "default";
+
+/// Every nodepool.
+#[derive(Debug)]
+pub struct Pools {
+    machine: Arc<Pool>,
+    /// Where models run that nobody has deployed.
+    of_all: Arc<Placement>,
+    parts: RwLock<BTreeMap<PoolName, Arc<Pool>>>,
+}
+
+impl Pools {
+    /// A machine with so much.
+    pub(super) fn of(machine: Amount) -> Self {
+        let name = PoolName {
+            user_id: String::new(),
+            cluster_id: CLUSTER_LOCAL.to_owned(),
+            id: NODEPOOL_DEFAULT.to_owned(),
+        };
+        let machine = Arc::new(Pool::machine(name, machine));
+        let of_all = Arc::new(Placement::of_all(machine.clone()));
+        Self { machine, of_all, parts: RwLock::default() }
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Arc<Pool> {
+        &self.machine
+    }
+
+    pub(super) fn of_all(&self) -> &Arc<Placement> {
+        &self.of_all
+    }
+
+    /// The nodepool of a name. That of the machine is every user's.
+    pub fn find(&self, user_id: &str, cluster_id: &str, id: &str) -> Option<Arc<Pool>> {
+        if (cluster_id, id) == (CLUSTER_LOCAL, NODEPOOL_DEFAULT) {
+            return Some(self.machine.clone());
+        }
+        let name = PoolName {
+            user_id: user_id.to_owned(),
+            cluster_id: cluster_id.to_owned(),
+            id: id.to_owned(),
+        };
+        self.read().get(&name).cloned()
+    }
+
+    /// Adds a part of the machine, or changes how much it is.
+    pub(super) fn put(&self, name: PoolName, has: Amount) {
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        match parts.get(&name) {
+            Some(there) => there.resize(has),
+            None => {
+                let part = Pool::part(name.clone(), has, self.machine.clone());
+                parts.insert(name, Arc::new(part));
+            }
+        }
+    }
+
+    pub(super) fn remove(&self, name: &PoolName) {
+        self.parts.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// All of them, the machine first.
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        let parts = self.read();
+        std::iter::once(&self.machine).chain(parts.values()).cloned().collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<PoolName, Arc<Pool>>> {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,280 @@
+//! The running replicas of a version in one place, with one queue before them.
+//!
+//! Owns the places of calls: as many as all replicas have together. A call that
+//! got one goes to the replica that has least to do.
+
+use super::capacity::Reservation;
+use super::deployment::LeaseError;
+use super::placement::Autoscale;
+use crate::call::{Deadline, Function, Holder, Origin};
+use crate::worker::{Inputs, Outputs, Worker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Replicas that run. Whoever holds them keeps them so.
+#[derive(Debug)]
+pub(super) struct Replicas {
+    replicas: Mutex<Vec<Arc<Replica>>>,
+    /// Calls at a time of each.
+    concurrency_max: usize,
+    queue_max: usize,
+    call_timeout: Duration,
+    slots: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    times: Mutex<Times>,
+}
+
+#[derive(Debug)]
+struct Times {
+    used_at: Instant,
+    /// Since when calls have had to wait.
+    busy_since: Option<Instant>,
+    /// Since when one replica less would have done.
+    spare_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Replica {
+    worker: Worker,
+    calls: AtomicUsize,
+    _reservation: Option<Reservation>,
+}
+
+/// A call's place at a replica.
+#[derive(Debug)]
+pub(super) struct Place {
+    replica: Arc<Replica>,
+    _replicas: Arc<Replicas>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// How much there is to do at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Replicas that run.
+    pub replicas: usize,
+    /// Calls that run.
+    pub running: usize,
+    /// Calls that wait for a place.
+    pub waiting: usize,
+    /// Bytes held, by what holds them.
+    pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
+    /// Sandboxes made since they were started.
+    pub sandboxes_made: u64,
+}
+
+impl Replicas {
+    /// A first replica.
+    pub(super) fn of(worker: Worker, reservation: Option<Reservation>) -> Self {
+        let limits = worker.limits();
+        let (concurrency_max, queue_max) = (limits.concurrency_max, limits.queue_max);
+        let call_timeout = limits.call_timeout;
+        let times = Times { used_at: Instant::now(), busy_since: None, spare_since: None };
+        let replica = Replica { worker, calls: AtomicUsize::new(0), _reservation: reservation };
+        Self {
+            replicas: Mutex::new(vec![Arc::new(replica)]),
+            concurrency_max,
+            queue_max,
+            call_timeout,
+            slots: Arc::new(Semaphore::new(concurrency_max)),
+            waiting: AtomicUsize::new(0),
+            times: Mutex::new(times),
+        }
+    }
+
+    /// One more.
+    pub(super) fn add(&self, worker: Worker, reservation: Option<Reservation>) {
+        let replica = Replica { worker, calls: AtomicUsize::new(0), _reservation: reservation };
+        self.lock().push(Arc::new(replica));
+        self.times().busy_since = None;
+        self.slots.add_permits(self.concurrency_max);
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The end of a call that begins now.
+    pub(super) fn deadline(&self, asked: Option<Deadline>) -> Deadline {
+        let deadline = Deadline::after(self.call_timeout);
+        asked.map_or(deadline, |asked| asked.min(deadline))
+    }
+
+    pub(super) fn touch(&self) {
+        self.times().used_at = Instant::now();
+    }
+
+    /// A place, if one is free.
+    pub(super) fn free_place(self: &Arc<Self>) -> Option<Place> {
+        let permit = self.slots.clone().try_acquire_owned().ok()?;
+        self.times().busy_since = None;
+        self.taken(permit)
+    }
+
+    /// Waits for a place.
+    pub(super) async fn place(self: &Arc<Self>, deadline: Deadline) -> Result<Place, LeaseError> {
+        let _waiting = self.wait()?;
+        let turn =
+            tokio::time::timeout_at(deadline.instant().into(), self.slots.clone().acquire_owned());
+        match turn.await {
+            Ok(Ok(permit)) => self.taken(permit).ok_or(LeaseError::Busy),
+            Ok(Err(_)) => Err(LeaseError::NoSuchModel),
+            Err(_) => Err(LeaseError::DeadlinePassed),
+        }
+    }
+
+    fn wait(&self) -> Result<Waiting<'_>, LeaseError> {
+        let waiting = Waiting::enter(&self.waiting, self.queue_max)?;
+        self.times().busy_since.get_or_insert_with(Instant::now);
+        Ok(waiting)
+    }
+
+    /// There are never more permits than places, so one has room.
+    fn taken(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Option<Place> {
+        let replicas = self.lock();
+        let replica = replicas.iter().min_by_key(|replica| replica.calls())?.clone();
+        replica.calls.fetch_add(1, Ordering::AcqRel);
+        Some(Place { replica, _replicas: self.clone(), _permit: permit })
+    }
+
+    /// Whether calls have waited for so long that there should be one more.
+    pub(super) fn wants_more(&self, scale: &Autoscale) -> bool {
+        let count = self.count();
+        if count < scale.replicas_min as usize {
+            return true;
+        }
+        let waited = self.times().busy_since.map(|since| since.elapsed());
+        count < scale.replicas_max as usize
+            && self.waiting.load(Ordering::Acquire) > 0
+            && waited.is_some_and(|waited| waited >= scale.scale_up_delay)
+    }
+
+    /// Stops one if the others would have done for so long; whether it did.
+    pub(super) fn shrink(&self, scale: &Autoscale) -> bool {
+        let is_spare = self.count() > scale.replicas_min.max(1) as usize
+            && self.slots.available_permits() >= self.concurrency_max;
+        {
+            let mut times = self.times();
+            let since = is_spare.then(|| times.spare_since.unwrap_or_else(Instant::now));
+            times.spare_since = since;
+            let is_over = self.count() > scale.replicas_max.max(1) as usize;
+            let has_been = since.is_some_and(|since| since.elapsed() >= scale.scale_down_delay);
+            if !is_spare || !(has_been || is_over) {
+                return false;
+            }
+            times.spare_since = None;
+        }
+        let Ok(places) = u32::try_from(self.concurrency_max) else { return false };
+        let Ok(permits) = self.slots.try_acquire_many(places) else { return false };
+        permits.forget();
+        let mut replicas = self.lock();
+        let least = replicas.iter().enumerate().min_by_key(|(_, replica)| replica.calls());
+        if let Some((index, _)) = least {
+            // Its last calls hold it until they have ended.
+            replicas.swap_remove(index);
+        }
+        true
+    }
+
+    /// How long nobody has called them, if no call runs or waits.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        let all = self.count().saturating_mul(self.concurrency_max);
+        let is_idle =
+            self.slots.available_permits() >= all && self.waiting.load(Ordering::Acquire) == 0;
+        is_idle.then(|| self.times().used_at.elapsed())
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let replicas = self.lock();
+        let places = replicas.len().saturating_mul(self.concurrency_max);
+        let mut load = Load {
+            replicas: replicas.len(),
+            running: places.saturating_sub(self.slots.available_permits()),
+            waiting: self.waiting.load(Ordering::Acquire),
+            memory_bytes: Holder::ALL.map(|holder| (holder, 0)),
+            sandboxes_made: 0,
+        };
+        for replica in replicas.iter() {
+            for ((_, sum), (_, bytes)) in
+                load.memory_bytes.iter_mut().zip(replica.worker.memory_bytes())
+            {
+                *sum += bytes;
+            }
+            load.sandboxes_made += replica.worker.sandboxes_made();
+        }
+        load
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Replica>>> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Load {
+    /// The sum of both.
+    pub fn plus(mut self, other: &Self) -> Self {
+        self.replicas += other.replicas;
+        self.running += other.running;
+        self.waiting += other.waiting;
+        self.sandboxes_made += other.sandboxes_made;
+        for ((_, sum), (_, bytes)) in self.memory_bytes.iter_mut().zip(other.memory_bytes) {
+            *sum += bytes;
+        }
+        self
+    }
+}
+
+impl Replica {
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Acquire)
+    }
+}
+
+impl Place {
+    /// Starts a call, which has the place until its guest has ended. `hold` lives
+    /// as long.
+    pub(super) fn call<H: Send + 'static>(
+        self,
+        function: Function,
+        origin: Origin,
+        deadline: Deadline,
+        hold: H,
+    ) -> (Inputs, Outputs) {
+        let replica = self.replica.clone();
+        replica.worker.call(function, origin, deadline, (self, hold))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Before the permit, so that whoever gets that finds room.
+        self.replica.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A place in the queue.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize, queue_max: usize) -> Result<Self, LeaseError> {
+        waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+                (count < queue_max).then_some(count + 1)
+            })
+            .map(|_| Self(waiting))
+            .map_err(|_| LeaseError::Busy)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
