@@ -1,5 +1,5 @@
 //! Compiles the protocol files without an installed `protoc`, and gathers the
-//! files that `ringfence new` and `ringfence wit` write.
+//! files that `ringfence new`, `ringfence wit` and `ringfence demo` write.
 
 use prost::Message;
 use std::error::Error;
@@ -29,15 +29,27 @@ fn protocols(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a table of each of three folders, from paths below it to contents.
+/// Each table, its folder, and what of that is in it.
+const TABLES: [(&str, &str, &[&str]); 4] = [
+    ("SDK", "guests/sdk", &[""]),
+    ("TEMPLATES", "guests/template", &[""]),
+    ("EXAMPLES", "guests", &["Cargo.toml", "Cargo.lock", "echo", "digits", "scribe"]),
+    ("WIT", "wit", &[""]),
+];
+
+/// Makes tables from paths below a folder to contents.
 fn embedded(out: &Path) -> Result<()> {
     let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let mut code = String::new();
-    for (table, folder) in [("SDK", "guests/sdk"), ("TEMPLATES", "guests/template"), ("WIT", "wit")]
-    {
+    for (table, folder, below) in TABLES {
         let folder = root.join(folder);
         let mut paths = Vec::new();
-        walk(&folder, Path::new(""), &mut paths)?;
+        for path in below {
+            match folder.join(path).is_file() {
+                true => paths.push(path.into()),
+                false => walk(&folder, Path::new(path), &mut paths)?,
+            }
+        }
         paths.sort();
         writeln!(code, "pub(super) const {table}: &[File] = &[")?;
         for path in &paths {
@@ -51,13 +63,14 @@ fn embedded(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The files below a folder, but for what building leaves there.
+/// The files below a folder, but for what building leaves there and what a
+/// network was made with.
 fn walk(root: &Path, below: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(root.join(below))? {
         let name = entry?.file_name();
         let path = below.join(&name);
         match name.to_str() {
-            Some("target" | "Cargo.lock" | "model.wasm") => {}
+            Some("target" | "Cargo.lock" | "model.wasm" | "training") => {}
             _ if root.join(&path).is_dir() => walk(root, &path, paths)?,
             _ => paths.push(path),
         }

@@ -27,12 +27,14 @@ mod limits;
 mod logs;
 mod metrics;
 mod operators;
+mod progress;
 mod receipts;
 mod seam;
 mod settings;
 mod start;
 mod time;
 mod tokens;
+mod upgrade;
 mod upload;
 mod urls;
 

@@ -7,6 +7,7 @@ use ringfence_tests::{
     Client, Host, HostOptions, block_on, collect, guests, raw_call, request, text_input,
 };
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 use tonic::Request;
 
 fn hello() -> api::PostModelOutputsRequest {
@@ -182,4 +183,34 @@ fn a_request_without_a_name_means_the_only_model_of_a_host_without_tokens() {
             assert_eq!(answer.reason(), "INVALID_REQUEST", "{answer:?}");
         }
     });
+}
+
+/// CLI-19. That a refusal comes no sooner can be asserted on any machine.
+#[test]
+fn one_bad_token_after_the_other_is_refused_later_by_every_service() {
+    const FREE: usize = 50;
+    const DELAY: Duration = Duration::from_millis(500);
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let bad = Client::connect(host.base(), "rf_0").await;
+        for _ in 0..FREE {
+            assert_eq!(bad.predict_request(hello()).await.reason(), "TOKEN_INVALID");
+        }
+        let began = Instant::now();
+        assert_eq!(bad.predict_request(hello()).await.reason(), "TOKEN_INVALID");
+        assert!(began.elapsed() >= DELAY);
+        let began = Instant::now();
+        let answers = collect(bad.stream(tokio_stream::once(hello())).await).await;
+        assert_eq!(answers[0].reason(), "TOKEN_INVALID");
+        assert!(began.elapsed() >= DELAY);
+        let wrong = [("authorization", "Key rf_0")];
+        let began = Instant::now();
+        raw_call(&host, "/grpc.health.v1.Health/Check", &wrong, &()).await;
+        assert!(began.elapsed() >= DELAY);
+        let good = Client::connect(host.base(), &host.pat()).await;
+        assert_eq!(good.predict_request(hello()).await.text(), "hello");
+    });
+    let began = Instant::now();
+    assert!(!host.ringfence_as("rf_0", &["users", "list"]).status.success());
+    assert!(began.elapsed() >= DELAY);
 }

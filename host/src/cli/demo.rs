@@ -5,6 +5,7 @@
 
 use super::client::{Client, ModelRef};
 use super::compute::PlaceArgs;
+use super::embedded::{self, EXAMPLES, SDK};
 use super::render::{Between, Printer};
 use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict, request, serve};
 use crate::auth::Auth;
@@ -13,27 +14,31 @@ use crate::server::{self, Options};
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
 use anyhow::{Context, bail};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 const MODELS: [&str; 3] = ["echo", "digits", "scribe"];
+const MANIFEST: &str = "Cargo.toml";
 const SCAN: &str = "digits/held-out/seven.png";
 const PROMPT: &str = "It was not in her power to ";
 const MESSAGES: [&str; 3] = ["first message", "second message", "third message"];
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let logging = telemetry::start(Some("warn"), LogFormat::Text)?;
-    let guests = args.guests.canonicalize().with_context(|| {
-        format!(
-            "the example models are not at {}: they come with a clone of the repository and not \
-             with the program; clone it and name its folder `guests` with --guests, or begin with \
-             `ringfence new DIR`",
-            args.guests.display()
-        )
-    })?;
+    let scratch = tempfile::TempDir::new()?;
+    let guests = match &args.guests {
+        Some(guests) => guests.canonicalize().with_context(|| {
+            let shown = guests.display();
+            format!("the example models are not at {shown}; without --guests those of this program are taken")
+        })?,
+        None => {
+            unpack(scratch.path()).context("cannot write the example models into a scratch folder")?;
+            scratch.path().to_owned()
+        }
+    };
     let mut folders = Vec::new();
     for model in MODELS {
         say(&format!("\n# building {model}"))?;
@@ -69,6 +74,32 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     drop(stop);
     runtime.block_on(serving)??;
     called
+}
+
+/// Writes the example models that are part of the program, and the guest crate
+/// that they are written with, as a workspace of their own.
+fn unpack(dir: &Path) -> io::Result<()> {
+    for file in EXAMPLES {
+        match file.path {
+            MANIFEST => embedded::write_new(&dir.join(MANIFEST), manifest(file.bytes).as_bytes())?,
+            path => embedded::write_new(&dir.join(path), file.bytes)?,
+        }
+    }
+    for file in SDK {
+        embedded::write_new(&dir.join("sdk").join(file.path), file.bytes)?;
+    }
+    Ok(())
+}
+
+/// The manifest of the repository's guests, with the examples as its members.
+fn manifest(bytes: &[u8]) -> String {
+    let members = format!("members = [\"sdk\", \"{}\"]", MODELS.join("\", \""));
+    let text = String::from_utf8_lossy(bytes);
+    let line = |line: &str| match line.starts_with("members = ") {
+        true => format!("{members}\n"),
+        false => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 fn call_each(base: &str, data_dir: &Path, guests: &Path) -> anyhow::Result<()> {
@@ -144,4 +175,26 @@ fn say(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_of_the_program_are_a_workspace_of_their_own() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        unpack(scratch.path()).unwrap();
+        let manifest = std::fs::read_to_string(scratch.path().join(MANIFEST)).unwrap();
+        let members = "members = [\"sdk\", \"echo\", \"digits\", \"scribe\"]\n";
+        assert!(manifest.contains(members), "{manifest}");
+        for model in MODELS {
+            for file in ["Cargo.toml", "config.yaml", "1/model.rs"] {
+                assert!(scratch.path().join(model).join(file).is_file(), "{model}/{file}");
+            }
+        }
+        assert!(scratch.path().join(SCAN).is_file());
+        assert!(scratch.path().join("sdk/Cargo.toml").is_file());
+        assert!(!scratch.path().join("scribe/training").exists());
+    }
 }

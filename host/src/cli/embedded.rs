@@ -1,5 +1,6 @@
 //! Files of the repository that are part of the program: the guest crate, the
-//! templates and the world. Owns the tables and how they are written to disk.
+//! templates, the example models and the world. Owns the tables and how they are
+//! written to disk.
 
 use std::io::{self, Write};
 use std::path::Path;

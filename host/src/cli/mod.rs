@@ -596,9 +596,9 @@ pub(crate) struct DoctorArgs {
 /// `demo`
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Folder with the example models
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../guests"), value_name = "DIR")]
-    pub(crate) guests: PathBuf,
+    /// Folder with the example models [default: those of this program, built in a scratch folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) guests: Option<PathBuf>,
 }
 
 /// `build`

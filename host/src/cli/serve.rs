@@ -4,10 +4,11 @@ mod check;
 mod reload;
 mod resolve;
 mod supervisor;
+mod upkeep;
 
 use super::{ServeArgs, usage};
 use crate::auth::Auth;
-use crate::deploy::{Deployments, KEEP_INTERVAL, Loader};
+use crate::deploy::{Deployments, Loader};
 use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
 use crate::package::folder::{self, Taking};
@@ -22,7 +23,6 @@ use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, set_dumpable_behavior, setrlimit,
 };
-use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -103,11 +103,12 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             served = server::run(listener, socket, app.clone(), current.options(), stop) => served?,
             never = reloading => match never {},
             never = supervisor.reassure() => match never {},
-            never = upkeep(&app) => match never {},
+            never = upkeep::run(&app) => match never {},
         }
         if tokio::time::timeout(BUILDS_DRAIN, app.uploads.drain()).await.is_err() {
             tracing::warn!("a build was cut off at the end of the drain; nothing of it is kept");
         }
+        upkeep::note_calls(&app).await;
         if tokio::time::timeout(SANDBOXES_DRAIN, sandboxes.drain()).await.is_err() {
             tracing::warn!("a guest still ran at the end of the drain");
         }
@@ -128,29 +129,6 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the server's threads")
-}
-
-/// What has to be done now and then while the host runs.
-async fn upkeep(app: &App) -> Infallible {
-    let store = app.store.clone();
-    // What an earlier host had begun to store, and did not.
-    let freed = tokio::task::spawn_blocking(move || store.collect_garbage(None)).await;
-    match freed {
-        Ok(Ok(freed)) if freed.files > 0 => {
-            tracing::info!(
-                files = freed.files,
-                bytes = freed.bytes,
-                "freed what nothing refers to"
-            );
-        }
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::error!(%error, "cannot free what nothing refers to"),
-        Err(error) => tracing::error!(%error, "cannot free what nothing refers to"),
-    }
-    loop {
-        app.deployments.keep();
-        tokio::time::sleep(KEEP_INTERVAL).await;
-    }
 }
 
 /// Loads the folders and makes them and what is stored callable.

@@ -1,5 +1,6 @@
 //! A version made callable, wherever it runs, and a call's admission to it.
 
+use super::called::Called;
 use super::capacity::{Amount, Full, PoolName};
 use super::group::{Group, MakeRoom};
 use super::loader::{Loader, StartError};
@@ -38,6 +39,7 @@ pub struct Deployment {
     /// Its replicas, by where they run.
     groups: RwLock<Vec<Arc<Group>>>,
     needs: OnceLock<Amount>,
+    pub(super) called: Called,
     gone: AtomicBool,
 }
 
@@ -131,6 +133,7 @@ impl Deployment {
             source: Source::Store,
             groups: RwLock::default(),
             needs: OnceLock::new(),
+            called: Called::default(),
             gone: AtomicBool::new(false),
         }
     }
@@ -160,6 +163,7 @@ impl Deployment {
             source: Source::Folder,
             groups: RwLock::new(vec![Arc::new(group)]),
             needs: OnceLock::new(),
+            called: Called::default(),
             gone: AtomicBool::new(false),
         })
     }
@@ -203,6 +207,7 @@ impl Deployment {
         room: &impl MakeRoom,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
+        self.called.touch();
         let began = Instant::now();
         let group = self.group(placement);
         let (place, deadline, started) = group.place(self, loader, room, asked).await?;

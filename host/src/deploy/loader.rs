@@ -1,35 +1,30 @@
 //! A stored version, or a folder, to a running replica.
 //!
 //! Owns reading a version's files back, with every byte compared with what was
-//! stored, and getting its machine code: from the cache, else from a one-shot
-//! process.
+//! stored. Its machine code is the compiler's to find or make.
 
+use super::compiler::{Compiler, Source, blocking};
+use crate::digest::sha256_of;
 use crate::package::Package;
-use crate::package::config::ModelName;
+use crate::package::config::{Config, ModelName};
 use crate::package::folder::{self, FolderError, Taking};
 use crate::sandbox::{Compiled, Runtime};
-use crate::store::{Sha256Digest, Store, StoreError};
+use crate::store::{FileRow, Sha256Digest, Store, StoreError};
 use crate::telemetry::VersionLog;
 use crate::worker::{AdmitError, OneShot, OneShotError, Worker};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
-
-/// Versions that are compiled or loaded at a time: so many CPUs are left to
-/// calls as machines of a few have.
-const STARTS_MAX: usize = 2;
 
 /// Starts replicas.
 #[derive(Debug, Clone)]
 pub struct Loader {
     runtime: Arc<Runtime>,
     store: Arc<Store>,
-    one_shot: OneShot,
     /// Private folders of running versions.
     run: PathBuf,
-    starts: Arc<Semaphore>,
-    compiler: Arc<str>,
+    code: Arc<Compiler>,
 }
 
 /// Why a version does not start.
@@ -58,10 +53,18 @@ pub enum StartError {
 impl Loader {
     /// `run` is an empty folder in the data directory's file system.
     pub fn new(runtime: Arc<Runtime>, store: Arc<Store>, run: PathBuf) -> Self {
-        let compiler = runtime.compiler_id().into();
-        let one_shot = OneShot::of_this_program();
-        let starts = Arc::new(Semaphore::new(STARTS_MAX));
-        Self { runtime, store, one_shot, run, starts, compiler }
+        Self::compiling_with(OneShot::of_this_program(), runtime, store, run)
+    }
+
+    /// The same with another program for one-shot processes.
+    pub(super) fn compiling_with(
+        one_shot: OneShot,
+        runtime: Arc<Runtime>,
+        store: Arc<Store>,
+        run: PathBuf,
+    ) -> Self {
+        let code = Compiler::new(store.clone(), one_shot, runtime.compiler_id());
+        Self { runtime, store, run, code: Arc::new(code) }
     }
 
     /// The store that versions are read from.
@@ -71,7 +74,7 @@ impl Loader {
 
     /// What one-shot processes are started from.
     pub fn one_shot(&self) -> &OneShot {
-        &self.one_shot
+        self.code.one_shot()
     }
 
     /// The folder for private folders.
@@ -81,7 +84,11 @@ impl Loader {
 
     /// What compiled code depends on beside the component.
     pub fn compiler(&self) -> &str {
-        &self.compiler
+        self.code.id()
+    }
+
+    pub(super) fn code(&self) -> &Compiler {
+        &self.code
     }
 
     /// Where what guests of a version write is kept, if it is.
@@ -92,44 +99,15 @@ impl Loader {
     /// Starts a replica of a package.
     pub async fn start(&self, package: Package) -> Result<Worker, StartError> {
         let compiled = self.compiled(&package).await?;
-        let _turn = self.starts.acquire().await.map_err(|_| StartError::Stopping)?;
+        let _turn = self.code.turn().await?;
         Ok(Worker::start(&self.runtime, package, compiled).await?)
     }
 
     /// The machine code of a package's component.
     pub async fn compiled(&self, package: &Package) -> Result<Compiled, StartError> {
         let digest = component_of(package)?;
-        if let Some(code) = self.cached(digest).await {
-            return Ok(code);
-        }
-        let _turn = self.starts.acquire().await.map_err(|_| StartError::Stopping)?;
-        // Another may have made it meanwhile.
-        if let Some(code) = self.cached(digest).await {
-            return Ok(code);
-        }
         let memory_bytes_max = package.limits().memory_bytes_max;
-        let code = self
-            .one_shot
-            .compile(&package.component, memory_bytes_max)
-            .await
-            .map_err(StartError::Compile)?;
-        let (store, compiler) = (self.store.clone(), self.compiler.clone());
-        let kept = blocking(move || {
-            let kept = store.keep_compiled(&digest, &compiler, &code);
-            Ok((code, kept))
-        });
-        let (code, kept) = kept.await?;
-        if let Err(error) = kept {
-            // It is slower the next time, and works.
-            tracing::warn!(%error, "cannot keep a compiled component");
-        }
-        Ok(Compiled::trusted(code))
-    }
-
-    async fn cached(&self, digest: Sha256Digest) -> Option<Compiled> {
-        let (store, compiler) = (self.store.clone(), self.compiler.clone());
-        let cached = blocking(move || Ok(store.compiled(&digest, &compiler)));
-        cached.await.ok().flatten().map(Compiled::trusted)
+        self.code.compiled(digest, &package.component, memory_bytes_max).await
     }
 
     /// Reads a stored version back.
@@ -174,6 +152,40 @@ impl Loader {
         package.config.name = name.clone();
         Ok(package)
     }
+
+    /// What is compiled of a stored version, without its other files; nothing if
+    /// it is not there.
+    pub(super) fn read_source(
+        &self,
+        name: &ModelName,
+        version: &str,
+    ) -> Result<Option<Source>, StartError> {
+        let stored = self.store.files(name, version)?;
+        if stored.is_empty() {
+            return Ok(None);
+        }
+        let component = self.read(&stored, folder::COMPONENT_PATH)?;
+        let config = String::from_utf8(self.read(&stored, folder::CONFIG_PATH)?);
+        let config = config.map_err(|error| StartError::Corrupt(error.to_string()))?;
+        let config =
+            Config::parse(&config).map_err(|error| StartError::Corrupt(error.to_string()))?;
+        let memory_bytes_max = config.limits.memory_bytes_max;
+        Ok(Some(Source { component, memory_bytes_max }))
+    }
+
+    /// One file of a version, as it was stored.
+    fn read(&self, stored: &[FileRow], path: &str) -> Result<Vec<u8>, StartError> {
+        let file = stored.iter().find(|file| file.path == path);
+        let file = file.ok_or_else(|| StartError::Corrupt(format!("it has no {path}")))?;
+        let mut bytes = Vec::new();
+        let content = File::open(self.store.content_path(&file.sha256));
+        let read = content.and_then(|content| content.take(file.bytes + 1).read_to_end(&mut bytes));
+        read.map_err(|error| StartError::Corrupt(format!("{path} cannot be read: {error}")))?;
+        match sha256_of(bytes.as_slice()) {
+            Ok((digest, _)) if digest == file.sha256 => Ok(bytes),
+            _ => Err(StartError::Corrupt(format!("{path} has another content than was stored"))),
+        }
+    }
 }
 
 /// The digest of a package's component.
@@ -181,10 +193,4 @@ pub fn component_of(package: &Package) -> Result<Sha256Digest, StartError> {
     let file = package.listing.iter().find(|file| file.path == folder::COMPONENT_PATH);
     file.map(|file| file.sha256)
         .ok_or_else(|| StartError::Corrupt("it has no component".to_owned()))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
-) -> Result<T, StartError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StartError::Stopping))
 }

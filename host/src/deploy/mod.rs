@@ -5,9 +5,13 @@
 //! guests.
 
 mod deployment;
+mod table;
+
+mod compiler;
 mod loader;
 
-mod table;
+mod anew;
+mod called;
 
 mod group;
 mod keeper;
@@ -26,7 +30,7 @@ pub use details::{ClusterDetail, DeploymentDetail, NodepoolDetail};
 pub use loader::{Loader, StartError, component_of};
 pub use pools::{CLUSTER_LOCAL, NODEPOOL_DEFAULT, Pools};
 pub use replicas::Load;
-pub use table::{Called, Model, Version, Wanted};
+pub use table::{Model, Target, Version, Wanted};
 
 use crate::auth::{Caller, Scope};
 use crate::call::Deadline;
@@ -171,7 +175,7 @@ impl Deployments {
         seen: &Model,
         version: Option<&str>,
         wanted: &Wanted,
-    ) -> Result<Called, LeaseError> {
+    ) -> Result<Target, LeaseError> {
         match wanted {
             Wanted::Anywhere | Wanted::Deployment(_) => {
                 seen.placed(version, wanted, self.pools.of_all())
@@ -196,7 +200,7 @@ impl Deployments {
     /// Admits a call.
     pub async fn lease(
         &self,
-        called: &Called,
+        called: &Target,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
         called.version.lease(&called.placement, &self.loader, self, asked).await

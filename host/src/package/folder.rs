@@ -34,12 +34,14 @@ pub const DEPTH_MAX: usize = 16;
 /// Longest path of a file, in bytes.
 pub const PATH_BYTES_MAX: usize = 512;
 
-const CONFIG: &str = "config.yaml";
+const CONFIG: &str = CONFIG_PATH;
 const CODE: &str = "1";
 const SOURCE: &str = "model.rs";
 const COMPONENT: &str = "model.wasm";
 /// What every package has.
 pub const REQUIRED: [&str; 2] = [CONFIG, COMPONENT_PATH];
+/// Where the configuration is.
+pub const CONFIG_PATH: &str = "config.yaml";
 /// Where the component is.
 pub const COMPONENT_PATH: &str = "1/model.wasm";
 const GRAPH_EXTENSION: &str = ".onnx";

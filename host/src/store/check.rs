@@ -5,7 +5,7 @@ use super::compiled;
 use super::record::{self, RowError};
 use super::rows::{
     AppRow, ClusterRow, DeploymentRow, FileRow, ModelRow, NodepoolRow, ShareRow, TokenRow, UserRow,
-    VersionRow,
+    VersionCallRow, VersionRow,
 };
 use super::{Sha256Digest, Store, StoreError};
 use crate::package::folder;
@@ -69,6 +69,7 @@ fn damage(connection: &Connection) -> Result<Vec<String>, RowError> {
     rows(record::damaged::<ModelRow>(connection))?;
     rows(record::damaged::<VersionRow>(connection))?;
     rows(record::damaged::<FileRow>(connection))?;
+    rows(record::damaged::<VersionCallRow>(connection))?;
     rows(record::damaged::<TokenRow>(connection))?;
     rows(record::damaged::<ShareRow>(connection))?;
     rows(record::damaged::<ClusterRow>(connection))?;

@@ -10,6 +10,7 @@ mod record;
 mod schema;
 
 mod accounts;
+mod calls;
 mod compute;
 mod models;
 
@@ -37,7 +38,7 @@ pub use key::{Key, KeyedHash};
 pub use models::{Stored, Usage, VersionFile};
 pub use rows::{
     AppRow, ClusterRow, DeploymentRow, FileRow, ModelRow, NodepoolRow, QuotaRow, ShareRow,
-    TokenRow, UserRow, VersionRow,
+    TokenRow, UserRow, VersionCallRow, VersionRow,
 };
 
 use audit::Audit;
@@ -73,8 +74,13 @@ pub struct Store {
 
 /// Seconds since 1970. A clock before that is no reason to fail.
 pub fn now() -> i64 {
+    now_ms() / 1000
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
 
 impl Store {

@@ -96,6 +96,17 @@ pub struct FileRow {
     pub bytes: u64,
 }
 
+/// When a version was last called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionCallRow {
+    /// The model.
+    pub name: ModelName,
+    /// The version.
+    pub version_id: String,
+    /// Milliseconds since 1970.
+    pub called_at_ms: i64,
+}
+
 /// A token. What it proves is kept, not the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
@@ -288,6 +299,13 @@ record!(
     "version_files",
     5 of [
         "user_id", "app_id", "model_id", "version_id", "path", "sha256", "bytes"
+    ]
+);
+record!(
+    VersionCallRow { name, version_id, called_at_ms },
+    "version_calls",
+    4 of [
+        "user_id", "app_id", "model_id", "version_id", "called_at_ms"
     ]
 );
 record!(

@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What this program writes; a file with a later one is left alone.
-pub(super) const SCHEMA: i64 = 2;
+pub(super) const SCHEMA: i64 = 3;
 const APPLICATION: i64 = 0x72_66_6e_63;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What tokens of the first schema were for.
 const SCOPES_OF_OLD: &str = "predict upload admin";
 
-/// Every table but `tokens`, whose first form another schema had.
+/// Every table of the second schema. The first had one of `tokens`, of another
+/// form.
 const TABLES: &str = "
     CREATE TABLE users (
         id                        TEXT NOT NULL PRIMARY KEY,
@@ -134,6 +135,20 @@ const TABLES: &str = "
         PRIMARY KEY (user_id, id)
     ) STRICT, WITHOUT ROWID;";
 
+/// What the third schema has beside these.
+const TABLES_OF_3: &str = "
+    CREATE TABLE version_calls (
+        user_id      TEXT NOT NULL,
+        app_id       TEXT NOT NULL,
+        model_id     TEXT NOT NULL,
+        version_id   TEXT NOT NULL,
+        called_at_ms INTEGER NOT NULL,
+        sum          BLOB NOT NULL,
+        PRIMARY KEY (user_id, app_id, model_id, version_id),
+        FOREIGN KEY (user_id, app_id, model_id, version_id)
+            REFERENCES versions (user_id, app_id, model_id, id) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;";
+
 /// Opens the database and brings it to the schema of this program.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     private::touch(path)?;
@@ -200,15 +215,20 @@ pub(super) fn snapshot(
 
 fn migrate(connection: &mut Connection, found: i64) -> Result<(), RowError> {
     let transaction = connection.transaction()?;
-    let mut old = Vec::new();
-    if found == 1 {
-        old = tokens_of_schema_1(&transaction)?;
-        transaction.execute_batch("DROP TABLE tokens;")?;
+    if found < 2 {
+        let mut old = Vec::new();
+        if found == 1 {
+            old = tokens_of_schema_1(&transaction)?;
+            transaction.execute_batch("DROP TABLE tokens;")?;
+        }
+        transaction.execute_batch(TABLES)?;
+        for token in old {
+            record::put(&transaction, &user(&token.user_id))?;
+            record::put(&transaction, &token)?;
+        }
     }
-    transaction.execute_batch(TABLES)?;
-    for token in old {
-        record::put(&transaction, &user(&token.user_id))?;
-        record::put(&transaction, &token)?;
+    if found < 3 {
+        transaction.execute_batch(TABLES_OF_3)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", SCHEMA)?;

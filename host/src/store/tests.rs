@@ -131,11 +131,13 @@ fn a_newer_schema_is_left_alone() {
     drop(Store::open(dir.path()).unwrap());
     let database = dir.path().join(DATABASE);
     let connection = Connection::open(&database).unwrap();
-    connection.pragma_update(None, "user_version", 3).unwrap();
+    connection.pragma_update(None, "user_version", schema::SCHEMA + 1).unwrap();
     drop(connection);
     let before = fs::read(&database).unwrap();
     let error = Store::open(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("has schema 3, this program knows 2"), "{error}");
+    let (known, newer) = (schema::SCHEMA, schema::SCHEMA + 1);
+    let expected = format!("has schema {newer}, this program knows {known}");
+    assert!(error.to_string().contains(&expected), "{error}");
     assert_eq!(fs::read(&database).unwrap(), before);
 }
 
@@ -385,4 +387,29 @@ fn the_first_schema_is_copied_and_brought_up_to_date() {
     let count: i64 = copy.query_row("SELECT count(*) FROM tokens", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 1);
     assert_eq!(mode(&dir.path().join("ringfence.db.schema-1")), 0o600);
+}
+
+#[test]
+fn the_last_call_of_a_version_is_kept_and_goes_with_it() {
+    let dir = TempDir::new().unwrap();
+    let store = with_model(dir.path());
+    let version = new(add(&store, "one").unwrap());
+    let called = |id: &str, called_at_ms| VersionCallRow {
+        name: model("m"),
+        version_id: id.to_owned(),
+        called_at_ms,
+    };
+    store.note_calls(&[called(&version.id, 1), called("deleted", 2)]).unwrap();
+    assert_eq!(store.calls().unwrap(), [called(&version.id, 1)]);
+    store.note_calls(&[called(&version.id, 3)]).unwrap();
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.calls().unwrap(), [called(&version.id, 3)]);
+    store.connection().execute("UPDATE version_calls SET called_at_ms=4", []).unwrap();
+    let problems = store.check().unwrap().problems;
+    assert!(problems[0].contains("a row of the table version_calls is damaged"), "{problems:?}");
+    store.note_calls(&[called(&version.id, 5)]).unwrap();
+    store.delete_version(&model("m"), &version.id).unwrap();
+    assert_eq!(store.calls().unwrap(), []);
+    assert_eq!(store.check().unwrap().problems, Vec::<String>::new());
 }

@@ -88,6 +88,7 @@ pub struct Metrics {
     config_reloads: Counter,
     config_reloads_failed: Counter,
     machine: Machine,
+    versions_to_compile: Gauge,
     at_scrape: Mutex<AtScrape>,
 }
 
@@ -171,6 +172,12 @@ impl Default for Metrics {
             config_reloads_failed.clone(),
         );
         let machine = Machine::register(&mut registry);
+        let versions_to_compile = Gauge::default();
+        registry.register(
+            "versions_to_compile",
+            "Versions that are still to be compiled anew, as after an upgrade",
+            versions_to_compile.clone(),
+        );
         let at_scrape = Mutex::new(AtScrape::register(&mut registry));
         Self {
             registry,
@@ -181,6 +188,7 @@ impl Default for Metrics {
             config_reloads,
             config_reloads_failed,
             machine,
+            versions_to_compile,
             at_scrape,
         }
     }
@@ -273,6 +281,11 @@ impl Metrics {
         self.machine.cpus_reserved.set(cpus(reserved));
         self.machine.memory_bytes.set(gauge(has.memory_bytes));
         self.machine.memory_bytes_reserved.set(gauge(reserved.memory_bytes));
+    }
+
+    /// Tells how many versions are still to be compiled anew.
+    pub fn versions_to_compile(&self, versions: usize) {
+        self.versions_to_compile.set(gauge(versions as u64));
     }
 
     /// Everything as a text of OpenMetrics 1.0. Series of models that there are

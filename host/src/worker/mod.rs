@@ -11,7 +11,7 @@ mod one_shot;
 
 pub use confine::{Confinement, confine};
 pub use frames::Frame;
-pub use one_shot::{Given, OneShot, OneShotError};
+pub use one_shot::{Given, OneShot, OneShotError, Urgency};
 
 use crate::call::{Deadline, Event, Function, Holder, Methods, Origin, Request};
 use crate::limits::Limits;

@@ -7,12 +7,13 @@
 use super::confine::Confinement;
 use super::frames::{Frame, LINES_MAX};
 use crate::text::cut;
+use rustix::process::{Pid, setpriority_process};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// What is kept of what a process writes about its own end.
 const STDERR_BYTES_MAX: u64 = 4 << 10;
@@ -23,6 +24,18 @@ const COMPILE_CPU_SECONDS: u64 = 60;
 const COMPILE_DATA_BYTES: u64 = 2 << 30;
 /// Time of compiling, waiting for a CPU included.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// How much nicer than calls a process is that nobody waits for.
+const AHEAD_NICE: i32 = 15;
+
+/// Whether somebody waits for what a process gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// A call or an upload.
+    Waited,
+    /// Nobody yet.
+    Ahead,
+}
 
 /// Why a one-shot process gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +58,7 @@ pub enum OneShotError {
 #[derive(Debug, Clone)]
 pub struct OneShot {
     program: PathBuf,
+    urgency: Urgency,
 }
 
 /// What a process gave.
@@ -59,7 +73,12 @@ pub struct Given {
 impl OneShot {
     /// From this very program, also when its file has been replaced.
     pub fn of_this_program() -> Self {
-        Self { program: "/proc/self/exe".into() }
+        Self::of("/proc/self/exe".into())
+    }
+
+    /// From another program that takes the same arguments.
+    pub(crate) fn of(program: PathBuf) -> Self {
+        Self { program, urgency: Urgency::Waited }
     }
 
     /// Compiles a component that may start with so much memory.
@@ -67,12 +86,13 @@ impl OneShot {
         &self,
         component: &[u8],
         memory_bytes_max: u64,
+        urgency: Urgency,
     ) -> Result<Vec<u8>, OneShotError> {
         let confinement =
             Confinement { cpu_seconds: COMPILE_CPU_SECONDS, data_bytes: COMPILE_DATA_BYTES };
         let memory = memory_bytes_max.to_string();
         let arguments = ["compile-worker", "--memory-bytes-max", &memory];
-        let given = self
+        let given = Self { urgency, ..self.clone() }
             .run(&arguments, confinement, component, COMPILE_TIMEOUT, Path::new("/"), |_| {})
             .await?;
         given.compiled.ok_or_else(|| OneShotError::Died("it gave no code".to_owned()))
@@ -105,6 +125,9 @@ impl OneShot {
             .kill_on_drop(true)
             .spawn()
             .map_err(start)?;
+        if self.urgency == Urgency::Ahead {
+            be_nice(&child);
+        }
         let missing = || OneShotError::Start("it has no pipes".to_owned());
         let mut stdin = child.stdin.take().ok_or_else(missing)?;
         let mut stdout = child.stdout.take().ok_or_else(missing)?;
@@ -157,6 +180,17 @@ impl OneShot {
             true => Ok(given),
             false => Err(ended(status, &said, confinement)),
         }
+    }
+}
+
+/// Lowers the priority of a process before it is given anything to do; the
+/// threads that it starts then have the same.
+fn be_nice(child: &Child) {
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    if let Some(pid) = pid
+        && let Err(error) = setpriority_process(Some(pid), AHEAD_NICE)
+    {
+        tracing::warn!(%error, "cannot lower the priority of a process");
     }
 }
 

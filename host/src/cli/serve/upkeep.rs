@@ -1,0 +1,64 @@
+//! What has to be done while a host runs, and by nobody who calls it.
+
+use crate::deploy::KEEP_INTERVAL;
+use crate::server::App;
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// How often it is kept which versions were called. A host that is killed
+/// forgets as much of it.
+const CALLS_KEPT_EVERY: Duration = Duration::from_secs(60);
+
+/// Goes on for as long as the host serves.
+pub(super) async fn run(app: &App) -> Infallible {
+    let (never, _, _) = tokio::join!(keep(app), keep_calls(app), tidy(app));
+    never
+}
+
+/// Keeps which versions were called since it last was.
+pub(super) async fn note_calls(app: &App) {
+    let deployments = app.deployments.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || deployments.note_calls()).await {
+        tracing::error!(%error, "cannot keep when versions were called");
+    }
+}
+
+async fn keep(app: &App) -> Infallible {
+    loop {
+        tokio::time::sleep(KEEP_INTERVAL).await;
+        app.deployments.keep();
+    }
+}
+
+async fn keep_calls(app: &App) -> Infallible {
+    loop {
+        tokio::time::sleep(CALLS_KEPT_EVERY).await;
+        note_calls(app).await;
+    }
+}
+
+/// What an earlier host has left to do.
+async fn tidy(app: &App) {
+    free(app).await;
+    let left = |versions| app.telemetry.metrics.versions_to_compile(versions);
+    let draining = &app.telemetry.draining;
+    draining.run_until_cancelled(app.deployments.compile_anew(left)).await;
+}
+
+/// Frees what an earlier host had begun to store, and did not.
+async fn free(app: &App) {
+    let store = app.store.clone();
+    let freed = tokio::task::spawn_blocking(move || store.collect_garbage(None)).await;
+    match freed {
+        Ok(Ok(freed)) if freed.files > 0 => {
+            tracing::info!(
+                files = freed.files,
+                bytes = freed.bytes,
+                "freed what nothing refers to"
+            );
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "cannot free what nothing refers to"),
+        Err(error) => tracing::error!(%error, "cannot free what nothing refers to"),
+    }
+}
