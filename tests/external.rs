@@ -122,7 +122,7 @@ fn sdk(version: &str, compare: Option<&str>) -> Outcome {
         ("sdk_scenario.py", [&here[..], &digits].concat(), 30),
         ("sdk_scenario.py", there.to_vec(), 15),
         ("clients_doc.py", [&here[..], &pages, &https].concat(), 11),
-        ("sdk_upload.py", [&here[..], &upload].concat(), 4),
+        ("sdk_upload.py", [&here[..], &upload].concat(), 5),
         ("sdk_compute.py", [&here[..], &deploy].concat(), 13),
     ];
     for (name, args, checks) in runs {
