@@ -169,6 +169,8 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
     // The first replica runs, and a deployment beside it finds the nodepool full.
     deploy(&host, "d", "echo", &["--nodepool", "lab/small", "--min-replicas", "1"]);
     host.wait_until("the replica runs", |host| replicas(host, "echo") == 1.0);
+    assert_eq!(host.metric("ringfence_reserved_memory_bytes"), f64::from(64 << 20));
+    assert_eq!(host.metric("ringfence_reserved_cpus"), 0.5);
     upload(&host, "other");
     let beside = ["--nodepool", "lab/small", "--min-replicas", "1"];
     let told = refused(
@@ -388,8 +390,8 @@ fn a_deployment_pins_a_version_or_follows_its_model() {
         let answer = client.predict_request(on("echo", deployment("latest"))).await;
         assert_eq!(answer.text(), "hello", "{answer:?}");
     });
-    // The replica of the version that was replaced goes.
-    host.wait_until("one runs", |host| replicas(host, "echo") == 1.0);
+    // The replica of the version that was replaced goes; that of the pinned one stays.
+    host.wait_until("two run", |host| replicas(host, "echo") == 2.0);
     // A version takes its deployments with it.
     run(&host, &["models", "delete", &first]);
     assert!(!run(&host, &["deployments", "list"]).contains("pinned"));

@@ -113,6 +113,8 @@ fn metrics(app: &App) -> String {
         }
         serving.push(one);
     }
+    let machine = app.deployments.pools().machine();
+    app.telemetry.metrics.machine(machine.has(), machine.reserved());
     app.telemetry.exposition(&serving)
 }
 

@@ -5,12 +5,14 @@
 
 use super::series::{Families, Model, Series};
 use crate::call::{Function, Holder, Receipt};
+use crate::deploy::Amount;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -85,7 +87,40 @@ pub struct Metrics {
     connections_open: Gauge,
     config_reloads: Counter,
     config_reloads_failed: Counter,
+    machine: Machine,
     at_scrape: Mutex<AtScrape>,
+}
+
+/// What the machine has for replicas, and what they have reserved of it.
+#[derive(Debug, Default)]
+struct Machine {
+    cpus: Gauge<f64, AtomicU64>,
+    cpus_reserved: Gauge<f64, AtomicU64>,
+    memory_bytes: Gauge,
+    memory_bytes_reserved: Gauge,
+}
+
+impl Machine {
+    fn register(registry: &mut Registry) -> Self {
+        let machine = Self::default();
+        registry.register("machine_cpus", "CPUs that there are for replicas", machine.cpus.clone());
+        registry.register(
+            "reserved_cpus",
+            "CPUs that replicas have reserved; they can be reserved several times",
+            machine.cpus_reserved.clone(),
+        );
+        registry.register(
+            "machine_memory_bytes",
+            "Memory that there is for replicas",
+            machine.memory_bytes.clone(),
+        );
+        registry.register(
+            "reserved_memory_bytes",
+            "Memory that replicas have reserved",
+            machine.memory_bytes_reserved.clone(),
+        );
+        machine
+    }
 }
 
 /// What is read off when somebody asks.
@@ -135,6 +170,7 @@ impl Default for Metrics {
             "Times that it was wrong, so that the old one stayed",
             config_reloads_failed.clone(),
         );
+        let machine = Machine::register(&mut registry);
         let at_scrape = Mutex::new(AtScrape::register(&mut registry));
         Self {
             registry,
@@ -144,6 +180,7 @@ impl Default for Metrics {
             connections_open,
             config_reloads,
             config_reloads_failed,
+            machine,
             at_scrape,
         }
     }
@@ -227,6 +264,15 @@ impl Metrics {
     pub fn config_reloads(&self, reloads: u64, failed: u64) {
         raise(&self.config_reloads, reloads);
         raise(&self.config_reloads_failed, failed);
+    }
+
+    /// Tells what the machine has for replicas, and what they have reserved.
+    pub fn machine(&self, has: Amount, reserved: Amount) {
+        let cpus = |amount: Amount| Duration::from_millis(amount.cpu_millis).as_secs_f64();
+        self.machine.cpus.set(cpus(has));
+        self.machine.cpus_reserved.set(cpus(reserved));
+        self.machine.memory_bytes.set(gauge(has.memory_bytes));
+        self.machine.memory_bytes_reserved.set(gauge(reserved.memory_bytes));
     }
 
     /// Everything as a text of OpenMetrics 1.0. Series of models that there are
