@@ -220,7 +220,9 @@ async fn calls_of_one_component_compile_it_once() {
     let place = Place::with(&[]);
     place.let_all_go();
     let (a, b, c) = tokio::join!(place.call("one"), place.call("one"), place.call("one"));
-    (a.unwrap(), b.unwrap(), c.unwrap());
+    for called in [a, b, c] {
+        called.unwrap();
+    }
     assert_eq!(place.begun(), ["one"]);
 }
 
