@@ -115,12 +115,15 @@ fn sdk(version: &str, compare: Option<&str>) -> Outcome {
     let pages = ["--images", &images, "--image", image];
     let https = ["--https-base", &tls_base, "--https-pat", &tls_pat, "--ca", CA_FILE];
     let upload = ["--component", component];
+    // Only what was uploaded can be deployed.
+    let deploy = ["--model", "beside-stubs"];
     // The page about clients lists the models before any is uploaded.
     let runs = [
         ("sdk_scenario.py", [&here[..], &digits].concat(), 30),
         ("sdk_scenario.py", there.to_vec(), 15),
-        ("clients_doc.py", [&here[..], &pages, &https].concat(), 9),
-        ("sdk_upload.py", [&here[..], &upload].concat(), 4),
+        ("clients_doc.py", [&here[..], &pages, &https].concat(), 11),
+        ("sdk_upload.py", [&here[..], &upload].concat(), 5),
+        ("sdk_compute.py", [&here[..], &deploy].concat(), 13),
     ];
     for (name, args, checks) in runs {
         if let Err(text) = scenario(&python, name, &args, checks) {

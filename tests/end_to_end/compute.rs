@@ -106,8 +106,14 @@ fn the_machine_is_a_nodepool_from_the_start() {
     let cpus = std::thread::available_parallelism().unwrap().get();
     assert_eq!(told["cpu_limit"], cpus.to_string());
     assert!(told["cpu_memory"].as_str().unwrap().ends_with('i'), "{told}");
-    for args in [&["clusters", "create", "local"][..], &["nodepools", "create", "local/mine"]] {
-        refused(&host, args);
+    for (args, told) in [
+        (&["clusters", "create", "local"][..], "already"),
+        (&["clusters", "delete", "local"], "it stays"),
+        (&["nodepools", "create", "local/mine"], "make one of your own"),
+        (&["nodepools", "delete", "local/default"], "it stays"),
+    ] {
+        let said = refused(&host, args);
+        assert!(said.contains(told), "{said}");
     }
 }
 

@@ -5,7 +5,7 @@
                    --https-base https://HOST:PORT --https-pat PAT --ca FILE
 
 Each block of the page that begins with ```python is run by itself, by the Python that runs this, and has to print what
-the next block, ```text, shows. A block that begins with ```python 12.5 is for that version of the SDK and later ones.
+the next block, ```text, shows. A block that begins with ```python 12.5 is for that version of the SDK alone.
 Two names of the page stand for the test's own: https://images.example.com is replaced by the URL of `--images`, where
 `--image` is served as /seven.png, and https://models.example.com:8443 by `--https-base`, for which `--https-pat` is the
 token. `ca.pem` and `seven.png` are in the folder where the blocks run.
@@ -38,15 +38,15 @@ def parse_arguments():
 
 
 def blocks(page):
-    """The line, the oldest version, the program and the output of each block of Python."""
+    """The line, the version if it is for one, the program and the output of each block of Python."""
     found = list(BLOCK.finditer(page))
     for block, after in zip(found, [*found[1:], None]):
         if block[1] != "python":
             continue
         line = page.count("\n", 0, block.start()) + 1
         assert after and after[1] == "text", f"line {line}: no output is shown"
-        since = (int(block[2]), int(block[3])) if block[2] else (0, 0)
-        yield line, since, block[4], after[4]
+        only = (int(block[2]), int(block[3])) if block[2] else None
+        yield line, only, block[4], after[4]
 
 
 def environment(arguments, home, over_tls):
@@ -69,8 +69,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home:
         shutil.copy(arguments.ca, pathlib.Path(folder, "ca.pem"))
         shutil.copy(arguments.image, pathlib.Path(folder, "seven.png"))
-        for line, since, program, expected in blocks(PAGE.read_text(encoding="utf-8")):
-            if version < since:
+        for line, only, program, expected in blocks(PAGE.read_text(encoding="utf-8")):
+            if only not in (None, version):
                 continue
             over_tls = MODELS in program
             program = program.replace(IMAGES, arguments.images).replace(MODELS, arguments.https_base)

@@ -3,9 +3,9 @@
 
     sdk_compute.py --base http://HOST:PORT --pat PAT [--model echo] [--other scribe]
 
-Makes the cluster `lab` of the user `local`, in it the nodepool `pool`, and on that a deployment of `--model`, which
-answers text with the same text; calls it there, and deletes all three. `--other` is another model of `local`, which the
-deployment does not serve.
+Makes the cluster `lab` of the user `local`, in it the nodepool `pool`, and on that a deployment of `--model`, which was
+uploaded and answers text with the same text; calls it there, and deletes all three. `--other` is another model of
+`local`, which the deployment does not serve.
 
 Prints `ok NAME` for each check. Stops at the first that fails, with `failed NAME` and a traceback on standard error,
 and exit code 1.

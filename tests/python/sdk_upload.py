@@ -11,6 +11,7 @@ and exit code 1.
 """
 import os
 import pathlib
+import random
 import re
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ import sys
 from sdk import APP, USER, assert_equal, parser, play, text_of
 
 UPLOAD_SECONDS_MAX = 90
+# What the uploader sends in one message, if there is so much.
+CHUNK_BYTES = 127 << 20
 MODEL_BUILDING_FAILED = 21108
 MISSING = "1/model.wasm is missing: this host runs WebAssembly; see Porting"
 # Without ports the uploader's own looks at package indexes fail at once, which it takes for no obstacle.
@@ -139,6 +142,14 @@ class Scenario:
         answer = self.request("ListLogEntries", "ListLogEntriesRequest", "MultiLogEntryResponse", **names)
         lines = [entry.message.strip() for entry in answer.log_entries]
         assert MISSING in lines, lines
+
+    def a_package_of_several_chunks_is_uploaded_and_called(self):
+        folder = self.model_folder("in-chunks")
+        # What does not shrink: the uploader sends 127 MiB in one message, then the rest.
+        (folder / "1/noise.bin").write_bytes(random.Random(7).randbytes(CHUNK_BYTES + (1 << 20)))
+        code, text = self.upload(folder)
+        assert code == 0 and "Model build complete!" in text, text
+        self.echoes("in-chunks", self.version(text))
 
     def a_wrong_token_uploads_nothing(self):
         _, text = self.upload(self.model_folder("without-rights"), CLARIFAI_PAT="wrong")

@@ -1,8 +1,8 @@
 //! Order, number and end of what is compiled while nobody waits for it.
 
 use super::super::compiler::blocking;
-use super::super::{Amount, Called};
 use super::*;
+use crate::deploy::{Amount, Target};
 use crate::digest::sha256_of;
 use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH, Taking};
 use crate::package::{Package, folder};
@@ -27,6 +27,8 @@ while [ ! -e FOLDER/go ] && [ ! -e "FOLDER/go-$component" ]; do sleep 0.01; done
 echo "$component" >> FOLDER/done
 printf 'C\004\000\000\000\000\000\000\000code'
 "#;
+
+const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30 };
 
 struct Place {
     scratch: TempDir,
@@ -68,8 +70,7 @@ impl Place {
         }
         let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let loader = Loader::compiling_with(OneShot::of(program), runtime, store, run);
-        let machine = Amount { cpu_millis: 8_000, memory_bytes: 64 << 30 };
-        Self { deployments: Deployments::open(loader, machine).unwrap(), scratch }
+        Self { deployments: Deployments::open(loader, MACHINE).unwrap(), scratch }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -219,7 +220,9 @@ async fn calls_of_one_component_compile_it_once() {
     let place = Place::with(&[]);
     place.let_all_go();
     let (a, b, c) = tokio::join!(place.call("one"), place.call("one"), place.call("one"));
-    a.and(b).and(c).unwrap();
+    for called in [a, b, c] {
+        called.unwrap();
+    }
     assert_eq!(place.begun(), ["one"]);
 }
 
@@ -265,10 +268,10 @@ async fn a_call_is_kept_for_the_order_of_the_next_start() {
     let versions = place.deployments.all();
     place.let_all_go();
     // What the compiler gives is no code; that it was called counts.
+    let placement = place.deployments.pools().of_all().clone();
+    let target = Target { version: versions[0].clone(), placement };
+    place.deployments.lease(&target, None).await.unwrap_err();
     let deployments = &place.deployments;
-    let placement = deployments.pools().of_all().clone();
-    let called = Called { version: versions[0].clone(), placement };
-    deployments.lease(&called, None).await.unwrap_err();
     deployments.note_calls();
     let kept = deployments.loader().store().calls().unwrap();
     assert_eq!(kept.len(), 1);

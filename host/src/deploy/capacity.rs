@@ -145,7 +145,8 @@ impl Full {
 pub struct Reservation {
     pool: Arc<Pool>,
     amount: Amount,
-    _machine: Option<Box<Reservation>>,
+    /// The same of the machine, which is given back after this.
+    machine: Option<Box<Reservation>>,
 }
 
 impl Pool {
@@ -197,16 +198,21 @@ impl Pool {
 
     /// Reserves so much, here and of the machine.
     pub fn reserve(self: &Arc<Self>, needed: Amount) -> Result<Reservation, Full> {
-        let within = self.machine.as_ref().map(|machine| machine.reserve(needed)).transpose()?;
         let mut state = self.lock();
-        let after = state.reserved.plus(needed);
-        if !after.fits(reservable(state.has)) {
-            let left = reservable(state.has).minus(state.reserved);
-            return Err(Full { needed, name: self.name.clone(), left, has: state.has });
+        let State { has, reserved } = *state;
+        let after = reserved.plus(needed);
+        if !after.fits(reservable(has)) {
+            let left = reservable(has).minus(reserved);
+            return Err(Full { needed, name: self.name.clone(), left, has });
         }
         state.reserved = after;
         drop(state);
-        Ok(Reservation { pool: self.clone(), amount: needed, _machine: within.map(Box::new) })
+        // Given back if the machine has not enough.
+        let mut reservation = Reservation { pool: self.clone(), amount: needed, machine: None };
+        if let Some(machine) = &self.machine {
+            reservation.machine = Some(Box::new(machine.reserve(needed)?));
+        }
+        Ok(reservation)
     }
 
     /// Resolves when something is given back after this was made.

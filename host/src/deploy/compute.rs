@@ -260,6 +260,9 @@ impl Deployments {
     /// Deletes a compute cluster that has no nodepools.
     pub fn delete_cluster(&self, user_id: &str, id: &str) -> Result<(), ComputeError> {
         let _alone = self.alone();
+        if id == CLUSTER_LOCAL {
+            return Err(Resource::Cluster.invalid("compute cluster local is the machine; it stays"));
+        }
         self.cluster(user_id, id)?;
         let used = self.nodepools(user_id)?.into_iter().find(|row| row.cluster_id == id);
         if let Some(used) = used {
@@ -349,6 +352,11 @@ impl Deployments {
         id: &str,
     ) -> Result<(), ComputeError> {
         let _alone = self.alone();
+        if cluster_id == CLUSTER_LOCAL {
+            return Err(
+                Resource::Nodepool.invalid("nodepool local/default is the machine; it stays")
+            );
+        }
         let row = self.nodepool(user_id, cluster_id, id)?;
         let is_there = |row: &DeploymentRow| row.cluster_id == cluster_id && row.nodepool_id == id;
         if let Some(used) = self.deployments(user_id)?.into_iter().find(is_there) {
@@ -486,6 +494,17 @@ impl Deployments {
         let needs = Amount::of(&package);
         version.set_needs(needs);
         Ok(needs)
+    }
+
+    /// The version that a deployment serves now, if its model has one.
+    pub fn serves(&self, row: &DeploymentRow) -> Option<String> {
+        let table = self.read();
+        let model = table.stored(&row.model)?;
+        let version = match &row.version_id {
+            Some(version) => model.version(version),
+            None => model.current(),
+        };
+        version.map(|version| version.version.clone())
     }
 
     /// Makes what calls see of a deployment what its row says.

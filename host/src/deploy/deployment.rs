@@ -1,8 +1,8 @@
 //! A version made callable, wherever it runs, and a call's admission to it.
 
+use super::called::Called;
 use super::capacity::{Amount, Full, PoolName};
 use super::group::{Group, MakeRoom};
-use super::last_call::LastCall;
 use super::loader::{Loader, StartError};
 use super::placement::Placement;
 use super::replicas::{Load, Place, Replicas};
@@ -39,7 +39,7 @@ pub struct Deployment {
     /// Its replicas, by where they run.
     groups: RwLock<Vec<Arc<Group>>>,
     needs: OnceLock<Amount>,
-    pub(super) last_call: LastCall,
+    pub(super) called: Called,
     gone: AtomicBool,
 }
 
@@ -133,7 +133,7 @@ impl Deployment {
             source: Source::Store,
             groups: RwLock::default(),
             needs: OnceLock::new(),
-            last_call: LastCall::default(),
+            called: Called::default(),
             gone: AtomicBool::new(false),
         }
     }
@@ -163,7 +163,7 @@ impl Deployment {
             source: Source::Folder,
             groups: RwLock::new(vec![Arc::new(group)]),
             needs: OnceLock::new(),
-            last_call: LastCall::default(),
+            called: Called::default(),
             gone: AtomicBool::new(false),
         })
     }
@@ -207,7 +207,7 @@ impl Deployment {
         room: &impl MakeRoom,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
-        self.last_call.touch();
+        self.called.touch();
         let began = Instant::now();
         let group = self.group(placement);
         let (place, deadline, started) = group.place(self, loader, room, asked).await?;

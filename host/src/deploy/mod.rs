@@ -11,7 +11,7 @@ mod compiler;
 mod loader;
 
 mod anew;
-mod last_call;
+mod called;
 
 mod group;
 mod keeper;
@@ -30,7 +30,7 @@ pub use details::{ClusterDetail, DeploymentDetail, NodepoolDetail};
 pub use loader::{Loader, StartError, component_of};
 pub use pools::{CLUSTER_LOCAL, NODEPOOL_DEFAULT, Pools};
 pub use replicas::Load;
-pub use table::{Called, Model, Version, Wanted};
+pub use table::{Model, Target, Version, Wanted};
 
 use crate::auth::{Caller, Scope};
 use crate::call::Deadline;
@@ -175,7 +175,7 @@ impl Deployments {
         seen: &Model,
         version: Option<&str>,
         wanted: &Wanted,
-    ) -> Result<Called, LeaseError> {
+    ) -> Result<Target, LeaseError> {
         match wanted {
             Wanted::Anywhere | Wanted::Deployment(_) => {
                 seen.placed(version, wanted, self.pools.of_all())
@@ -200,7 +200,7 @@ impl Deployments {
     /// Admits a call.
     pub async fn lease(
         &self,
-        called: &Called,
+        called: &Target,
         asked: Option<Deadline>,
     ) -> Result<Lease, LeaseError> {
         called.version.lease(&called.placement, &self.loader, self, asked).await

@@ -52,7 +52,7 @@ pub enum Wanted {
 
 /// What a call means: a version, and where it runs.
 #[derive(Debug, Clone)]
-pub struct Called {
+pub struct Target {
     /// The version.
     pub version: Version,
     pub(super) placement: Arc<Placement>,
@@ -128,7 +128,7 @@ impl Model {
         version: Option<&str>,
         wanted: &Wanted,
         of_all: &Arc<Placement>,
-    ) -> Result<Called, LeaseError> {
+    ) -> Result<Target, LeaseError> {
         if let Wanted::Deployment(id) = wanted {
             if self.stopped {
                 return Err(LeaseError::Stopped);
@@ -140,7 +140,7 @@ impl Model {
                 let (id, serves) = (id.clone(), serves.version.clone());
                 return Err(LeaseError::OtherVersion { id, serves });
             }
-            return Ok(Called { version: serves, placement });
+            return Ok(Target { version: serves, placement });
         }
         let version = self.called(version)?.clone();
         let is_of_version = |placement: &&Arc<Placement>| {
@@ -160,7 +160,7 @@ impl Model {
             }
         };
         match (placement.cloned(), wanted) {
-            (Some(placement), _) => Ok(Called { version, placement }),
+            (Some(placement), _) => Ok(Target { version, placement }),
             (None, Wanted::Nodepool(name)) => Err(LeaseError::NotDeployedThere(name.clone())),
             (None, Wanted::Anywhere | Wanted::Deployment(_)) => Err(LeaseError::NoVersion),
         }
@@ -317,9 +317,7 @@ impl Table {
     /// not have it.
     pub(super) fn called(&self) -> Vec<(Version, i64)> {
         let stored = self.models.values().flat_map(|model| &model.versions);
-        stored
-            .filter_map(|version| Some((version.clone(), version.last_call.unnoted_ms()?)))
-            .collect()
+        stored.filter_map(|version| Some((version.clone(), version.called.unnoted_ms()?))).collect()
     }
 
     fn versions(&self) -> impl Iterator<Item = &Version> {

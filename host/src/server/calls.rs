@@ -15,7 +15,7 @@ use super::status::Outcome;
 use super::typed;
 use crate::auth::Caller;
 use crate::call::{Deadline, Event, Output, Request, Verdict};
-use crate::deploy::{Called, Lease, LeaseError};
+use crate::deploy::{Lease, LeaseError, Target};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
@@ -28,7 +28,7 @@ struct Asked {
     caller: Caller,
     name: ModelName,
     /// What is called, or why the caller may call nothing of that name.
-    called: Result<Called, LeaseError>,
+    called: Result<Target, LeaseError>,
     form: Form,
     reading: Reading,
 }

@@ -215,7 +215,7 @@ pub(super) fn deployments(
     let rows = rows.iter().filter(|row| {
         let versions = &request.model_version_ids;
         let of_version = versions.is_empty()
-            || row.version_id.as_ref().is_some_and(|version| versions.contains(version));
+            || app.deployments.serves(row).is_some_and(|version| versions.contains(&version));
         of_version
             && asked(&request.nodepool_id, &row.nodepool_id)
             && asked(&request.compute_cluster_id, &row.cluster_id)

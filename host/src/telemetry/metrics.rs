@@ -87,8 +87,8 @@ pub struct Metrics {
     connections_open: Gauge,
     config_reloads: Counter,
     config_reloads_failed: Counter,
-    versions_to_compile: Gauge,
     machine: Machine,
+    versions_to_compile: Gauge,
     at_scrape: Mutex<AtScrape>,
 }
 
@@ -171,13 +171,13 @@ impl Default for Metrics {
             "Times that it was wrong, so that the old one stayed",
             config_reloads_failed.clone(),
         );
+        let machine = Machine::register(&mut registry);
         let versions_to_compile = Gauge::default();
         registry.register(
             "versions_to_compile",
             "Versions that are still to be compiled anew, as after an upgrade",
             versions_to_compile.clone(),
         );
-        let machine = Machine::register(&mut registry);
         let at_scrape = Mutex::new(AtScrape::register(&mut registry));
         Self {
             registry,
@@ -187,8 +187,8 @@ impl Default for Metrics {
             connections_open,
             config_reloads,
             config_reloads_failed,
-            versions_to_compile,
             machine,
+            versions_to_compile,
             at_scrape,
         }
     }
@@ -274,11 +274,6 @@ impl Metrics {
         raise(&self.config_reloads_failed, failed);
     }
 
-    /// Tells how many versions are still to be compiled anew.
-    pub fn versions_to_compile(&self, versions: usize) {
-        self.versions_to_compile.set(gauge(versions as u64));
-    }
-
     /// Tells what the machine has for replicas, and what they have reserved.
     pub fn machine(&self, has: Amount, reserved: Amount) {
         let cpus = |amount: Amount| Duration::from_millis(amount.cpu_millis).as_secs_f64();
@@ -286,6 +281,11 @@ impl Metrics {
         self.machine.cpus_reserved.set(cpus(reserved));
         self.machine.memory_bytes.set(gauge(has.memory_bytes));
         self.machine.memory_bytes_reserved.set(gauge(reserved.memory_bytes));
+    }
+
+    /// Tells how many versions are still to be compiled anew.
+    pub fn versions_to_compile(&self, versions: usize) {
+        self.versions_to_compile.set(gauge(versions as u64));
     }
 
     /// Everything as a text of OpenMetrics 1.0. Series of models that there are

@@ -11,7 +11,7 @@ const CALLS_KEPT_EVERY: Duration = Duration::from_secs(60);
 
 /// Goes on for as long as the host serves.
 pub(super) async fn run(app: &App) -> Infallible {
-    let (never, _, _) = tokio::join!(keep_replicas(app), keep_calls(app), tidy(app));
+    let (never, _, _) = tokio::join!(keep(app), keep_calls(app), tidy(app));
     never
 }
 
@@ -23,10 +23,10 @@ pub(super) async fn note_calls(app: &App) {
     }
 }
 
-async fn keep_replicas(app: &App) -> Infallible {
+async fn keep(app: &App) -> Infallible {
     loop {
-        app.deployments.keep();
         tokio::time::sleep(KEEP_INTERVAL).await;
+        app.deployments.keep();
     }
 }
 

@@ -11,12 +11,12 @@ const ROWS_PER_WRITE: usize = 1_000;
 /// When a version was last called since the host was started, and how much of
 /// that the store has. In milliseconds since 1970; 0 for never.
 #[derive(Debug, Default)]
-pub(super) struct LastCall {
+pub(super) struct Called {
     at_ms: AtomicI64,
     noted_ms: AtomicI64,
 }
 
-impl LastCall {
+impl Called {
     /// It is called now.
     pub(super) fn touch(&self) {
         self.at_ms.fetch_max(now_ms(), Ordering::AcqRel);
@@ -50,7 +50,7 @@ impl Deployments {
                 // They are tried again the next time.
                 return tracing::error!(%error, "cannot keep when versions were called");
             }
-            called.iter().for_each(|(version, at_ms)| version.last_call.noted(*at_ms));
+            called.iter().for_each(|(version, at_ms)| version.called.noted(*at_ms));
         }
     }
 }
