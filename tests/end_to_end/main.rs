@@ -21,6 +21,7 @@ mod author;
 mod bad_requests;
 mod checkpoints;
 mod crashes;
+mod disk;
 mod doctor;
 mod limits;
 mod logs;

@@ -112,7 +112,8 @@ impl Store {
             )?;
             if deleted == 0 { Err(absent(name).into()) } else { Ok(()) }
         })?;
-        self.free(&contents)
+        self.free(&contents);
+        Ok(())
     }
 
     /// Every version, those of a model in the order in which they came.
@@ -216,7 +217,8 @@ impl Store {
             }
             Ok(())
         })?;
-        self.free(&contents)
+        self.free(&contents);
+        Ok(())
     }
 
     /// Every share.
