@@ -34,6 +34,7 @@ mod start;
 mod time;
 mod tokens;
 mod upload;
+mod upload_limits;
 mod urls;
 
 mod layers;

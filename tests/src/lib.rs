@@ -10,6 +10,7 @@
 )]
 
 mod calls;
+mod costly;
 mod host;
 pub mod hub;
 mod raw;
@@ -18,6 +19,7 @@ pub mod web;
 pub use calls::{
     Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,
 };
+pub use costly::{hungry_to_compile, slow_to_compile, with_custom_section};
 pub use host::{Host, HostOptions, Variant, binary, copy, files_below, refused_start};
 
 pub use raw::raw_call;
