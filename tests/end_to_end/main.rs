@@ -27,6 +27,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod operators;
+mod policy;
 mod receipts;
 mod seam;
 mod settings;

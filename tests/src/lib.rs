@@ -22,7 +22,7 @@ pub use calls::{
 pub use costly::{hungry_to_compile, slow_to_compile, with_custom_section};
 pub use host::{Host, HostOptions, Variant, binary, copy, files_below, refused_start};
 
-pub use raw::raw_call;
+pub use raw::{RawAnswer, raw_answer, raw_call};
 
 /// The guests, compiled and laid out by the build script.
 pub mod guests {
