@@ -27,6 +27,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod operators;
+mod oracles;
 mod policy;
 mod receipts;
 mod seam;
