@@ -24,6 +24,7 @@ mod crashes;
 mod disk;
 mod doctor;
 mod limits;
+mod load;
 mod logs;
 mod metrics;
 mod operators;
