@@ -286,8 +286,8 @@ impl Deployment {
             loader.start(package).await
         };
         match started.await {
-            // It was deleted meanwhile.
-            Ok(_) if self.gone.load(Ordering::Acquire) => Err(LeaseError::NoSuchVersion),
+            // It was deleted meanwhile, and its files perhaps before it was read.
+            Ok(_) | Err(_) if self.gone.load(Ordering::Acquire) => Err(LeaseError::NoSuchVersion),
             Ok(worker) => {
                 let replica = Arc::new(Replica::new(worker));
                 self.set(State::Running(replica.clone()));
