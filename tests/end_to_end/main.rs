@@ -23,6 +23,7 @@ mod checkpoints;
 mod crashes;
 mod disk;
 mod doctor;
+mod floods;
 mod limits;
 mod load;
 mod logs;
