@@ -266,6 +266,7 @@ fn someone_elses_model_and_none_get_the_same_answer() {
     });
 }
 
+/// CLI-02.
 #[test]
 fn a_message_over_the_limit_is_refused_with_a_grpc_code() {
     let host = Host::serve(&[guests::ECHO]);
@@ -279,6 +280,7 @@ fn a_message_over_the_limit_is_refused_with_a_grpc_code() {
     });
 }
 
+/// CLI-01.
 #[test]
 fn a_message_that_is_no_protobuf_is_the_clients_fault() {
     let host = Host::serve(&[guests::ECHO]);
@@ -301,6 +303,7 @@ fn a_message_that_is_no_protobuf_is_the_clients_fault() {
     });
 }
 
+/// CLI-21.
 #[test]
 fn an_unknown_method_is_unimplemented() {
     let host = Host::serve(&[guests::ECHO]);

@@ -103,6 +103,37 @@ fn a_clients_own_deadline_stops_the_guest() {
     assert_eq!(status.code(), StatusCode::RpcRequestTimeout, "{status:?}");
 }
 
+/// CLI-13: the only place is taken for an hour.
+#[test]
+fn a_call_whose_deadline_passes_in_the_queue_burns_no_fuel() {
+    let change = ("call_timeout: 2s", "call_timeout: 1h\n  max_concurrency: 1");
+    let variant = Variant::of(guests::SLEEPER, &[change]);
+    let host = Host::serve(&[variant.path()]);
+    let message = request("sleeper", vec![text_input("z")]);
+    let status = block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let asleep = {
+            let message = message.clone();
+            tokio::spawn(async move { client.predict_request(message).await })
+        };
+        host.wait_until("the first call", |host| {
+            let listed = host.ringfence(&["calls", "list"]);
+            String::from_utf8(listed.stdout).unwrap().contains("predict of")
+        });
+        let timeout = [("grpc-timeout", "300m")];
+        let path = "/clarifai.api.V2/PostModelOutputs";
+        let answer = ringfence_tests::raw_call(&host, path, &timeout, &message).await;
+        asleep.abort();
+        MultiOutputResponse::decode(answer.as_slice()).unwrap().status.unwrap()
+    });
+    assert!(status.details.starts_with("WALL_DEADLINE"), "{status:?}");
+    let line = format!("req_id={}", status.req_id);
+    host.wait_until("its line", |host| host.log().contains(&line));
+    let log = host.log();
+    let line = log.lines().find(|of| of.contains("call ended") && of.contains(&line)).unwrap();
+    assert!(line.contains(" fuel=0 "), "{line}");
+}
+
 /// One place and 64 that wait, all taken for an hour.
 #[test]
 fn each_client_is_told_that_the_model_is_busy_by_the_code_it_waits_for() {

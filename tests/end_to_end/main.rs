@@ -22,11 +22,17 @@ mod bad_requests;
 mod checkpoints;
 mod compute;
 mod crashes;
+mod disk;
 mod doctor;
+mod floods;
 mod limits;
+mod load;
 mod logs;
 mod metrics;
 mod operators;
+
+mod oracles;
+mod policy;
 mod progress;
 mod receipts;
 mod seam;
@@ -36,6 +42,7 @@ mod time;
 mod tokens;
 mod upgrade;
 mod upload;
+mod upload_limits;
 mod urls;
 
 mod layers;

@@ -164,7 +164,7 @@ fn a_call_that_its_client_breaks_off_is_logged_with_what_it_took() {
     assert_eq!(line["fuel_is_lower_bound"], true, "{line}");
 }
 
-/// OUT-06: the log is a closed pipe, a full disk, a reader that does not read.
+/// OUT-06, OPS-20: the log is a closed pipe, a full disk, a reader that does not read.
 #[test]
 fn a_log_that_nobody_can_read_stops_no_call() {
     let (gone, closed) = std::io::pipe().unwrap();

@@ -96,6 +96,7 @@ fn health_is_served_without_a_token_and_a_signal_ends_the_host() {
     assert!(host.terminate().success());
 }
 
+/// CLI-24.
 #[test]
 fn reflection_is_off_unless_asked_for() {
     let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
@@ -140,7 +141,7 @@ fn a_faulty_configuration_is_told_with_its_folder() {
     assert!(text.contains(variant.path()) && text.contains("cpu_memory"), "{text}");
 }
 
-/// A host that runs out of descriptors pauses after each `accept` that fails,
+/// OPS-15: a host that runs out of descriptors pauses after each `accept` that fails,
 /// and goes on when there are some again.
 #[test]
 fn running_out_of_descriptors_is_no_busy_loop() {

@@ -107,7 +107,7 @@ fn a_bad_message_ends_the_stream_with_its_reason() {
     });
 }
 
-/// `sleeper` holds the only place for an hour if nobody stops it.
+/// CLI-08: `sleeper` holds the only place for an hour if nobody stops it.
 #[test]
 fn a_client_that_leaves_frees_its_place() {
     let variant = sleeper_with_one_place();
@@ -126,7 +126,7 @@ fn a_client_that_leaves_frees_its_place() {
     });
 }
 
-/// The flood fills what may lie between the guest and the client, and stands.
+/// CLI-14: the flood fills what may lie between the guest and the client, and stands.
 /// The deadline ends it although nobody ever reads that it is over.
 #[test]
 fn a_client_that_does_not_read_loses_its_place_at_the_deadline() {

@@ -33,7 +33,7 @@ fn answer(host: &Host, model: &str, input: &str) -> String {
 
 /// Files below a folder that are in neither of these states for long: nothing
 /// that was refused may be among them.
-fn left_in(data_dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn left_in(data_dir: &Path) -> Vec<PathBuf> {
     ["blobs", "staging"].iter().flat_map(|folder| files_below(&data_dir.join(folder))).collect()
 }
 
@@ -94,7 +94,7 @@ fn a_python_only_folder_is_told_what_it_misses() {
     assert_eq!(left_in(&data_dir), Vec::<PathBuf>::new());
 }
 
-/// PKG-01, PKG-02, PKG-05 and a model that never loads.
+/// PKG-01, PKG-02, PKG-05, PKG-16, PKG-24 and a model that never loads.
 #[test]
 fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
     let scratch = TempDir::new().unwrap();
@@ -108,7 +108,10 @@ fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
     let looping =
         archive(&[("config.yaml", limited), ("1/model.wasm", &guest(guests::LOAD_LOOPS))]);
     let misspelt = b"model:\n  id: bad\ninference_compute_inf: {}\n";
-    let cases: [(&str, Vec<u8>); 9] = [
+    let of_another = b"model:\n  id: bad\n  user_id: mallory\n";
+    let of_another =
+        archive(&[("config.yaml", of_another), ("1/model.wasm", &guest(guests::ECHO))]);
+    let cases: [(&str, Vec<u8>); 10] = [
         ("is not a WebAssembly component", of("bad", b"")),
         ("is not a WebAssembly component", of("bad", b"\x7fELF and more")),
         ("is not a WebAssembly component", of("bad", b"(component)")),
@@ -117,6 +120,7 @@ fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
         ("load-model failed", of("bad", &guest(guests::LOAD_FAILS))),
         ("load-model failed", looping),
         ("did you mean", archive(&[("config.yaml", misspelt), ("1/model.wasm", b"")])),
+        ("says that the model is mallory/main/bad", of_another),
         ("says that the model is local/main/other", of("other", &guest(guests::ECHO))),
     ];
     block_on(async {
@@ -226,7 +230,7 @@ fn version_of(host: &Host, model: &str) -> String {
     })
 }
 
-fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -237,11 +241,11 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     tar.into_inner().unwrap().finish().unwrap()
 }
 
-fn set() -> Option<api::UserAppIdSet> {
+pub(crate) fn set() -> Option<api::UserAppIdSet> {
     Some(api::UserAppIdSet { user_id: "local".into(), app_id: "main".into() })
 }
 
-async fn make_model(client: &Client, id: &str) {
+pub(crate) async fn make_model(client: &Client, id: &str) {
     let model = api::Model { id: id.into(), ..Default::default() };
     let asked =
         api::PostModelsRequest { user_app_id: set(), models: vec![model], ..Default::default() };
@@ -250,7 +254,7 @@ async fn make_model(client: &Client, id: &str) {
     assert_eq!(made.model.unwrap().id, id);
 }
 
-fn config_of(model: &str, bytes: usize) -> UploadData {
+pub(crate) fn config_of(model: &str, bytes: usize) -> UploadData {
     UploadData::UploadConfig(api::PostModelVersionsUploadConfig {
         user_app_id: set(),
         model_id: model.into(),
@@ -261,7 +265,7 @@ fn config_of(model: &str, bytes: usize) -> UploadData {
 }
 
 /// Sends an archive as the Python SDK does: in one part, with the place after it.
-async fn send(
+pub(crate) async fn send(
     client: &Client,
     model: &str,
     archive: &[u8],
@@ -275,7 +279,7 @@ async fn send(
     send_messages(client, messages).await
 }
 
-async fn send_messages(
+pub(crate) async fn send_messages(
     client: &Client,
     messages: Vec<UploadData>,
 ) -> Vec<api::PostModelVersionsUploadResponse> {
@@ -293,7 +297,7 @@ async fn send_messages(
 }
 
 /// The status of a version once it is built or refused.
-async fn state(client: &Client, model: &str, version: &str) -> api::status::Status {
+pub(crate) async fn state(client: &Client, model: &str, version: &str) -> api::status::Status {
     loop {
         let asked = api::GetModelVersionRequest {
             user_app_id: set(),
@@ -311,7 +315,7 @@ async fn state(client: &Client, model: &str, version: &str) -> api::status::Stat
     }
 }
 
-async fn lines(client: &Client, model: &str, version: &str) -> Vec<String> {
+pub(crate) async fn lines(client: &Client, model: &str, version: &str) -> Vec<String> {
     let asked = api::ListLogEntriesRequest {
         page: 1,
         per_page: 50,

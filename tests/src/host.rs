@@ -21,6 +21,8 @@ pub struct HostOptions {
     pub stderr: Option<Stdio>,
     /// Further variables of its environment.
     pub variables: Vec<(String, String)>,
+    /// A program that becomes the host, or watches it, and its arguments.
+    pub under: Vec<String>,
 }
 
 /// A running host. Ends with this value, by its process id.
@@ -44,7 +46,14 @@ impl Host {
     pub fn start(options: HostOptions) -> Self {
         let scratch = TempDir::new().unwrap();
         let data_dir = options.data_dir.unwrap_or_else(|| scratch.path().join("data"));
-        let mut command = Command::new(binary());
+        let mut command = match options.under.split_first() {
+            None => Command::new(binary()),
+            Some((program, args)) => {
+                let mut command = Command::new(program);
+                command.args(args).arg(binary());
+                command
+            }
+        };
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data_dir);
         for model in &options.models {
             command.arg("--model").arg(model);

@@ -10,6 +10,8 @@
 )]
 
 mod calls;
+mod costly;
+mod filled;
 mod host;
 pub mod hub;
 mod raw;
@@ -18,9 +20,11 @@ pub mod web;
 pub use calls::{
     Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,
 };
+pub use costly::{hungry_to_compile, slow_to_compile, with_custom_section};
+pub use filled::{Filled, fill};
 pub use host::{Host, HostOptions, Variant, binary, copy, files_below, refused_start};
 
-pub use raw::raw_call;
+pub use raw::{RawAnswer, raw_answer, raw_call};
 
 /// The guests, compiled and laid out by the build script.
 pub mod guests {

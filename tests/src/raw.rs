@@ -17,16 +17,39 @@ pub async fn raw_call(
     headers: &[(&str, &str)],
     message: &impl Message,
 ) -> Vec<u8> {
-    let address = host.base().strip_prefix("http://").unwrap();
+    let own = format!("Key {}", host.pat());
+    let mut headers = headers.to_vec();
+    if !headers.iter().any(|(name, _)| *name == "authorization") {
+        headers.push(("authorization", &own));
+    }
+    let answer = raw_answer(host.base(), path, &headers, message).await;
+    answer.message.unwrap_or_else(|| panic!("no message, and the code {:?}", answer.code))
+}
+
+/// What came back of a call.
+#[derive(Debug)]
+pub struct RawAnswer {
+    /// The bytes of the first message, if one came.
+    pub message: Option<Vec<u8>>,
+    /// The code that the call ended with, where it ended before a message.
+    pub code: Option<u32>,
+}
+
+/// Sends one message with these headers alone, to whatever is at a path, and
+/// waits for the first message of the answer or its end.
+pub async fn raw_answer(
+    base: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    message: &impl Message,
+) -> RawAnswer {
+    let address = base.strip_prefix("http://").unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     let driving = tokio::spawn(connection);
-    let mut request = Request::post(format!("{}{path}", host.base()))
+    let mut request = Request::post(format!("{base}{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
-    if !headers.iter().any(|(name, _)| *name == "authorization") {
-        request = request.header("authorization", format!("Key {}", host.pat()));
-    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -39,13 +62,31 @@ pub async fn raw_call(
     // A host that refuses the token answers without reading, so the stream may be
     // over before this; the answer tells.
     let _ = body.send_data(Bytes::from(frame), true);
-    let mut received = response.await.unwrap().into_body();
+    let (head, mut received) = response.await.unwrap().into_parts();
     let mut answer = Vec::new();
-    while let Some(data) = received.data().await {
+    let mut message = None;
+    while message.is_none()
+        && let Some(data) = received.data().await
+    {
         let data = data.unwrap();
         received.flow_control().release_capacity(data.len()).unwrap();
         answer.extend(data);
+        message = first_message(&answer);
+    }
+    let mut code = code_of(&head.headers);
+    if message.is_none() && code.is_none() {
+        code = received.trailers().await.unwrap().as_ref().and_then(code_of);
     }
     driving.abort();
-    answer.split_off(PREFIX_BYTES)
+    RawAnswer { message, code }
+}
+
+fn first_message(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (prefix, rest) = bytes.split_at_checked(PREFIX_BYTES)?;
+    let length = u32::from_be_bytes(prefix[1..].try_into().unwrap());
+    rest.get(..length as usize).map(<[u8]>::to_vec)
+}
+
+fn code_of(headers: &http::HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -17,6 +17,7 @@ use crate::server::{self, App};
 use crate::settings::{Current, Settings};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Dropped, Telemetry, VersionLogs};
+use crate::text::with_causes;
 use crate::upload::Uploads;
 use anyhow::Context;
 use rustix::io::Errno;
@@ -215,7 +216,8 @@ fn refused_data_dir(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Directory { .. }
         | StoreError::InUse { .. }
-        | StoreError::Permissions { .. } => usage(error),
+        | StoreError::Permissions { .. } => usage(anyhow::anyhow!(with_causes(&error))),
+        error if error.is_of_disk() => usage(anyhow::anyhow!(with_causes(&error))),
         error => error.into(),
     }
 }

@@ -263,9 +263,11 @@ impl Group {
             }
         };
         match started.await {
+            // It was deleted meanwhile, and its files perhaps before it was read.
+            Ok(_) | Err(_) if version.is_gone() => {
+                Err(NotStarted::Lease(LeaseError::NoSuchVersion))
+            }
             Ok(Err(full)) => Err(NotStarted::Full(full)),
-            // It was deleted meanwhile.
-            Ok(Ok(_)) if version.is_gone() => Err(NotStarted::Lease(LeaseError::NoSuchVersion)),
             Ok(Ok((worker, reservation))) => {
                 let replicas = Arc::new(Replicas::of(worker, Some(reservation)));
                 self.set(State::Running(replicas.clone()));

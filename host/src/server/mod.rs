@@ -35,6 +35,8 @@ mod remap;
 
 mod monitoring;
 
+pub use policy::{Rule, rule};
+
 pub use monitoring::serve as serve_monitoring;
 pub use running::RunningCalls;
 

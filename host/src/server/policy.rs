@@ -8,7 +8,7 @@ use crate::auth::Scope;
 
 /// What an RPC asks of whoever calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub enum Rule {
     /// Nothing.
     Anyone,
     /// A token, whatever it is for.
@@ -80,7 +80,7 @@ const POLICY: &[(&str, Rule)] = &[
 ];
 
 /// The rule of a path, if there is such an RPC.
-pub(crate) fn rule(path: &str) -> Option<Rule> {
+pub fn rule(path: &str) -> Option<Rule> {
     POLICY.iter().find(|(known, _)| *known == path).map(|(_, rule)| *rule)
 }
 

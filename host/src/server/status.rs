@@ -62,6 +62,13 @@ impl Outcome {
         Self::new(StatusCode::InternalServerIssue, "HOST_BUG", text)
     }
 
+    /// The disk of this host fails. The text is fixed, as above.
+    pub(crate) fn host_disk(code: StatusCode) -> Self {
+        let text =
+            "the host cannot use its disk, which may be full; its operator has to look at it";
+        Self::new(code, "HOST_DISK", text)
+    }
+
     /// What tells a client to fall back to plain inputs.
     pub(crate) fn no_typed_methods() -> Self {
         let text = "the model has no typed methods; call it with plain inputs";
@@ -230,6 +237,7 @@ impl From<&StartError> for Outcome {
                 Self::new(failed, "WORKER_CRASHED", error.to_string())
             }
             // A path of the host's disk is nothing for a caller.
+            StartError::Store(error) if error.is_of_disk() => Self::host_disk(failed),
             StartError::Store(_) => Self::host_bug(),
             StartError::Stopping => Self::new(failed, "DRAINING", error.to_string()),
         }
@@ -259,9 +267,12 @@ impl From<UploadError> for Outcome {
                     "the host cannot keep the archive; its operator has to look at its disk",
                 );
             }
-            UploadError::Store(_) => {
+            UploadError::Store(of_store) => {
                 tracing::error!("{}", with_causes(&error));
-                return Self::host_bug();
+                return match of_store.is_of_disk() {
+                    true => Self::host_disk(StatusCode::UploadFailed),
+                    false => Self::host_bug(),
+                };
             }
         };
         Self::new(code, reason, error.to_string())
@@ -330,7 +341,10 @@ impl From<StoreError> for Outcome {
             | StoreError::Backup { .. }
             | StoreError::Random(_) => {
                 tracing::error!("{}", with_causes(&error));
-                return Self::host_bug();
+                return match error.is_of_disk() {
+                    true => Self::host_disk(StatusCode::InternalServerIssue),
+                    false => Self::host_bug(),
+                };
             }
         };
         Self::new(code, reason, error.to_string())

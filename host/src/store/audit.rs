@@ -35,7 +35,11 @@ impl Audit {
             std::fs::rename(&self.path, &aside).map_err(error)?;
             *file = open(&self.path)?;
         }
-        file.0.write_all(line).map_err(error)?;
+        if let Err(source) = file.0.write_all(line) {
+            // Half a line would spoil the next one.
+            let _ = file.0.set_len(file.1);
+            return Err(error(source));
+        }
         file.0.sync_data().map_err(error)?;
         file.1 += line.len() as u64;
         Ok(())

@@ -77,10 +77,9 @@ impl Blobs {
             });
         }
         let shard = place.parent().unwrap_or(&self.root);
-        if !shard.is_dir() {
-            private::directory(shard)?;
-            private::sync(&self.root)?;
-        }
+        private::directory(shard)?;
+        // Also where it is there: whoever made it may have been killed before this.
+        private::sync(&self.root)?;
         file.persist(&place).map_err(|failed| error(&place)(failed.error))?;
         private::sync(shard)
     }

@@ -9,6 +9,7 @@ use super::rows::{
 };
 use super::{Sha256Digest, Store, StoreError};
 use crate::package::folder;
+use crate::text::with_causes;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -172,9 +173,16 @@ impl Store {
     }
 
     /// Frees those of these contents that nothing refers to any more. What is
-    /// being copied meanwhile stays for the next `store gc`.
-    pub(super) fn free(&self, contents: &[Sha256Digest]) -> Result<(), StoreError> {
-        let Ok(_contents) = self.contents.try_write() else { return Ok(()) };
+    /// being copied meanwhile, or cannot be removed, stays for the next `store gc`:
+    /// what named it is deleted all the same.
+    pub(super) fn free(&self, contents: &[Sha256Digest]) {
+        let Ok(_contents) = self.contents.try_write() else { return };
+        if let Err(error) = self.free_unused(contents) {
+            tracing::warn!("what was deleted still takes its bytes: {}", with_causes(&error));
+        }
+    }
+
+    fn free_unused(&self, contents: &[Sha256Digest]) -> Result<(), StoreError> {
         for digest in contents {
             let used: bool = self.read(|connection| {
                 Ok(connection.query_row(

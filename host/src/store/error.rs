@@ -1,6 +1,8 @@
 //! Why a data directory, or something in it, cannot be used.
 
 use super::record::RowError;
+use rusqlite::ErrorCode;
+use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -125,6 +127,39 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the disk is full, read-only or broken: nothing is wrong with what
+    /// was asked, and the operator can put it right.
+    pub fn is_of_disk(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        match self {
+            Self::Directory { source, .. } | Self::File { source, .. } => {
+                matches!(source.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
+                    || Errno::from_io_error(source) == Some(Errno::IO)
+            }
+            Self::Database { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(
+                    ErrorCode::DiskFull
+                        | ErrorCode::ReadOnly
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::CannotOpen
+                )
+            ),
+            Self::NoStore { .. }
+            | Self::InUse { .. }
+            | Self::Permissions { .. }
+            | Self::Damaged { .. }
+            | Self::DatabaseDamaged { .. }
+            | Self::Newer { .. }
+            | Self::Absent { .. }
+            | Self::Exists { .. }
+            | Self::Used { .. }
+            | Self::OtherContent { .. }
+            | Self::Backup { .. }
+            | Self::Random(_) => false,
+        }
+    }
+
     pub(super) fn row(database: &Path, error: RowError) -> Self {
         match error {
             RowError::Database(source) => Self::Database { path: database.to_owned(), source },

@@ -120,7 +120,8 @@ impl Store {
             )?;
             Ok(())
         })?;
-        self.free(&contents)
+        self.free(&contents);
+        Ok(())
     }
 
     /// Every version, those of a model in the order in which they came.
@@ -230,7 +231,8 @@ impl Store {
             }
             Ok(())
         })?;
-        self.free(&contents)
+        self.free(&contents);
+        Ok(())
     }
 
     /// Every share.

@@ -145,7 +145,8 @@ impl Build {
         let waited = uploads.turns.acquire().await;
         let _turn = waited.map_err(|_| "the host is being stopped".to_owned())?;
         let store = uploads.store().clone();
-        let quota = quota::quota_of(&store, self.name.user_id()).map_err(|error| hidden(&error))?;
+        let quota =
+            quota::quota_of(&store, self.name.user_id()).map_err(|error| store_refusal(&error))?;
         let loader = uploads.deployments.loader();
         let component = component_of(&package).map_err(|error| error.to_string())?;
         if !store.has_compiled(&component, loader.compiler()) {
@@ -198,7 +199,8 @@ impl Build {
         let scratch = tempfile::Builder::new()
             .prefix("scratch-")
             .tempdir_in(uploads.staging())
-            .map_err(|error| hidden(&error))?;
+            .map_err(|source| StoreError::File { path: uploads.staging().to_owned(), source })
+            .map_err(|error| store_refusal(&error))?;
         let cpu_seconds = limits
             .call_timeout
             .saturating_mul(CALLS)
@@ -264,11 +266,12 @@ impl Build {
         let stored = stored.await.map_err(|error| hidden(&error))?;
         let deployments = &self.place.uploads.deployments;
         let ensured = deployments.ensure_model(&self.name, "");
-        ensured.map_err(|error| hidden(&error))?;
-        match stored.map_err(|error| match error {
+        let stored = stored.map_err(|error| match error {
             StoreError::OtherContent { .. } => error.to_string(),
-            other => hidden(&other),
-        })? {
+            other => store_refusal(&other),
+        })?;
+        ensured.map_err(|error| hidden(&error))?;
+        match stored {
             Stored::New(row) => {
                 deployments.stored(&row);
                 self.audit("uploaded a version");
@@ -329,12 +332,22 @@ fn refusal_of(error: &FolderError) -> Refusal {
 
 fn start_refusal(error: &StartError) -> Refusal {
     match error {
-        StartError::Store(_) | StartError::Compile(OneShotError::Start(_)) => hidden(error),
+        StartError::Store(error) => store_refusal(error),
+        StartError::Compile(OneShotError::Start(_)) => hidden(error),
         StartError::Folder(error) => refusal_of(error),
         StartError::Compile(_)
         | StartError::Corrupt(_)
         | StartError::Admit(_)
         | StartError::Stopping => error.to_string(),
+    }
+}
+
+/// A fault of the store's, or of the disk below it.
+fn store_refusal(error: &StoreError) -> Refusal {
+    let refusal = hidden(error);
+    match error.is_of_disk() {
+        true => "the host cannot keep the version; its operator has to look at its disk".to_owned(),
+        false => refusal,
     }
 }
 

@@ -5,6 +5,9 @@ use rustix::process::{
 };
 use std::io;
 
+/// CPU time between the signal that ends a process and the one that kills it.
+const CPU_SECONDS_LEFT: u64 = 1;
+
 /// Limits that the kernel holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Confinement {
@@ -25,7 +28,11 @@ pub fn confine(confinement: Confinement, parent: i32) -> io::Result<()> {
         setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
     };
     limit(Resource::Core, 0)?;
-    limit(Resource::Cpu, confinement.cpu_seconds)?;
+    // The first limit is told apart from other ends by its signal, SIGXCPU; whoever
+    // gets past that is killed.
+    let cpu_seconds = confinement.cpu_seconds;
+    let maximum = Some(cpu_seconds.saturating_add(CPU_SECONDS_LEFT));
+    setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_seconds), maximum })?;
     limit(Resource::Data, confinement.data_bytes)?;
     Ok(())
 }

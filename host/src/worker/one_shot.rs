@@ -202,8 +202,12 @@ fn ended(status: ExitStatus, said: &str, confinement: Confinement) -> OneShotErr
     const SIGKILL: i32 = 9;
     const SIGXCPU: i32 = 24;
     match status.signal() {
-        // The kernel's words for RLIMIT_CPU, soft and hard.
-        Some(SIGXCPU | SIGKILL) => cpu(),
+        // The kernel's word for RLIMIT_CPU.
+        Some(SIGXCPU) => cpu(),
+        Some(SIGKILL) => OneShotError::Died(
+            "it was killed, by the system for want of memory or by an operator; try again"
+                .to_owned(),
+        ),
         // The standard library's words for an allocation that fails.
         Some(_) if said.contains("memory allocation of") => memory(),
         _ => {
@@ -211,5 +215,25 @@ fn ended(status: ExitStatus, said: &str, confinement: Confinement) -> OneShotErr
             cut(&mut said, 200);
             OneShotError::Died(format!("{status} {}", crate::text::escape_controls(&said)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    /// PKG-07, PKG-08.
+    #[test]
+    fn each_end_is_told_by_what_brought_it_about() {
+        let confinement = Confinement { cpu_seconds: 60, data_bytes: 1 << 31 };
+        let told = |signal: i32, said: &str| {
+            ended(ExitStatus::from_raw(signal), said, confinement).to_string()
+        };
+        assert!(told(24, "").contains("more than 60 s of CPU time"), "{}", told(24, ""));
+        let memory = told(6, "memory allocation of 196608 bytes failed\n");
+        assert!(memory.contains("more than 2147483648 bytes of memory"), "{memory}");
+        assert!(told(9, "").contains("was killed"), "{}", told(9, ""));
+        assert!(told(11, "odd\n\u{1b}words").contains("odd"), "{}", told(11, "odd"));
     }
 }

@@ -110,6 +110,7 @@ fn is_secret(levels: &[Level]) -> bool {
 mod tests {
     use super::*;
 
+    /// PKG-20.
     #[test]
     fn secrets_are_cut_out_and_all_else_stays() {
         let text = "# mine\nmodel: {id: m}\ncheckpoints:\n  repo_id: a/b\n  hf_token: hf_CANARY # a comment\n  \
