@@ -17,8 +17,12 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
     }
     operations::run(global, args.data_dir.as_deref(), async |host| {
         let done = |what: &str, model: &ModelRef| {
-            let text = format!("{what} {}", model.name);
-            let object = json!({ "model": model.name.to_string(), "did": what });
+            let label = match model.version.as_str() {
+                "" => model.name.to_string(),
+                version => format!("{}@{version}", model.name),
+            };
+            let text = format!("{what} {label}");
+            let object = json!({ "model": label, "did": what });
             tell(global, || text, || object)
         };
         match &args.command {
@@ -106,9 +110,13 @@ async fn list(global: &GlobalArgs) -> anyhow::Result<()> {
         for model in answer.models {
             let label = format!("{}/{}/{}", model.user_id, model.app_id, model.id);
             let version = model.model_version.map(|version| version.id).unwrap_or_default();
+            let shown = match version.as_str() {
+                "" => format!("{label} (no version yet)"),
+                version => format!("{label}@{version}"),
+            };
             tell(
                 global,
-                || format!("{label}@{version}  {}", model.model_type_id),
+                || format!("{shown}  {}", model.model_type_id),
                 || json!({ "model": label, "version": version, "type": model.model_type_id }),
             )?;
         }

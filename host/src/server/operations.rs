@@ -79,7 +79,8 @@ impl Operations for Service {
                 }
             })?;
             let disabled = user.disabled.to_string();
-            let about = [("user", user.id.as_str()), ("disabled", &disabled)];
+            let quota = quota_text(&user.quota);
+            let about = [("user", user.id.as_str()), ("disabled", &disabled), ("quota", &quota)];
             app.store.audit(caller.user_id(), "changed a user", &about)?;
             user_message(app, user)
         })
@@ -364,6 +365,19 @@ fn set(row: &mut QuotaRow, quota: wire::Quota) {
     row.models_max = quota.models_max.or(row.models_max);
     row.compilations_per_hour_max =
         quota.compilations_per_hour_max.or(row.compilations_per_hour_max);
+}
+
+/// Limits that differ from the defaults, as the command line writes them.
+fn quota_text(quota: &QuotaRow) -> String {
+    let limits = [
+        ("calls", quota.calls_max),
+        ("fuel-per-minute", quota.fuel_per_minute_max),
+        ("stored-bytes", quota.stored_bytes_max),
+        ("models", quota.models_max),
+        ("compilations-per-hour", quota.compilations_per_hour_max),
+    ];
+    let said = limits.into_iter().filter_map(|(name, limit)| Some(format!("{name}={}", limit?)));
+    said.collect::<Vec<_>>().join(" ")
 }
 
 fn user_message(app: &App, user: UserRow) -> Result<wire::User, Outcome> {

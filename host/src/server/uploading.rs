@@ -62,8 +62,11 @@ pub(crate) fn post_apps(
         catalog::name_part(id)?;
     }
     let made = ids.into_iter().map(|id| {
+        let is_new = app.store.app(user, id)?.is_none();
         let made = app.store.ensure_app(user, id)?;
-        app.store.audit(caller.user_id(), "made an app", &[("app", id)])?;
+        if is_new {
+            app.store.audit(caller.user_id(), "made an app", &[("app", id)])?;
+        }
         Ok(app_message(&made))
     });
     made.collect()

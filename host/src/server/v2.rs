@@ -13,6 +13,7 @@ use super::uploading::{self, blocking};
 use crate::auth::Caller;
 use crate::call::Function;
 use crate::proto::clarifai::api;
+use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::v2_server::V2;
 use crate::telemetry::request_id;
 use futures_util::{Stream, StreamExt};
@@ -87,7 +88,12 @@ fn told<T>(found: Result<T, Outcome>) -> (Option<api::status::Status>, Option<T>
     let req_id = request_id();
     match found {
         Ok(found) => (Some(Outcome::success().status(&req_id)), Some(found)),
-        Err(outcome) => (Some(outcome.status(&req_id)), None),
+        Err(outcome) => {
+            if outcome.code == StatusCode::InternalServerIssue {
+                tracing::error!(req_id, "the host failed in a request, as said above");
+            }
+            (Some(outcome.status(&req_id)), None)
+        }
     }
 }
 
