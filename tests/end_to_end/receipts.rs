@@ -155,6 +155,10 @@ fn a_call_that_its_client_breaks_off_is_logged_with_what_it_took() {
         let client = Client::connect(host.base(), &host.pat()).await;
         let mut counting = client.generate(request("counting-loop", vec![text_input("x")])).await;
         let first = Answer::from(counting.message().await.unwrap().unwrap());
+        // What a guest has taken is counted each time that it waits or is interrupted.
+        for _ in 0..20 {
+            counting.message().await.unwrap().unwrap();
+        }
         first.status.req_id
     });
     let line = line_of(&host, &id);

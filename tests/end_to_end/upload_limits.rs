@@ -138,7 +138,7 @@ fn a_user_has_one_upload_at_a_time_and_the_host_sixteen() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    assert_eq!(left_in(host.data_dir()), Vec::<PathBuf>::new());
+    host.wait_until("what was begun goes", |host| left_in(host.data_dir()).is_empty());
 }
 
 /// PKG-09: fifty at once are one at a time, and the others are told.

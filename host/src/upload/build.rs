@@ -297,15 +297,21 @@ impl Build {
         self.place.uploads.builds().tell(&self.name, &self.version, text);
     }
 
-    fn end(&self, built: Result<(), Refusal>) {
+    /// Tells how it ended, when nothing is left of it: whoever is told may upload
+    /// again at once.
+    fn end(self, built: Result<(), Refusal>) {
+        let Self { place, name, version, said: _, folder } = self;
+        let uploads = place.uploads.clone();
+        drop((folder, place));
+        let mut builds = uploads.builds();
         let state = match built {
             Ok(()) => BuildState::Built,
             Err(refusal) => {
-                self.tell(&refusal);
+                builds.tell(&name, &version, &refusal);
                 BuildState::Failed(refusal)
             }
         };
-        self.place.uploads.builds().end(&self.name, &self.version, state);
+        builds.end(&name, &version, state);
     }
 }
 
