@@ -369,6 +369,46 @@ fn a_call_waits_for_room_and_gets_it_from_those_that_nobody_calls() {
     });
 }
 
+/// What a message of an upload takes is reserved before any of it is read.
+#[test]
+fn an_upload_finds_memory_or_is_refused() {
+    let scratch = TempDir::new().unwrap();
+    let host = start(&scratch.path().join("data"));
+    let bytes = host.metric("ringfence_machine_memory_bytes");
+    let left = format!("\"{:.0}Mi\"", bytes / f64::from(1 << 20) - 100.0);
+    let large = Variant::of(guests::ECHO, &[("\"64Mi\"", &left)]);
+    run(&host, &["upload", large.path()]);
+    deploy(&host, "always", "echo", &["--min-replicas", "1"]);
+    host.wait_until("the replica runs", |host| replicas(host, "echo") == 1.0);
+    let other = Variant::of(guests::ECHO, &[("  id: echo\n", "  id: other\n")]);
+    let refused = refused(&host, &["upload", other.path()]);
+    assert!(refused.contains("NO_ROOM"), "{refused}");
+    assert!(refused.contains("130Mi do not fit"), "{refused}");
+    assert!(refused.contains("100Mi left"), "{refused}");
+    run(&host, &["deployments", "scale", "always"]);
+    // What need not run makes room for it.
+    run(&host, &["upload", other.path()]);
+}
+
+#[test]
+fn who_waits_too_long_for_room_is_told_the_numbers() {
+    let scratch = TempDir::new().unwrap();
+    let host = start(&scratch.path().join("data"));
+    upload(&host, "echo");
+    upload(&host, "other");
+    pool(&host);
+    deploy(&host, "a", "echo", &["--nodepool", "lab/small"]);
+    deploy(&host, "b", "other", &["--nodepool", "lab/small"]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let held = occupy(&client, "other").await;
+        let answer = client.predict_request(request("echo", vec![text_input("x")])).await;
+        let told = (answer.reason(), answer.code());
+        assert_eq!(told, ("NO_ROOM", StatusCode::ModelBusyPleaseRetry), "{answer:?}");
+        drop(held);
+    });
+}
+
 #[test]
 fn a_deployment_pins_a_version_or_follows_its_model() {
     let scratch = TempDir::new().unwrap();

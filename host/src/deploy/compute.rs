@@ -589,3 +589,7 @@ fn check_deployment(said: &DeploymentDetail) -> Result<(), ComputeError> {
         false => Err(kind.invalid(format!("a delay is at most {DELAY_SECONDS_MAX} seconds"))),
     }
 }
+
+#[cfg(test)]
+#[path = "compute_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! The replicas of a version in one placement: started on need, grown, stopped.
 
-use super::capacity::{Amount, Full};
+use super::capacity::{Amount, Full, Pool};
 use super::deployment::{Deployment, LeaseError};
 use super::loader::{Loader, StartError};
 use super::placement::Placement;
@@ -49,7 +49,7 @@ enum NotStarted {
 
 /// Frees what is reserved and not needed now; whether so much fits then.
 pub(super) trait MakeRoom {
-    fn make_room(&self, group: &Group, full: &Full) -> bool;
+    fn make_room(&self, pool: &Pool, full: &Full) -> bool;
 }
 
 impl Group {
@@ -222,7 +222,7 @@ impl Group {
             if full.is_for_ever() {
                 return Err(LeaseError::Full(full));
             }
-            if !room.make_room(self, &full) {
+            if !room.make_room(&self.placement.pool, &full) {
                 // What becomes idle meanwhile frees nothing by itself.
                 let again = room_until.min(Deadline::after(LOOK_AGAIN_AFTER));
                 let _ = tokio::time::timeout_at(again.instant().into(), freed).await;

@@ -1,13 +1,23 @@
 //! As many replicas as there should be, looked at now and then.
 
 use super::Deployments;
-use super::capacity::Full;
+use super::capacity::{Amount, Full, Pool, Reservation};
 use super::group::{Group, MakeRoom};
 use super::table::{Model, Version};
 use std::sync::Arc;
 use std::time::Duration;
 
 impl Deployments {
+    /// Reserves memory of the machine for something else than a replica.
+    /// Replicas that nobody calls make room for it.
+    pub fn reserve_memory(&self, memory_bytes: u64) -> Result<Reservation, Full> {
+        let (machine, needed) = (self.pools().machine(), Amount { cpu_millis: 0, memory_bytes });
+        machine.reserve(needed).or_else(|full| {
+            self.make_room(machine, &full);
+            machine.reserve(needed)
+        })
+    }
+
     /// Starts replicas that have to run, and stops those that nobody needs.
     pub fn keep(&self) {
         let models = self.read().kept();
@@ -61,8 +71,7 @@ impl Deployments {
 impl MakeRoom for Deployments {
     /// Stops replicas that nobody calls now and that need not run, those first
     /// that have not been called for longest.
-    fn make_room(&self, group: &Group, full: &Full) -> bool {
-        let pool = &group.placement.pool;
+    fn make_room(&self, pool: &Pool, full: &Full) -> bool {
         let mut idle: Vec<(Duration, Arc<Group>)> = Vec::new();
         for model in self.read().kept() {
             for version in &model.versions {

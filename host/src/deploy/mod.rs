@@ -23,7 +23,7 @@ mod compute;
 mod details;
 mod pools;
 
-pub use capacity::{Amount, CPU_OVERCOMMIT, Full, Pool, PoolName};
+pub use capacity::{Amount, CPU_OVERCOMMIT, Full, Pool, PoolName, Reservation};
 pub use compute::{ComputeError, Resource};
 pub use deployment::{Deployment, Lease, LeaseError, Source};
 pub use details::{ClusterDetail, DeploymentDetail, NodepoolDetail};

@@ -15,7 +15,7 @@ use super::status::Outcome;
 use super::typed;
 use crate::auth::Caller;
 use crate::call::{Deadline, Event, Output, Request, Verdict};
-use crate::deploy::{Lease, LeaseError, Target};
+use crate::deploy::{Lease, LeaseError, Target, Wanted};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
@@ -29,6 +29,10 @@ struct Asked {
     name: ModelName,
     /// What is called, or why the caller may call nothing of that name.
     called: Result<Target, LeaseError>,
+    /// Where it wants to run.
+    wanted: Wanted,
+    /// Whether the model decides which version it is.
+    is_open: bool,
     form: Form,
     reading: Reading,
 }
@@ -179,7 +183,8 @@ impl CallContext {
         let mut parsed = reading.parse(request, Turn::First)?;
         let selection = Selection::from(parsed.output_config.take());
         let form = Form { selection, typed: parsed.typed.take() };
-        Ok((Asked { caller, name, called, form, reading }, parsed))
+        let is_open = version.is_none();
+        Ok((Asked { caller, name, called, wanted, is_open, form, reading }, parsed))
     }
 
     /// What a client asks for that has not found signatures elsewhere.
@@ -210,7 +215,17 @@ impl CallContext {
         let _ = self.allowance.set(allowance);
         let called = asked.called.as_ref().map_err(Clone::clone)?;
         let began = Instant::now();
-        let lease = self.app.deployments.lease(called, self.deadline).await;
+        let deployments = &self.app.deployments;
+        let lease = match deployments.lease(called, self.deadline).await {
+            // It was deleted since it was looked up; the model may have another.
+            Err(LeaseError::NoSuchVersion) if asked.is_open => {
+                let seen = deployments.see(&asked.caller, &asked.name);
+                let seen = seen.ok_or(LeaseError::NoSuchModel)?;
+                let called = deployments.called(&asked.caller, &seen, None, &asked.wanted)?;
+                deployments.lease(&called, self.deadline).await
+            }
+            lease => lease,
+        };
         let lease = lease.inspect_err(|error| match error {
             LeaseError::Busy | LeaseError::Full(_) | LeaseError::DeadlinePassed => {
                 self.found.leased(&called.version, began.elapsed(), Duration::ZERO);

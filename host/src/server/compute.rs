@@ -294,3 +294,19 @@ fn audit(app: &App, caller: &Caller, what: &str, user: &str, id: &str) -> Result
         .audit(caller.user_id(), what, &[("user", user), ("id", id)])
         .map_err(|error| Outcome::from(ComputeError::from(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_some_items_and_not_too_many() {
+        let done = |count: usize| {
+            let items = vec![String::new(); count];
+            each(Resource::Deployment, &items, |_| Ok(())).map(|done| done.len())
+        };
+        assert!(done(0).unwrap_err().text.contains("names no deployment"));
+        assert_eq!(done(ITEMS_MAX).unwrap(), ITEMS_MAX);
+        assert!(done(ITEMS_MAX + 1).unwrap_err().text.contains("at most 64"));
+    }
+}

@@ -248,6 +248,7 @@ impl From<UploadError> for Outcome {
     fn from(error: UploadError) -> Self {
         let (code, reason) = match &error {
             UploadError::NotYours => (StatusCode::ModelDoesNotExist, "NO_SUCH_MODEL"),
+            UploadError::Full(_) => (StatusCode::ConnThrottled, "NO_ROOM"),
             UploadError::UnderWay | UploadError::Busy | UploadError::Quota(_) => {
                 (StatusCode::ConnThrottled, "QUOTA")
             }

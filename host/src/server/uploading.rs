@@ -173,14 +173,15 @@ where
     S: Stream<Item = Result<api::PostModelVersionsUploadRequest, tonic::Status>> + Send + Unpin,
 {
     let caller = caller?;
+    // Before anything is read: a message may be long.
+    let place = app.uploads.enter(&caller)?;
     let Some(UploadData::UploadConfig(config)) = next(&mut requests).await? else {
         return Err(upload_refused("the first message has to be upload_config"));
     };
     let name = model_name(&config.user_app_id, &config.model_id, caller.user_id())?;
     let begun = {
-        let (app, caller, name, said) = (app.clone(), caller.clone(), name, said(&config));
-        let bytes = config.total_size;
-        blocking(move || app.uploads.begin(&caller, &name, bytes, digest, said)).await?
+        let (app, said, bytes) = (app.clone(), said(&config), config.total_size);
+        blocking(move || app.uploads.begin(place, &name, bytes, digest, said)).await?
     };
     let mut receiving = begun?;
     // A client that can go on has to know from where.

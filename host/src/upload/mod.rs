@@ -14,7 +14,7 @@ pub use builds::{BuildState, Line};
 pub use receiving::{Receiving, Said};
 
 use crate::auth::Caller;
-use crate::deploy::Deployments;
+use crate::deploy::{Deployments, Full, Reservation};
 use crate::package::archive::ArchiveError;
 use crate::package::config::ModelName;
 use crate::package::folder::PACKAGE_BYTES_MAX;
@@ -35,6 +35,9 @@ const STAGING_FOLDER: &str = "staging";
 const BUILDS_MAX: usize = 2;
 /// Uploads and builds together, waiting ones included.
 const UPLOADS_MAX: usize = 16;
+
+/// Bytes of one message of an upload: clients send parts of 127 MiB.
+pub const MESSAGE_BYTES_MAX: usize = 130 << 20;
 
 /// Every upload and every build of a host.
 #[derive(Debug)]
@@ -63,6 +66,9 @@ pub enum UploadError {
     /// Too many users upload.
     #[error("the host takes {UPLOADS_MAX} uploads at a time; try again in a moment")]
     Busy,
+    /// There is no memory for what comes.
+    #[error("the host cannot take an upload now: {0}")]
+    Full(#[from] Full),
     /// Nothing, or more than a package may have.
     #[error("an archive of {bytes} bytes is not taken; send 1 to {PACKAGE_BYTES_MAX}")]
     Size {
@@ -118,23 +124,30 @@ impl Uploads {
         }))
     }
 
+    /// Lets a caller upload, one archive at a time, and reserves what one message
+    /// of it takes while it comes.
+    pub fn enter(self: &Arc<Self>, caller: &Caller) -> Result<Place, UploadError> {
+        let mut place = Place::take(self, caller.user_id())?;
+        place.buffer = Some(self.deployments.reserve_memory(MESSAGE_BYTES_MAX as u64)?);
+        Ok(place)
+    }
+
     /// Begins an upload to a model of the caller's. `digest`, of the whole
     /// archive, makes it one that goes on where it broke off.
     pub fn begin(
-        self: &Arc<Self>,
-        caller: &Caller,
+        &self,
+        place: Place,
         name: &ModelName,
         bytes: u64,
         digest: Option<[u8; 32]>,
         said: Said,
     ) -> Result<Receiving, UploadError> {
-        if caller.user_id() != name.user_id() {
+        if place.user_id != name.user_id() {
             return Err(UploadError::NotYours);
         }
         if bytes == 0 || bytes > PACKAGE_BYTES_MAX {
             return Err(UploadError::Size { bytes });
         }
-        let place = Place::take(self, name.user_id())?;
         quota::may_store(self.store(), name, bytes)?;
         Receiving::begin(place, name.clone(), bytes, digest, said)
     }
@@ -177,9 +190,11 @@ impl Uploads {
 
 /// The right to have one upload or build under way.
 #[derive(Debug)]
-struct Place {
+pub struct Place {
     uploads: Arc<Uploads>,
     user_id: String,
+    /// Memory for a message, while there are any to come.
+    buffer: Option<Reservation>,
 }
 
 impl Place {
@@ -192,7 +207,7 @@ impl Place {
             return Err(UploadError::Busy);
         }
         under_way.insert(user_id.to_owned());
-        Ok(Self { uploads: uploads.clone(), user_id: user_id.to_owned() })
+        Ok(Self { uploads: uploads.clone(), user_id: user_id.to_owned(), buffer: None })
     }
 }
 

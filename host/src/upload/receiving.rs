@@ -146,7 +146,9 @@ impl Receiving {
 
     /// The place under way, for what follows.
     pub(super) fn take_place(&mut self) -> Result<Place, UploadError> {
-        self.place.take().ok_or(UploadError::Stopping)
+        let mut place = self.place.take().ok_or(UploadError::Stopping)?;
+        place.buffer = None;
+        Ok(place)
     }
 
     pub(super) fn name(&self) -> &ModelName {
