@@ -308,8 +308,8 @@ fn greet(
     if all.is_empty() {
         writeln!(out, "note: there is no model; `ringfence upload DIR` brings one")?;
     }
-    for deployment in all.iter().take(MODELS_SHOWN) {
-        writeln!(out, "model {} version {}", deployment.name, deployment.version)?;
+    for version in all.iter().take(MODELS_SHOWN) {
+        writeln!(out, "model {} version {}", version.name, version.version)?;
     }
     if let Some(more) = all.len().checked_sub(MODELS_SHOWN).filter(|more| *more > 0) {
         writeln!(out, "and {more} versions more")?;

@@ -40,7 +40,7 @@ impl Deployments {
     pub fn note_calls(&self) {
         let called = self.read().called();
         for called in called.chunks(ROWS_PER_WRITE) {
-            let row = |version: &super::Version, called_at_ms| VersionCallRow {
+            let row = |version: &std::sync::Arc<super::Version>, called_at_ms| VersionCallRow {
                 name: version.name.clone(),
                 version_id: version.version.clone(),
                 called_at_ms,

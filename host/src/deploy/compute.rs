@@ -5,7 +5,8 @@ use super::capacity::{Amount, Full, Pool, PoolName};
 use super::details::{self, ClusterDetail, DeploymentDetail, NodepoolDetail};
 use super::loader::StartError;
 use super::placement::Placement;
-use super::table::{Model, Version};
+use super::table::Model;
+use super::version::Version;
 use super::{CLUSTER_LOCAL, Deployments};
 use crate::auth::{Caller, Scope};
 use crate::package::config::ModelName;
@@ -438,7 +439,7 @@ impl Deployments {
         &self,
         caller: &Caller,
         row: &DeploymentRow,
-        version: &Version,
+        version: &Arc<Version>,
         pool: &Arc<Pool>,
         has_now: u32,
     ) -> Result<(), ComputeError> {
@@ -486,7 +487,7 @@ impl Deployments {
     }
 
     /// What a replica of a version reserves. Reads its files the first time.
-    fn needs_of(&self, version: &Version) -> Result<Amount, StartError> {
+    fn needs_of(&self, version: &Arc<Version>) -> Result<Amount, StartError> {
         if let Some(needs) = version.needs() {
             return Ok(needs);
         }

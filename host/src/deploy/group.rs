@@ -1,10 +1,10 @@
 //! The replicas of a version in one placement: started on need, grown, stopped.
 
 use super::capacity::{Amount, Full, Pool};
-use super::deployment::{Deployment, LeaseError};
 use super::loader::{Loader, StartError};
 use super::placement::Placement;
 use super::replicas::{Load, Place, Replicas};
+use super::version::{LeaseError, Version};
 use crate::call::Deadline;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -88,7 +88,7 @@ impl Group {
     /// need be. Also says how long the start took.
     pub(super) async fn place(
         self: &Arc<Self>,
-        version: &Arc<Deployment>,
+        version: &Arc<Version>,
         loader: &Loader,
         room: &impl MakeRoom,
         asked: Option<Deadline>,
@@ -112,7 +112,7 @@ impl Group {
     }
 
     /// Starts the first replica if none runs, without a call that waits for it.
-    pub(super) fn ensure(self: &Arc<Self>, version: &Arc<Deployment>, loader: &Loader) {
+    pub(super) fn ensure(self: &Arc<Self>, version: &Arc<Version>, loader: &Loader) {
         match self.running() {
             Ok(Some(_)) => self.grow(version, loader),
             Ok(None) => {
@@ -131,7 +131,7 @@ impl Group {
 
     /// Starts one replica more in the background if calls have waited for it long
     /// enough, or more have to run, and it fits.
-    pub(super) fn grow(self: &Arc<Self>, version: &Arc<Deployment>, loader: &Loader) {
+    pub(super) fn grow(self: &Arc<Self>, version: &Arc<Version>, loader: &Loader) {
         let Some(replicas) = self.replicas() else { return };
         if !replicas.wants_more(&self.placement.scale())
             || self.growing.swap(true, Ordering::AcqRel)
@@ -148,12 +148,7 @@ impl Group {
         });
     }
 
-    async fn add_one(
-        &self,
-        version: &Deployment,
-        loader: &Loader,
-        replicas: &Arc<Replicas>,
-    ) -> bool {
+    async fn add_one(&self, version: &Version, loader: &Loader, replicas: &Arc<Replicas>) -> bool {
         let started = async {
             let package = loader.package(&version.name, &version.version).await?;
             match self.placement.pool.reserve(Amount::of(&package)) {
@@ -200,7 +195,7 @@ impl Group {
     /// goes on starting for the next caller if this one leaves.
     async fn started(
         self: &Arc<Self>,
-        version: &Arc<Deployment>,
+        version: &Arc<Version>,
         loader: &Loader,
         room: &impl MakeRoom,
         asked: Option<Deadline>,
@@ -235,7 +230,7 @@ impl Group {
 
     async fn start_first(
         &self,
-        version: &Deployment,
+        version: &Version,
         loader: &Loader,
     ) -> Result<Arc<Replicas>, NotStarted> {
         let starting = self.starting.clone();

@@ -3,7 +3,8 @@
 use super::Deployments;
 use super::capacity::{Amount, Full, Pool, Reservation};
 use super::group::{Group, MakeRoom};
-use super::table::{Model, Version};
+use super::table::Model;
+use super::version::Version;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ impl Deployments {
         }
     }
 
-    fn keep_group(&self, model: &Model, version: &Version, group: &Arc<Group>) {
+    fn keep_group(&self, model: &Model, version: &Arc<Version>, group: &Arc<Group>) {
         let placement = &group.placement;
         if placement.is_retired() {
             group.stop();

@@ -1,11 +1,12 @@
-//! Which versions are callable, by whom, and how many calls at a time.
+//! Which versions are callable, by whom, where, and in how many replicas.
 //!
-//! Owns the table of models and a call's admission to a [`Lease`]. What the
+//! Owns the table of models, the nodepools, and a call's admission to a
+//! [`Lease`]. What the
 //! store has is read once and changed here and there together. Never touches
 //! guests.
 
-mod deployment;
 mod table;
+mod version;
 
 mod compiler;
 mod loader;
@@ -25,12 +26,12 @@ mod pools;
 
 pub use capacity::{Amount, CPU_OVERCOMMIT, Full, Pool, PoolName, Reservation};
 pub use compute::{ComputeError, Resource};
-pub use deployment::{Deployment, Lease, LeaseError, Source};
 pub use details::{ClusterDetail, DeploymentDetail, NodepoolDetail};
 pub use loader::{Loader, StartError, component_of};
 pub use pools::{CLUSTER_LOCAL, NODEPOOL_DEFAULT, Pools};
 pub use replicas::Load;
-pub use table::{Model, Target, Version, Wanted};
+pub use table::{Model, Target, Wanted};
+pub use version::{Lease, LeaseError, Source, Version};
 
 use crate::auth::{Caller, Scope};
 use crate::call::Deadline;
@@ -114,7 +115,7 @@ impl Deployments {
             table.put_model(&model);
         }
         for version in store.versions()? {
-            table.put_version(Arc::new(Deployment::stored(&loader, &version)));
+            table.put_version(Arc::new(Version::stored(&loader, &version)));
         }
         for share in store.shares()? {
             table.share(&share.name, &share.with);
@@ -140,10 +141,10 @@ impl Deployments {
             return Err(DeployError::NoAccelerator { name, asked: asked.to_string() });
         }
         let placement = self.pools.of_all().clone();
-        let deployment = Deployment::of_folder(&self.loader, package, placement)
+        let version = Version::of_folder(&self.loader, package, placement)
             .await
             .map_err(|source| DeployError::Start { name, source })?;
-        self.write().put_folder(Arc::new(deployment));
+        self.write().put_folder(Arc::new(version));
         Ok(())
     }
 
@@ -164,7 +165,7 @@ impl Deployments {
 
     /// Every version that runs or could, in the order of names. For the operator
     /// only.
-    pub fn all(&self) -> Vec<Arc<Deployment>> {
+    pub fn all(&self) -> Vec<Arc<Version>> {
         self.read().all()
     }
 
@@ -220,7 +221,7 @@ impl Deployments {
 
     /// Makes a version callable that has just been stored.
     pub fn stored(&self, version: &VersionRow) {
-        self.write().put_version(Arc::new(Deployment::stored(&self.loader, version)));
+        self.write().put_version(Arc::new(Version::stored(&self.loader, version)));
     }
 
     /// The files of a version are whole again: it is tried at the next call.
@@ -288,7 +289,7 @@ impl Deployments {
                 seen.versions.iter().for_each(|version| version.end());
             }
             Some(version) => {
-                let deployment = seen.version(version).ok_or(ModelError::NoSuchVersion)?.clone();
+                let deleted = seen.version(version).ok_or(ModelError::NoSuchVersion)?.clone();
                 store.delete_version(name, version)?;
                 self.write().remove_version(name, version);
                 for placement in seen.placements() {
@@ -299,7 +300,7 @@ impl Deployments {
                         placement.retire();
                     }
                 }
-                deployment.end();
+                deleted.end();
             }
         }
         Ok(())

@@ -4,8 +4,8 @@
 //! got one goes to the replica that has least to do.
 
 use super::capacity::Reservation;
-use super::deployment::LeaseError;
 use super::placement::Autoscale;
+use super::version::LeaseError;
 use crate::call::{Deadline, Function, Holder, Origin};
 use crate::worker::{Inputs, Outputs, Worker};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,15 +1,12 @@
 //! Models and their versions in memory, as callers see them.
 
 use super::capacity::PoolName;
-use super::deployment::{Deployment, LeaseError};
 use super::placement::Placement;
+use super::version::{LeaseError, Version};
 use crate::package::config::ModelName;
 use crate::store::{ModelRow, ShareRow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// A version of a model.
-pub type Version = Arc<Deployment>;
 
 /// Every model. Whoever has looked at one keeps it as it was at that moment.
 #[derive(Debug, Default)]
@@ -29,7 +26,7 @@ pub struct Model {
     /// Whether calls are refused.
     pub stopped: bool,
     /// Its versions, in the order in which they came.
-    pub versions: Vec<Version>,
+    pub versions: Vec<Arc<Version>>,
     /// What its maker said.
     model_type_id: String,
     promoted: Option<String>,
@@ -54,7 +51,7 @@ pub enum Wanted {
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The version.
-    pub version: Version,
+    pub version: Arc<Version>,
     pub(super) placement: Arc<Placement>,
 }
 
@@ -74,7 +71,7 @@ impl Model {
     }
 
     /// A folder's, which has one version and is its owner's alone.
-    fn of_folder(version: Version) -> Self {
+    fn of_folder(version: Arc<Version>) -> Self {
         Self {
             name: version.name.clone(),
             created_at: version.created_at,
@@ -93,7 +90,7 @@ impl Model {
     }
 
     /// The version that the model stands for: the promoted one, else the newest.
-    pub fn current(&self) -> Option<&Version> {
+    pub fn current(&self) -> Option<&Arc<Version>> {
         match &self.promoted {
             Some(promoted) => self.version(promoted),
             None => self.versions.last(),
@@ -101,18 +98,18 @@ impl Model {
     }
 
     /// The version of an id.
-    pub fn version(&self, id: &str) -> Option<&Version> {
+    pub fn version(&self, id: &str) -> Option<&Arc<Version>> {
         self.versions.iter().find(|version| version.version == id)
     }
 
     /// The version that came before the current one.
-    pub fn before(&self) -> Option<&Version> {
+    pub fn before(&self) -> Option<&Arc<Version>> {
         let current = self.current()?;
         self.versions.iter().rev().find(|version| version.number < current.number)
     }
 
     /// The version that a call means.
-    pub fn called(&self, version: Option<&str>) -> Result<&Version, LeaseError> {
+    pub fn called(&self, version: Option<&str>) -> Result<&Arc<Version>, LeaseError> {
         if self.stopped {
             return Err(LeaseError::Stopped);
         }
@@ -178,7 +175,7 @@ impl Model {
 
     /// The version that a deployment serves: the one that it pins, else the one
     /// that the model stands for.
-    pub(super) fn served_by(&self, placement: &Placement) -> Option<&Version> {
+    pub(super) fn served_by(&self, placement: &Placement) -> Option<&Arc<Version>> {
         match &placement.version {
             Some(pinned) => self.version(pinned),
             None => self.current(),
@@ -214,7 +211,7 @@ impl Table {
     }
 
     /// Adds a version to its model, unless it is there.
-    pub(super) fn put_version(&mut self, version: Version) {
+    pub(super) fn put_version(&mut self, version: Arc<Version>) {
         let Some(model) = self.stored_mut(&version.name) else { return };
         if model.version(&version.version).is_none() {
             model.versions.push(version);
@@ -231,7 +228,7 @@ impl Table {
         }
     }
 
-    pub(super) fn put_folder(&mut self, version: Version) {
+    pub(super) fn put_folder(&mut self, version: Arc<Version>) {
         self.folders.insert(version.name.clone(), Arc::new(Model::of_folder(version)));
     }
 
@@ -298,8 +295,8 @@ impl Table {
         self.folders.values().chain(stored)
     }
 
-    pub(super) fn all(&self) -> Vec<Version> {
-        let mut all: Vec<Version> = self.versions().cloned().collect();
+    pub(super) fn all(&self) -> Vec<Arc<Version>> {
+        let mut all: Vec<Arc<Version>> = self.versions().cloned().collect();
         all.sort_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
         all
     }
@@ -315,12 +312,12 @@ impl Table {
 
     /// Every stored version that was called, and when, as far as the store does
     /// not have it.
-    pub(super) fn called(&self) -> Vec<(Version, i64)> {
+    pub(super) fn called(&self) -> Vec<(Arc<Version>, i64)> {
         let stored = self.models.values().flat_map(|model| &model.versions);
         stored.filter_map(|version| Some((version.clone(), version.called.unnoted_ms()?))).collect()
     }
 
-    fn versions(&self) -> impl Iterator<Item = &Version> {
+    fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
         self.folders.values().chain(self.models.values()).flat_map(|model| &model.versions)
     }
 }

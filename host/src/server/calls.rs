@@ -242,13 +242,13 @@ impl CallContext {
             | LeaseError::Quota(_)
             | LeaseError::Start(_) => {}
         })?;
-        let deployment = lease.deployment();
-        self.found.leased(deployment, lease.queued(), lease.started());
+        let version = lease.version();
+        self.found.leased(version, lease.queued(), lease.started());
         let running = self.app.running.begin(
             &self.req_id,
             &asked.caller,
             &asked.name,
-            &deployment.version,
+            &version.version,
             self.function,
         );
         // A call runs once.

@@ -6,7 +6,7 @@ use super::status::Outcome;
 use super::typed;
 use super::uploading;
 use crate::auth::Caller;
-use crate::deploy::{Deployment, LeaseError, Model, Version};
+use crate::deploy::{LeaseError, Model, Version};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
@@ -64,21 +64,21 @@ pub(crate) fn version(
 ) -> Result<api::ModelVersion, Outcome> {
     let seen = find(app, caller, &request.user_app_id, &request.model_id)?;
     let version = request.version_id.as_str();
-    let deployment = match version {
+    let found = match version {
         "" => seen.current(),
         version => seen.version(version),
     };
     // What is being uploaded, again or for the first time, is its owner's to see.
     let own = seen.name.user_id() == caller.user_id();
     let building = own.then(|| uploading::building(app, &seen.name, version)).flatten();
-    let deployment = match (deployment, building) {
-        (Some(deployment), None) => deployment,
+    let found = match (found, building) {
+        (Some(found), None) => found,
         (_, Some(building)) => return Ok(building),
         (None, None) => return Err(LeaseError::NoSuchVersion.into()),
     };
     // Only here: clients of other versions break on fields they do not expect.
-    let method_signatures = typed::signatures(&deployment.methods);
-    Ok(api::ModelVersion { method_signatures, ..version_of(deployment) })
+    let method_signatures = typed::signatures(&found.methods);
+    Ok(api::ModelVersion { method_signatures, ..version_of(found) })
 }
 
 pub(crate) fn models(
@@ -161,7 +161,7 @@ fn find(
 
 /// Only what clients read: they feed the whole answer back into constructors
 /// that break on fields they do not expect.
-pub(crate) fn model_of(seen: &Model, version: Option<&Version>) -> api::Model {
+pub(crate) fn model_of(seen: &Model, version: Option<&Arc<Version>>) -> api::Model {
     api::Model {
         id: seen.name.id().to_owned(),
         name: seen.name.id().to_owned(),
@@ -174,18 +174,18 @@ pub(crate) fn model_of(seen: &Model, version: Option<&Version>) -> api::Model {
     }
 }
 
-fn version_of(deployment: &Deployment) -> api::ModelVersion {
-    let state = match deployment.failure() {
+fn version_of(version: &Version) -> api::ModelVersion {
+    let state = match version.failure() {
         None => Outcome::new(StatusCode::ModelTrained, "", ""),
         Some(error) => Outcome::from(error.as_ref()),
     };
     api::ModelVersion {
-        id: deployment.version.clone(),
+        id: version.version.clone(),
         status: Some(state.status("")),
-        created_at: timestamp(deployment.created_at),
-        active_concept_count: u32::try_from(deployment.concepts).unwrap_or(u32::MAX),
-        app_id: deployment.name.app_id().to_owned(),
-        user_id: deployment.name.user_id().to_owned(),
+        created_at: timestamp(version.created_at),
+        active_concept_count: u32::try_from(version.concepts).unwrap_or(u32::MAX),
+        app_id: version.name.app_id().to_owned(),
+        user_id: version.name.user_id().to_owned(),
         ..Default::default()
     }
 }

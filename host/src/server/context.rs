@@ -11,7 +11,7 @@ use super::running::Running;
 use super::status::Outcome;
 use crate::auth::{Allowance, AuthError, Caller};
 use crate::call::{Deadline, End, Function, Origin, Output, Receipt, Verdict};
-use crate::deploy::Deployment;
+use crate::deploy::Version;
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::telemetry::CallFigures;
@@ -50,7 +50,7 @@ pub(crate) struct Found {
     /// The model, where the caller may see it.
     pub(crate) model: OnceLock<ModelName>,
     /// What was called.
-    deployment: OnceLock<Arc<Deployment>>,
+    version: OnceLock<Arc<Version>>,
     /// Time in the queue.
     queue: OnceLock<Duration>,
     /// Time that the start of a replica took.
@@ -65,9 +65,9 @@ pub(crate) struct Found {
 
 impl Found {
     /// A place was asked for, and given or not.
-    pub(super) fn leased(&self, deployment: &Arc<Deployment>, queue: Duration, start: Duration) {
+    pub(super) fn leased(&self, version: &Arc<Version>, queue: Duration, start: Duration) {
         // A call asks for one place.
-        let _ = self.deployment.set(deployment.clone());
+        let _ = self.version.set(version.clone());
         let _ = self.queue.set(queue);
         let _ = self.start.set(start);
     }
@@ -141,7 +141,7 @@ impl CallContext {
     pub(super) fn ended(&self, verdict: &Verdict) {
         // A call has one verdict.
         let _ = self.found.receipt.set(verdict.receipt);
-        if let Some(log) = self.found.deployment.get().and_then(|deployment| deployment.log()) {
+        if let Some(log) = self.found.version.get().and_then(|version| version.log()) {
             log.ended(&self.origin(), verdict);
         }
         if let End::HostBug(text) = &verdict.end {
@@ -198,7 +198,7 @@ impl CallContext {
         let found = &self.found;
         // A call that is broken off has no verdict, but has cost something.
         let so_far = || found.spent.get().map(Spent::receipt);
-        let version = found.deployment.get().map(|deployment| deployment.version.clone());
+        let version = found.version.get().map(|version| version.version.clone());
         let mut receipt = found.receipt.get().copied().or_else(so_far).unwrap_or_default();
         // To its caller a replica that starts is a model that loads.
         receipt.load += found.start.get().copied().unwrap_or_default();

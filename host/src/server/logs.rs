@@ -98,7 +98,7 @@ async fn kept(
         version => seen.version(version),
     };
     let log = match known {
-        Some(deployment) => deployment.log().cloned(),
+        Some(version) => version.log().cloned(),
         None => earlier(app, name, version),
     };
     let Some(log) = log else { return Ok(Vec::new()) };

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// A version that is callable, and what may be told about it.
 #[derive(Debug)]
-pub struct Deployment {
+pub struct Version {
     /// The model's name.
     pub name: ModelName,
     /// The version's id.
@@ -106,14 +106,14 @@ pub enum LeaseError {
 /// The permission to make one call.
 #[derive(Debug)]
 pub struct Lease {
-    deployment: Arc<Deployment>,
+    version: Arc<Version>,
     place: Place,
     deadline: Deadline,
     started: Duration,
     queued: Duration,
 }
 
-impl Deployment {
+impl Version {
     /// A version that is started on need.
     pub(super) fn stored(loader: &Loader, row: &VersionRow) -> Self {
         let methods = Methods::parse(&row.methods).unwrap_or_else(|error| {
@@ -212,7 +212,7 @@ impl Deployment {
         let group = self.group(placement);
         let (place, deadline, started) = group.place(self, loader, room, asked).await?;
         let queued = began.elapsed().saturating_sub(started);
-        Ok(Lease { deployment: self.clone(), place, deadline, started, queued })
+        Ok(Lease { version: self.clone(), place, deadline, started, queued })
     }
 
     /// Its replicas in a placement, whether or not any run.
@@ -289,7 +289,7 @@ impl Deployment {
     }
 }
 
-impl Drop for Deployment {
+impl Drop for Version {
     /// What its last calls wrote after it was deleted goes as well.
     fn drop(&mut self) {
         if self.gone.load(Ordering::Acquire) {
@@ -300,8 +300,8 @@ impl Drop for Deployment {
 
 impl Lease {
     /// Which version is called.
-    pub fn deployment(&self) -> &Arc<Deployment> {
-        &self.deployment
+    pub fn version(&self) -> &Arc<Version> {
+        &self.version
     }
 
     /// When the call must have ended.
@@ -324,7 +324,7 @@ impl Lease {
     /// when the guest has ended, which dropping the outputs brings about.
     /// `origin` is what logs say of it.
     pub fn call(self, function: Function, origin: Origin) -> (Inputs, Outputs) {
-        let Self { deployment, place, deadline, .. } = self;
-        place.call(function, origin, deadline, deployment)
+        let Self { version, place, deadline, .. } = self;
+        place.call(function, origin, deadline, version)
     }
 }
