@@ -280,6 +280,32 @@ fn replicas_of_one_user_that_always_run_have_a_share() {
     assert!(text(&told).contains("lower min_replicas"), "{}", text(&told));
 }
 
+/// A version that comes later is not checked by a deployment, and gets no more
+/// than the share either.
+#[test]
+fn a_version_that_takes_more_than_its_owners_share_does_not_always_run() {
+    let scratch = TempDir::new().unwrap();
+    let host = start(&scratch.path().join("data"));
+    succeeds(&host.by_socket(&["users", "create", "bob"]));
+    let made = host.by_socket(&["pat", "create", "--user", "bob", "--scope", "predict,upload"]);
+    let bob = succeeds(&made).trim().to_owned();
+    let small = Variant::of(guests::ECHO, &[("  user_id: local\n", "")]);
+    succeeds(&host.ringfence_as(&bob, &["upload", small.path()]));
+    let args = ["deployments", "create", "front", "--model", "bob/main/echo"];
+    let scale = ["--min-replicas", "1", "--scale-to-zero-delay", "1"];
+    succeeds(&host.ringfence_as(&bob, &[&args[..], &scale[..]].concat()));
+    let running = |host: &Host| host.metric("ringfence_replicas{model=\"bob/main/echo\"}");
+    host.wait_until("it runs", |host| running(host) == 1.0);
+    // Half of what can be reserved is twice the CPUs.
+    let cpus = 3 * std::thread::available_parallelism().unwrap().get();
+    let cpus = format!("\"{cpus}\"");
+    let wide = Variant::of(guests::ECHO, &[("  user_id: local\n", ""), ("\"500m\"", &cpus)]);
+    succeeds(&host.ringfence_as(&bob, &["upload", wide.path()]));
+    host.wait_until("none runs", |host| running(host) == 0.0);
+    let called = host.ringfence_as(&bob, &["predict", "bob/main/echo", "--text", "x"]);
+    assert_eq!(succeeds(&called), "x\n");
+}
+
 #[test]
 fn a_deployment_without_calls_stops_and_starts_with_the_next_one() {
     let scratch = TempDir::new().unwrap();

@@ -3,6 +3,7 @@
 
 use super::capacity::{Amount, Full, Pool, PoolName};
 use super::details::{self, ClusterDetail, DeploymentDetail, NodepoolDetail};
+use super::group::MakeRoom;
 use super::loader::StartError;
 use super::placement::Placement;
 use super::table::Model;
@@ -396,7 +397,9 @@ impl Deployments {
         };
         check_deployment(said)?;
         let modified_at = now();
-        let row = DeploymentRow { created_at, modified_at, detail: details::written(said), ..row };
+        let said = DeploymentDetail { by_operator: caller.may(Scope::Admin), ..said.clone() };
+        let detail = details::written(&said);
+        let row = DeploymentRow { created_at, modified_at, detail, ..row };
         let pool = self.pools.find(&row.user_id, &row.cluster_id, &row.nodepool_id);
         let pool = pool.ok_or_else(|| {
             Resource::Nodepool.absent(format!("{}/{}", row.cluster_id, row.nodepool_id))
@@ -409,8 +412,12 @@ impl Deployments {
             None => model.current(),
         };
         if let Some(version) = version {
-            let has_now = before.map_or(0, |before| before.said().replicas_min);
-            self.check_room(caller, &row, version, &pool, has_now)?;
+            let same = before.filter(|before| {
+                let place = (&before.model, &before.cluster_id, &before.nodepool_id);
+                place == (&row.model, &row.cluster_id, &row.nodepool_id)
+            });
+            let has_now = same.map_or(0, |before| before.said().replicas_min);
+            self.check_room(&row, version, &pool, has_now)?;
         }
         self.loader.store().put_deployment(&row)?;
         self.place(&row, pool);
@@ -437,7 +444,6 @@ impl Deployments {
     /// Whether a replica fits at all, and those that always run fit now.
     fn check_room(
         &self,
-        caller: &Caller,
         row: &DeploymentRow,
         version: &Arc<Version>,
         pool: &Arc<Pool>,
@@ -451,16 +457,19 @@ impl Deployments {
         }
         let said = row.said();
         let more = said.replicas_min.saturating_sub(has_now);
-        if more > 0 {
-            pool.fits(needs.times(more))?;
+        if more > 0
+            && let Err(full) = pool.fits(needs.times(more))
+            && !self.make_room(pool, &full)
+        {
+            return Err(full.into());
         }
-        if said.replicas_min == 0 || caller.may(Scope::Admin) {
+        if said.replicas_min == 0 || said.by_operator {
             return Ok(());
         }
         let mut always = needs.times(said.replicas_min);
         for other in self.deployments(&row.user_id)? {
-            let replicas_min = other.said().replicas_min;
-            if other.id == row.id || replicas_min == 0 {
+            let DeploymentDetail { replicas_min, by_operator, .. } = other.said();
+            if other.id == row.id || replicas_min == 0 || by_operator {
                 continue;
             }
             let model = self.read().stored(&other.model).cloned();
@@ -472,17 +481,22 @@ impl Deployments {
                 always = always.plus(self.needs_of(version)?.times(replicas_min));
             }
         }
-        let has = self.pools.machine().has();
-        let share = Amount {
-            cpu_millis: has.cpu_millis.saturating_mul(super::CPU_OVERCOMMIT) / ALWAYS_ON_SHARE,
-            memory_bytes: has.memory_bytes / ALWAYS_ON_SHARE,
-        };
+        let share = self.always_on_share();
         match always.fits(share) {
             true => Ok(()),
             false => Err(Resource::Deployment.invalid(format!(
                 "replicas of one user that always run may take {share} of this machine, and these \
                  would take {always}; lower min_replicas, or let the operator deploy it"
             ))),
+        }
+    }
+
+    /// What the replicas of one user that always run may take.
+    pub(super) fn always_on_share(&self) -> Amount {
+        let has = self.pools.machine().has();
+        Amount {
+            cpu_millis: has.cpu_millis.saturating_mul(super::CPU_OVERCOMMIT) / ALWAYS_ON_SHARE,
+            memory_bytes: has.memory_bytes / ALWAYS_ON_SHARE,
         }
     }
 
@@ -514,7 +528,10 @@ impl Deployments {
         let mut table = self.write();
         let there = table.stored(&row.model).and_then(|model| model.placement(&row.id).cloned());
         if let Some(there) = &there {
-            if there.version == row.version_id && Arc::ptr_eq(&there.pool, &pool) {
+            if there.version == row.version_id
+                && there.by_operator == row.said().by_operator
+                && Arc::ptr_eq(&there.pool, &pool)
+            {
                 there.set_scale(scale);
                 return;
             }
@@ -530,9 +547,7 @@ impl Deployments {
                 table.remove_placement(&model.name, &row.id);
             }
         }
-        let (id, version) = (Some(row.id.clone()), row.version_id.clone());
-        let placement = Placement::new(id, version, pool, scale);
-        table.put_placement(&row.model, Arc::new(placement));
+        table.put_placement(&row.model, Arc::new(Placement::of(row, pool)));
     }
 
     /// Ends a deployment; its last calls end as they would.

@@ -77,6 +77,9 @@ pub struct DeploymentDetail {
     pub scheduling_choice: i32,
     /// `Visibility.Gettable` of the protocol.
     pub visibility: i32,
+    /// Whether the operator has deployed it, or changed it last.
+    #[serde(default)]
+    pub by_operator: bool,
 }
 
 impl DeploymentDetail {

@@ -6,13 +6,16 @@ use super::placement::Placement;
 use super::replicas::{Load, Place, Replicas};
 use super::version::{LeaseError, Version};
 use crate::call::Deadline;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// How long the calls of a version that does not start are told so before it is
 /// tried again.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// How often that time doubles where no call asks for it: to some five minutes.
+const START_DOUBLINGS_MAX: u32 = 6;
 
 /// Time that a call without a deadline of its own waits for a replica to start.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
@@ -32,6 +35,10 @@ pub(super) struct Group {
     starting: Arc<tokio::sync::Mutex<()>>,
     /// Whether a further replica is being started.
     growing: AtomicBool,
+    /// Whether a replica found no room when one was last tried.
+    is_short: AtomicBool,
+    /// How often in a row the first one did not start.
+    failures: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -64,8 +71,10 @@ impl Group {
     }
 
     fn with(placement: Arc<Placement>, state: State) -> Self {
-        let (starting, growing) = (Arc::default(), AtomicBool::new(false));
-        Self { placement, state: RwLock::new(state), starting, growing }
+        let (growing, is_short) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (state, starting) = (RwLock::new(state), Arc::default());
+        let failures = AtomicU32::new(0);
+        Self { placement, state, starting, growing, is_short, failures }
     }
 
     pub(super) fn load(&self) -> Option<Load> {
@@ -116,9 +125,19 @@ impl Group {
         match self.running() {
             Ok(Some(_)) => self.grow(version, loader),
             Ok(None) => {
+                // Whoever starts it already does.
+                if self.starting.try_lock().is_err() || self.has_just_failed() {
+                    return;
+                }
                 let (group, version, loader) = (self.clone(), version.clone(), loader.clone());
                 tokio::spawn(async move {
-                    if let Err(NotStarted::Full(full)) = group.start_first(&version, &loader).await
+                    let full = match group.start_first(&version, &loader).await {
+                        Err(NotStarted::Full(full)) => Some(full),
+                        Ok(_) | Err(NotStarted::Lease(_)) => None,
+                    };
+                    // Said once, however often it is tried.
+                    if group.is_short.swap(full.is_some(), Ordering::AcqRel) != full.is_some()
+                        && let Some(full) = full
                     {
                         tracing::warn!(model = %version.name, "a replica that has to run: {full}");
                     }
@@ -163,11 +182,15 @@ impl Group {
                 let is_same = self.replicas().is_some_and(|now| Arc::ptr_eq(&now, replicas));
                 if is_same {
                     replicas.add(worker, Some(reservation));
+                    self.is_short.store(false, Ordering::Release);
                 }
                 is_same
             }
             Ok(Err(full)) => {
-                tracing::info!(model = %version.name, "no further replica: {full}");
+                // Said once, however often it is tried.
+                if !self.is_short.swap(true, Ordering::AcqRel) {
+                    tracing::warn!(model = %version.name, "no further replica: {full}");
+                }
                 false
             }
             Err(error) => {
@@ -264,6 +287,7 @@ impl Group {
             }
             Ok(Err(full)) => Err(NotStarted::Full(full)),
             Ok(Ok((worker, reservation))) => {
+                self.failures.store(0, Ordering::Release);
                 let replicas = Arc::new(Replicas::of(worker, Some(reservation)));
                 self.set(State::Running(replicas.clone()));
                 Ok(replicas)
@@ -273,11 +297,20 @@ impl Group {
                     model = %version.name, version = version.version,
                     "a version does not start: {error}"
                 );
+                self.failures.fetch_add(1, Ordering::AcqRel);
                 let error = Arc::new(error);
                 self.set(State::Failed(error.clone(), Instant::now()));
                 Err(NotStarted::Lease(LeaseError::Start(error)))
             }
         }
+    }
+
+    /// Whether it is too early to try again where no call asks for it: the more
+    /// often it failed, the longer that is.
+    fn has_just_failed(&self) -> bool {
+        let doublings = self.failures.load(Ordering::Acquire).min(START_DOUBLINGS_MAX);
+        let wait = START_AGAIN_AFTER.saturating_mul(1 << doublings);
+        matches!(&*self.state(), State::Failed(_, at) if at.elapsed() < wait)
     }
 
     /// Lets the replicas go; calls that run keep theirs until they have ended.

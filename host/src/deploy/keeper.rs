@@ -3,8 +3,10 @@
 use super::Deployments;
 use super::capacity::{Amount, Full, Pool, Reservation};
 use super::group::{Group, MakeRoom};
+use super::placement::Placement;
 use super::table::Model;
 use super::version::Version;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +24,14 @@ impl Deployments {
     /// Starts replicas that have to run, and stops those that nobody needs.
     pub fn keep(&self) {
         let models = self.read().kept();
+        self.entitle(&models);
         for model in models {
             for placement in model.placements() {
                 if placement.scale().replicas_min > 0
                     && !model.stopped
                     && let Some(version) = model.served_by(placement)
                 {
-                    version.group(placement).ensure(version, self.loader());
+                    self.ensure(version, placement);
                 }
             }
             for version in &model.versions {
@@ -38,6 +41,49 @@ impl Deployments {
                 version.forget_retired();
             }
         }
+    }
+
+    /// A version that came later may take more than its deployment was checked
+    /// for. Who exceeds the share that way has no replicas that always run.
+    fn entitle(&self, models: &[Arc<Model>]) {
+        let mut taken: BTreeMap<&str, Amount> = BTreeMap::new();
+        let always_on = || {
+            let of_users = |placement: &&Arc<Placement>| {
+                !placement.by_operator && placement.said().replicas_min > 0
+            };
+            models.iter().flat_map(move |model| {
+                model.placements().iter().filter(of_users).map(move |placement| (model, placement))
+            })
+        };
+        for (model, placement) in always_on() {
+            // It is known once a replica has started.
+            let needs = model.served_by(placement).and_then(|version| version.needs());
+            let needs = needs.unwrap_or_default().times(placement.said().replicas_min);
+            let sum = taken.entry(model.name.user_id()).or_default();
+            *sum = sum.plus(needs);
+        }
+        let share = self.always_on_share();
+        for (model, placement) in always_on() {
+            let sum = taken.get(model.name.user_id()).copied().unwrap_or_default();
+            let entitled = sum.fits(share);
+            if placement.entitle(entitled) {
+                tracing::warn!(
+                    user = model.name.user_id(), entitled, taken = %sum, %share,
+                    "replicas that always run are within their owner's share, or not any more"
+                );
+            }
+        }
+    }
+
+    fn ensure(&self, version: &Arc<Version>, placement: &Arc<Placement>) {
+        let group = version.group(placement);
+        if !group.is_running()
+            && let Some(needs) = version.needs()
+            && let Err(full) = placement.pool.fits(needs)
+        {
+            self.make_room(&placement.pool, &full);
+        }
+        group.ensure(version, self.loader());
     }
 
     fn keep_group(&self, model: &Model, version: &Arc<Version>, group: &Arc<Group>) {

@@ -1,6 +1,7 @@
 //! Where a model's replicas run and how many: a deployment as calls see it.
 
 use super::capacity::Pool;
+use crate::store::DeploymentRow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -36,40 +37,66 @@ impl Autoscale {
 #[derive(Debug)]
 pub(super) struct Placement {
     /// The deployment; nothing for models without.
-    pub id: Option<String>,
+    pub(super) id: Option<String>,
     /// The version that it pins; nothing to follow the model.
-    pub version: Option<String>,
+    pub(super) version: Option<String>,
     /// What its replicas reserve of.
-    pub pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
+    /// Whether the operator made it so, whose replicas have no share.
+    pub(super) by_operator: bool,
     scale: RwLock<Autoscale>,
+    /// Whether replicas may run without calls: its owner's share is not exceeded.
+    entitled: AtomicBool,
     retired: AtomicBool,
 }
 
 impl Placement {
     /// The place of models that nobody has deployed.
     pub(super) fn of_all(machine: Arc<Pool>) -> Self {
-        Self::new(None, None, machine, Autoscale::DEFAULT)
+        Self::new(None, None, machine, false, Autoscale::DEFAULT)
     }
 
     /// A deployment.
-    pub(super) fn new(
+    pub(super) fn of(row: &DeploymentRow, pool: Arc<Pool>) -> Self {
+        let said = row.said();
+        let (id, version) = (Some(row.id.clone()), row.version_id.clone());
+        Self::new(id, version, pool, said.by_operator, said.scale())
+    }
+
+    fn new(
         id: Option<String>,
         version: Option<String>,
         pool: Arc<Pool>,
+        by_operator: bool,
         scale: Autoscale,
     ) -> Self {
-        let (scale, retired) = (RwLock::new(scale), AtomicBool::new(false));
-        Self { id, version, pool, scale, retired }
+        let (entitled, retired) = (AtomicBool::new(true), AtomicBool::new(false));
+        Self { id, version, pool, by_operator, scale: RwLock::new(scale), entitled, retired }
     }
 
-    /// How many replicas there are.
+    /// How many replicas there are: as was said, but none without calls where its
+    /// owner's share is exceeded.
     pub(super) fn scale(&self) -> Autoscale {
+        let said = self.said();
+        match self.entitled.load(Ordering::Acquire) {
+            true => said,
+            false => Autoscale { replicas_min: 0, ..said },
+        }
+    }
+
+    /// The same as its owner said it.
+    pub(super) fn said(&self) -> Autoscale {
         *self.scale.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many from now on.
     pub(super) fn set_scale(&self, scale: Autoscale) {
         *self.scale.write().unwrap_or_else(PoisonError::into_inner) = scale;
+    }
+
+    /// Replicas may run without calls, or not; whether that has changed.
+    pub(super) fn entitle(&self, entitled: bool) -> bool {
+        self.entitled.swap(entitled, Ordering::AcqRel) != entitled
     }
 
     /// It is deleted, or another took its place.

@@ -137,7 +137,10 @@ impl Build {
             return Err(format!("the model asks for {asked}, and this host computes on CPUs only"));
         }
         let machine = uploads.deployments.pools().machine();
-        if let Err(full) = machine.fits(Amount::of(&package))
+        // A replica that reaches its limit has to find the memory.
+        let needs = Amount::of(&package);
+        let memory_bytes = needs.memory_bytes.max(package.limits().memory_bytes_max);
+        if let Err(full) = machine.fits(Amount { memory_bytes, ..needs })
             && full.is_for_ever()
         {
             return Err(full.to_string());
