@@ -116,11 +116,11 @@ enum Command {
     /// List, make and delete apps, in which models stand
     Apps(AppsArgs),
     /// List, make and delete compute clusters, which have nodepools
-    Clusters(compute::ClustersArgs),
+    Clusters(compute::clusters::ClustersArgs),
     /// List, make and delete nodepools, the parts of the machine that models run on
-    Nodepools(compute::NodepoolsArgs),
+    Nodepools(compute::nodepools::NodepoolsArgs),
     /// List, make, change and delete deployments: where a model runs, and in how many replicas
-    Deployments(compute::DeploymentsArgs),
+    Deployments(compute::deployments::DeploymentsArgs),
     /// List and end calls that run
     Calls(CallsArgs),
     /// List, make and disable users, and say what each may take
@@ -678,9 +678,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Upload(args) => upload::run(&args, &global),
         Command::Models(args) => models::run(&args, &global),
         Command::Apps(args) => apps::run(&args, &global),
-        Command::Clusters(args) => compute::clusters(&args, &global),
-        Command::Nodepools(args) => compute::nodepools(&args, &global),
-        Command::Deployments(args) => compute::deployments(&args, &global),
+        Command::Clusters(args) => compute::clusters::run(&args, &global),
+        Command::Nodepools(args) => compute::nodepools::run(&args, &global),
+        Command::Deployments(args) => compute::deployments::run(&args, &global),
         Command::Calls(args) => calls::run(&args, &global),
         Command::Users(args) => users::run(&args, &global),
         Command::Pat(args) => pat::run(&args, &global),

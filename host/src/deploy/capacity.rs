@@ -51,7 +51,8 @@ impl Amount {
         }
     }
 
-    fn minus(self, other: Self) -> Self {
+    /// What is left of this without that.
+    pub fn minus(self, other: Self) -> Self {
         Self {
             cpu_millis: self.cpu_millis.saturating_sub(other.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
@@ -147,6 +148,13 @@ pub struct Reservation {
     amount: Amount,
     /// The same of the machine, which is given back after this.
     machine: Option<Box<Reservation>>,
+}
+
+impl Reservation {
+    /// How much it is.
+    pub fn amount(&self) -> Amount {
+        self.amount
+    }
 }
 
 impl Pool {

@@ -155,10 +155,15 @@ impl Deployments {
     /// Reads nodepools and deployments from the store.
     pub(super) fn read_compute(&self) -> Result<(), StoreError> {
         let store = self.loader.store();
+        for cluster in store.clusters()? {
+            details::check::<ClusterDetail>(&cluster.detail, &cluster.id, store)?;
+        }
         for nodepool in store.nodepools()? {
+            details::check::<NodepoolDetail>(&nodepool.detail, &nodepool.id, store)?;
             self.pools.put(nodepool.name(), nodepool.said().amount());
         }
         for row in store.deployments()? {
+            details::check::<DeploymentDetail>(&row.detail, &row.id, store)?;
             match self.pools.find(&row.user_id, &row.cluster_id, &row.nodepool_id) {
                 Some(pool) => self.place(&row, pool),
                 None => tracing::error!(
@@ -412,12 +417,8 @@ impl Deployments {
             None => model.current(),
         };
         if let Some(version) = version {
-            let same = before.filter(|before| {
-                let place = (&before.model, &before.cluster_id, &before.nodepool_id);
-                place == (&row.model, &row.cluster_id, &row.nodepool_id)
-            });
-            let has_now = same.map_or(0, |before| before.said().replicas_min);
-            self.check_room(&row, version, &pool, has_now)?;
+            let has_now = before.map(|before| self.reserved_by(before, &pool));
+            self.check_room(&row, version, &pool, has_now.unwrap_or_default())?;
         }
         self.loader.store().put_deployment(&row)?;
         self.place(&row, pool);
@@ -447,7 +448,7 @@ impl Deployments {
         row: &DeploymentRow,
         version: &Arc<Version>,
         pool: &Arc<Pool>,
-        has_now: u32,
+        has_now: Amount,
     ) -> Result<(), ComputeError> {
         let needs = self.needs_of(version)?;
         if let Err(full) = pool.fits(needs)
@@ -456,9 +457,9 @@ impl Deployments {
             return Err(full.into());
         }
         let said = row.said();
-        let more = said.replicas_min.saturating_sub(has_now);
-        if more > 0
-            && let Err(full) = pool.fits(needs.times(more))
+        let more = needs.times(said.replicas_min).minus(has_now);
+        if said.replicas_min > 0
+            && let Err(full) = pool.fits(more)
             && !self.make_room(pool, &full)
         {
             return Err(full.into());
@@ -489,6 +490,20 @@ impl Deployments {
                  would take {always}; lower min_replicas, or let the operator deploy it"
             ))),
         }
+    }
+
+    /// What a deployment that was made has reserved of a nodepool by now.
+    fn reserved_by(&self, row: &DeploymentRow, pool: &Arc<Pool>) -> Amount {
+        let Some(model) = self.read().stored(&row.model).cloned() else {
+            return Amount::default();
+        };
+        let placement = model.placement(&row.id).filter(|there| Arc::ptr_eq(&there.pool, pool));
+        let Some(placement) = placement else { return Amount::default() };
+        let of_versions = model.versions.iter().map(|version| {
+            let running = version.group(placement).count();
+            version.needs().unwrap_or_default().times(running)
+        });
+        of_versions.fold(placement.reserved_ahead(), Amount::plus)
     }
 
     /// What the replicas of one user that always run may take.
@@ -568,7 +583,7 @@ impl Deployments {
         Ok(())
     }
 
-    fn alone(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -113,7 +113,7 @@ async fn what_a_deployment_or_a_nodepool_cannot_be_is_told() {
         (NodepoolDetail { instances_max: 0, ..pool() }, "max_instances is from 1 to 1024"),
         (NodepoolDetail { instances_max: INSTANCES_MAX + 1, ..pool() }, "max_instances is from"),
         (NodepoolDetail { instances_min: 2, ..pool() }, "min_instances is more"),
-        (NodepoolDetail { instances_max: 3, ..pool() }, "this machine has 2 CPU and 1Gi"),
+        (NodepoolDetail { instances_max: 3, ..pool() }, "this machine has 2 CPU and 894Mi"),
         (NodepoolDetail { capacity_types: vec![1; 9], ..pool() }, "two capacity types"),
         (NodepoolDetail { instance_type: long, ..pool() }, "at most 1024 bytes"),
     ] {
@@ -128,4 +128,44 @@ async fn what_a_deployment_or_a_nodepool_cannot_be_is_told() {
     // Nothing of all that was made.
     assert!(place.deployments.nodepools("alice").unwrap().is_empty());
     assert!(place.deployments.deployments("alice").unwrap().is_empty());
+}
+
+/// A part of the machine is set aside for uploads, and no replica can take it.
+#[tokio::test]
+async fn messages_of_uploads_have_memory_of_their_own() {
+    let place = Place::new();
+    let deployments = &place.deployments;
+    let machine = deployments.pools().machine();
+    let _full = machine.reserve(machine.has()).unwrap();
+    let held = deployments.reserve_upload(crate::upload::MESSAGE_BYTES_MAX as u64).unwrap();
+    let full = deployments.reserve_upload(1).unwrap_err();
+    assert!(full.to_string().contains("nodepool local/uploads has 0 CPU and 0 left"), "{full}");
+    drop(held);
+    deployments.reserve_upload(1).unwrap();
+}
+
+/// What always runs is reserved before its replicas have started.
+#[test]
+fn replicas_that_have_to_run_are_reserved_ahead() {
+    let amount = |mebibytes: u64| Amount { cpu_millis: 100, memory_bytes: mebibytes << 20 };
+    let name = PoolName { user_id: String::new(), cluster_id: "c".into(), id: "p".into() };
+    let has = Amount { cpu_millis: 1000, memory_bytes: 10 << 20 };
+    let pool = Arc::new(Pool::machine(name, has));
+    let placement = Placement::of_all(pool.clone());
+    placement.reserve_ahead(amount(3), 2).unwrap();
+    assert_eq!(pool.reserved(), amount(3).times(2));
+    // A replica takes one of them, and what has become needless is given back.
+    let replica = placement.reserve(amount(3)).unwrap();
+    assert_eq!(pool.reserved(), amount(3).times(2));
+    placement.reserve_ahead(amount(3), 0).unwrap();
+    assert_eq!(pool.reserved(), amount(3));
+    // Another version needs another amount.
+    placement.reserve_ahead(amount(2), 3).unwrap();
+    assert_eq!(pool.reserved(), amount(3).plus(amount(2).times(3)));
+    placement.reserve_ahead(amount(2), 4).unwrap_err();
+    placement.retire();
+    drop(replica);
+    assert_eq!(pool.reserved(), Amount::default());
+    placement.reserve_ahead(amount(2), 1).unwrap();
+    assert_eq!(pool.reserved(), Amount::default());
 }

@@ -3,12 +3,14 @@
 
 use super::capacity::Amount;
 use super::placement::Autoscale;
+use crate::store::{Store, StoreError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What is said of a compute cluster, and changes nothing here.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClusterDetail {
     /// For people.
     pub description: String,
@@ -26,6 +28,7 @@ pub struct ClusterDetail {
 
 /// What a nodepool is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NodepoolDetail {
     /// For people.
     pub description: String,
@@ -55,6 +58,7 @@ impl NodepoolDetail {
 
 /// What a deployment is, beside what it deploys and where.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeploymentDetail {
     /// For people.
     pub description: String,
@@ -78,7 +82,6 @@ pub struct DeploymentDetail {
     /// `Visibility.Gettable` of the protocol.
     pub visibility: i32,
     /// Whether the operator has deployed it, or changed it last.
-    #[serde(default)]
     pub by_operator: bool,
 }
 
@@ -102,7 +105,22 @@ pub(super) fn written(detail: &impl Serialize) -> String {
     serde_json::to_string(detail).unwrap_or_default()
 }
 
-/// The same read back. A row's checksum has been compared before.
+/// Whether it can be read; a row's checksum has been compared before.
+pub(super) fn check<T: DeserializeOwned>(
+    detail: &str,
+    of: &str,
+    store: &Store,
+) -> Result<(), StoreError> {
+    serde_json::from_str::<T>(detail).map(drop).map_err(|error| {
+        tracing::error!(of, %error, "what is stored of it cannot be read");
+        StoreError::Damaged {
+            path: store.data_dir().to_owned(),
+            problem: "a cluster, nodepool or deployment cannot be read; restore a backup",
+        }
+    })
+}
+
+/// The same read back, which has been checked at the start.
 pub(super) fn read<T: DeserializeOwned + Default>(detail: &str, of: &str) -> T {
     serde_json::from_str(detail).unwrap_or_else(|error| {
         tracing::error!(of, %error, "what is stored of it cannot be read; it has the defaults");

@@ -159,18 +159,21 @@ impl Group {
         }
         let (group, version, loader) = (self.clone(), version.clone(), loader.clone());
         tokio::spawn(async move {
-            if !group.add_one(&version, &loader, &replicas).await {
+            let _growing = Growing(group.clone());
+            let added = group.add_one(&version, &loader, &replicas).await;
+            // What is stopped meanwhile is not held any longer.
+            drop((replicas, version));
+            if !added {
                 // What did not fit a moment ago does not fit now.
                 tokio::time::sleep(START_AGAIN_AFTER).await;
             }
-            group.growing.store(false, Ordering::Release);
         });
     }
 
     async fn add_one(&self, version: &Version, loader: &Loader, replicas: &Arc<Replicas>) -> bool {
         let started = async {
             let package = loader.package(&version.name, &version.version).await?;
-            match self.placement.pool.reserve(Amount::of(&package)) {
+            match self.placement.reserve(Amount::of(&package)) {
                 Ok(reservation) => {
                     loader.start(package).await.map(|worker| Ok((worker, reservation)))
                 }
@@ -264,16 +267,15 @@ impl Group {
         if version.is_gone() || self.placement.is_retired() {
             return Err(NotStarted::Lease(LeaseError::NoSuchVersion));
         }
-        let pool = &self.placement.pool;
         // Looked at before the package is read, which takes longer.
         if let Some(needs) = version.needs() {
-            pool.fits(needs).map_err(NotStarted::Full)?;
+            self.placement.has_room(needs).map_err(NotStarted::Full)?;
         }
         let started = async {
             let package = loader.package(&version.name, &version.version).await?;
             let needs = Amount::of(&package);
             version.set_needs(needs);
-            match pool.reserve(needs) {
+            match self.placement.reserve(needs) {
                 Ok(reservation) => {
                     loader.start(package).await.map(|worker| Ok((worker, reservation)))
                 }
@@ -323,6 +325,23 @@ impl Group {
         self.replicas().and_then(|replicas| replicas.idle())
     }
 
+    /// How many replicas run.
+    pub(super) fn count(&self) -> u32 {
+        let count = self.replicas().map_or(0, |replicas| replicas.count());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// How many of them could stop now, and calls would find a place.
+    pub(super) fn spare(&self) -> u32 {
+        let spare = self.replicas().map_or(0, |replicas| replicas.spare());
+        u32::try_from(spare).unwrap_or(u32::MAX)
+    }
+
+    /// Stops one of those; whether it did.
+    pub(super) fn shrink_now(&self) -> bool {
+        self.replicas().is_some_and(|replicas| replicas.shrink_now())
+    }
+
     /// Stops a replica that is not needed any more; whether it did.
     pub(super) fn shrink(&self) -> bool {
         self.replicas().is_some_and(|replicas| replicas.shrink(&self.placement.scale()))
@@ -341,5 +360,14 @@ impl Group {
 
     fn set(&self, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+/// A further replica is being started as long as this lives.
+struct Growing(Arc<Group>);
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        self.0.growing.store(false, Ordering::Release);
     }
 }

@@ -1,7 +1,7 @@
 //! As many replicas as there should be, looked at now and then.
 
 use super::Deployments;
-use super::capacity::{Amount, Full, Pool, Reservation};
+use super::capacity::{Amount, Full, Pool};
 use super::group::{Group, MakeRoom};
 use super::placement::Placement;
 use super::table::Model;
@@ -11,16 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Deployments {
-    /// Reserves memory of the machine for something else than a replica.
-    /// Replicas that nobody calls make room for it.
-    pub fn reserve_memory(&self, memory_bytes: u64) -> Result<Reservation, Full> {
-        let (machine, needed) = (self.pools().machine(), Amount { cpu_millis: 0, memory_bytes });
-        machine.reserve(needed).or_else(|full| {
-            self.make_room(machine, &full);
-            machine.reserve(needed)
-        })
-    }
-
     /// Starts replicas that have to run, and stops those that nobody needs.
     pub fn keep(&self) {
         let models = self.read().kept();
@@ -32,6 +22,8 @@ impl Deployments {
                     && let Some(version) = model.served_by(placement)
                 {
                     self.ensure(version, placement);
+                } else {
+                    placement.reserve_nothing_ahead();
                 }
             }
             for version in &model.versions {
@@ -44,18 +36,17 @@ impl Deployments {
     }
 
     /// A version that came later may take more than its deployment was checked
-    /// for. Who exceeds the share that way has no replicas that always run.
+    /// for. Who exceeds the share that way has no replicas that always run, and
+    /// neither has who is disabled.
     fn entitle(&self, models: &[Arc<Model>]) {
         let mut taken: BTreeMap<&str, Amount> = BTreeMap::new();
         let always_on = || {
-            let of_users = |placement: &&Arc<Placement>| {
-                !placement.by_operator && placement.said().replicas_min > 0
-            };
+            let is_it = |placement: &&Arc<Placement>| placement.said().replicas_min > 0;
             models.iter().flat_map(move |model| {
-                model.placements().iter().filter(of_users).map(move |placement| (model, placement))
+                model.placements().iter().filter(is_it).map(move |placement| (model, placement))
             })
         };
-        for (model, placement) in always_on() {
+        for (model, placement) in always_on().filter(|(_, placement)| !placement.by_operator) {
             // It is known once a replica has started.
             let needs = model.served_by(placement).and_then(|version| version.needs());
             let needs = needs.unwrap_or_default().times(placement.said().replicas_min);
@@ -65,7 +56,8 @@ impl Deployments {
         let share = self.always_on_share();
         for (model, placement) in always_on() {
             let sum = taken.get(model.name.user_id()).copied().unwrap_or_default();
-            let entitled = sum.fits(share);
+            let is_disabled = self.read().is_disabled(model.name.user_id());
+            let entitled = !is_disabled && (placement.by_operator || sum.fits(share));
             if placement.entitle(entitled) {
                 tracing::warn!(
                     user = model.name.user_id(), entitled, taken = %sum, %share,
@@ -77,18 +69,18 @@ impl Deployments {
 
     fn ensure(&self, version: &Arc<Version>, placement: &Arc<Placement>) {
         let group = version.group(placement);
-        if !group.is_running()
-            && let Some(needs) = version.needs()
-            && let Err(full) = placement.pool.fits(needs)
-        {
-            self.make_room(&placement.pool, &full);
+        if let Some(needs) = version.needs() {
+            let missing = placement.scale().replicas_min.saturating_sub(group.count());
+            if let Err(full) = placement.reserve_ahead(needs, missing) {
+                self.make_room(&placement.pool, &full);
+            }
         }
         group.ensure(version, self.loader());
     }
 
     fn keep_group(&self, model: &Model, version: &Arc<Version>, group: &Arc<Group>) {
         let placement = &group.placement;
-        if placement.is_retired() {
+        if placement.is_retired() || model.stopped {
             group.stop();
             return;
         }
@@ -111,37 +103,65 @@ impl Deployments {
         if group.shrink() {
             tracing::info!(model = %version.name, version = version.version, "one replica less");
         }
-        group.grow(version, self.loader());
+        if is_served {
+            group.grow(version, self.loader());
+        }
     }
 }
 
 impl MakeRoom for Deployments {
     /// Stops replicas that nobody calls now and that need not run, those first
-    /// that have not been called for longest.
+    /// that have not been called for longest; then further replicas of what is
+    /// called. Stops nothing where that would not be enough.
     fn make_room(&self, pool: &Pool, full: &Full) -> bool {
-        let mut idle: Vec<(Duration, Arc<Group>)> = Vec::new();
+        let of_machine = full.name == *self.pools().machine().name();
+        let (mut idle, mut busy) = (Vec::new(), Vec::new());
+        let mut freed = full.left;
         for model in self.read().kept() {
             for version in &model.versions {
-                for other in version.all_groups() {
-                    let in_the_way = full.name == *self.pools().machine().name()
-                        || other.placement.pool.name() == &full.name;
-                    let has_to_run = other.placement.scale().replicas_min > 0;
-                    if in_the_way
-                        && !has_to_run
-                        && let Some(since) = other.idle()
-                    {
-                        idle.push((since, other));
+                for group in version.all_groups() {
+                    let in_the_way = of_machine || group.placement.pool.name() == &full.name;
+                    let served = model.served_by(&group.placement);
+                    let is_served = served.is_some_and(|served| Arc::ptr_eq(served, version));
+                    let replicas_min = match is_served {
+                        true => group.placement.scale().replicas_min,
+                        false => 0,
+                    };
+                    let needs = version.needs().unwrap_or_default();
+                    match group.idle() {
+                        _ if !in_the_way => {}
+                        Some(since) if replicas_min == 0 => {
+                            freed = freed.plus(needs.times(group.count()));
+                            idle.push((since, group));
+                        }
+                        Some(_) | None => {
+                            let spare =
+                                group.spare().min(group.count().saturating_sub(replicas_min));
+                            freed = freed.plus(needs.times(spare));
+                            busy.push((group, spare));
+                        }
                     }
                 }
             }
         }
+        if !full.needed.fits(freed) {
+            return false;
+        }
         idle.sort_by_key(|(since, _)| std::cmp::Reverse(*since));
-        for (_, other) in idle {
-            if pool.fits(full.needed).is_ok() {
+        let fits = || pool.fits(full.needed).is_ok();
+        for (_, group) in idle {
+            if fits() {
                 break;
             }
-            other.stop();
+            group.stop();
         }
-        pool.fits(full.needed).is_ok()
+        for (group, spare) in busy {
+            for _ in 0..spare {
+                if fits() || !group.shrink_now() {
+                    break;
+                }
+            }
+        }
+        fits()
     }
 }

@@ -120,6 +120,9 @@ impl Deployments {
         for share in store.shares()? {
             table.share(&share.name, &share.with);
         }
+        for user in store.users()? {
+            table.set_disabled(&user.id, user.disabled);
+        }
         let pools = Pools::of(machine);
         let opened = Self { loader, pools, table: RwLock::new(table), changing: Mutex::default() };
         opened.read_compute()?;
@@ -182,20 +185,40 @@ impl Deployments {
                 seen.placed(version, wanted, self.pools.of_all())
             }
             Wanted::Nodepool(name) => {
-                let users = match name.user_id.as_str() {
-                    "" => [caller.user_id(), seen.name.user_id()],
-                    user => [user, user],
-                };
-                let pool = users
-                    .into_iter()
-                    // Others' nodepools are not there, but for those of the model.
-                    .filter(|user| [caller.user_id(), seen.name.user_id()].contains(user))
-                    .find_map(|user| self.pools.find(user, &name.cluster_id, &name.id))
-                    .ok_or_else(|| LeaseError::NoSuchNodepool(name.clone()))?;
+                let pool = self.wanted_pool(caller, seen, name);
+                let pool = pool.ok_or_else(|| LeaseError::NoSuchNodepool(name.clone()))?;
                 let wanted = Wanted::Nodepool(pool.name().clone());
                 seen.placed(version, &wanted, self.pools.of_all())
             }
         }
+    }
+
+    /// The nodepool that a call asks for: one that the model runs on, else one of
+    /// the caller's own. Those of others are not there.
+    fn wanted_pool(&self, caller: &Caller, seen: &Model, name: &PoolName) -> Option<Arc<Pool>> {
+        let is_asked = |user: &str| name.user_id.is_empty() || name.user_id == user;
+        let of_model = seen.placements().iter().map(|placement| &placement.pool).find(|pool| {
+            let there = pool.name();
+            (&there.cluster_id, &there.id) == (&name.cluster_id, &name.id)
+                && is_asked(seen.name.user_id())
+        });
+        if let Some(pool) = of_model {
+            return Some(pool.clone());
+        }
+        let own = caller.user_id();
+        self.pools
+            .find(own, &name.cluster_id, &name.id)
+            .filter(|pool| is_asked(own) || Arc::ptr_eq(pool, self.pools.machine()))
+    }
+
+    /// A user's replicas run without calls, or not any more.
+    pub fn set_disabled(&self, user_id: &str, disabled: bool) {
+        self.write().set_disabled(user_id, disabled);
+    }
+
+    /// Reserves memory for a message of an upload, of what is set aside for them.
+    pub fn reserve_upload(&self, memory_bytes: u64) -> Result<Reservation, Full> {
+        self.pools.uploads().reserve(Amount { cpu_millis: 0, memory_bytes })
     }
 
     /// Admits a call.
@@ -279,6 +302,8 @@ impl Deployments {
         name: &ModelName,
         version: Option<&str>,
     ) -> Result<(), ModelError> {
+        // No deployment of it comes meanwhile.
+        let _alone = self.alone();
         let seen = self.owned(caller, name)?;
         let store = self.loader.store();
         match version {

@@ -1,9 +1,9 @@
 //! Where a model's replicas run and how many: a deployment as calls see it.
 
-use super::capacity::Pool;
+use super::capacity::{Amount, Full, Pool, Reservation};
 use crate::store::DeploymentRow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How many replicas there are, and when their number changes.
@@ -48,6 +48,8 @@ pub(super) struct Placement {
     /// Whether replicas may run without calls: its owner's share is not exceeded.
     entitled: AtomicBool,
     retired: AtomicBool,
+    /// For replicas that always run and do not yet.
+    ahead: Mutex<Vec<Reservation>>,
 }
 
 impl Placement {
@@ -71,7 +73,8 @@ impl Placement {
         scale: Autoscale,
     ) -> Self {
         let (entitled, retired) = (AtomicBool::new(true), AtomicBool::new(false));
-        Self { id, version, pool, by_operator, scale: RwLock::new(scale), entitled, retired }
+        let (scale, ahead) = (RwLock::new(scale), Mutex::default());
+        Self { id, version, pool, by_operator, scale, entitled, retired, ahead }
     }
 
     /// How many replicas there are: as was said, but none without calls where its
@@ -99,9 +102,55 @@ impl Placement {
         self.entitled.swap(entitled, Ordering::AcqRel) != entitled
     }
 
+    /// Reserves so much for each of so many replicas that are to start, and no
+    /// more; as many as there is room for.
+    pub(super) fn reserve_ahead(&self, needs: Amount, count: u32) -> Result<(), Full> {
+        let mut ahead = self.ahead();
+        if self.is_retired() {
+            return Ok(());
+        }
+        ahead.retain(|reservation| reservation.amount() == needs);
+        ahead.truncate(count as usize);
+        while ahead.len() < count as usize {
+            ahead.push(self.pool.reserve(needs)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn reserve_nothing_ahead(&self) {
+        self.ahead().clear();
+    }
+
+    /// What is reserved for replicas that are to start.
+    pub(super) fn reserved_ahead(&self) -> Amount {
+        let ahead = self.ahead();
+        ahead.iter().fold(Amount::default(), |sum, reservation| sum.plus(reservation.amount()))
+    }
+
+    /// A replica's reservation: one that was made ahead, else a new one.
+    pub(super) fn reserve(&self, needs: Amount) -> Result<Reservation, Full> {
+        let ahead = self.ahead().pop();
+        match ahead.filter(|reservation| reservation.amount() == needs) {
+            Some(reservation) => Ok(reservation),
+            None => self.pool.reserve(needs),
+        }
+    }
+
+    /// Whether a replica would find room.
+    pub(super) fn has_room(&self, needs: Amount) -> Result<(), Full> {
+        let is_ahead = self.ahead().iter().any(|reservation| reservation.amount() == needs);
+        if is_ahead { Ok(()) } else { self.pool.fits(needs) }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Vec<Reservation>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// It is deleted, or another took its place.
     pub(super) fn retire(&self) {
+        let mut ahead = self.ahead();
         self.retired.store(true, Ordering::Release);
+        ahead.clear();
     }
 
     /// Whether it is no more.

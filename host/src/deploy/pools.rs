@@ -2,6 +2,7 @@
 
 use super::capacity::{Amount, Pool, PoolName};
 use super::placement::Placement;
+use crate::upload::{MESSAGE_BYTES_MAX, UPLOADS_MAX};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,10 +12,22 @@ pub const CLUSTER_LOCAL: &str = "local";
 /// Its nodepool: the machine.
 pub const NODEPOOL_DEFAULT: &str = "default";
 
+/// The part of the machine's memory for uploads, one in so many: at least for
+/// one message, at most for one of each that may be under way.
+const UPLOADS_SHARE: u64 = 8;
+
+fn uploads_bytes(machine_bytes: u64) -> u64 {
+    let one = MESSAGE_BYTES_MAX as u64;
+    (machine_bytes / UPLOADS_SHARE).clamp(one, one * UPLOADS_MAX as u64)
+}
+
 /// Every nodepool.
 #[derive(Debug)]
 pub struct Pools {
     machine: Arc<Pool>,
+    /// What is set aside for messages of uploads, so that full nodepools keep
+    /// nobody from uploading.
+    uploads: Arc<Pool>,
     /// Where models run that nobody has deployed.
     of_all: Arc<Placement>,
     parts: RwLock<BTreeMap<PoolName, Arc<Pool>>>,
@@ -28,14 +41,23 @@ impl Pools {
             cluster_id: CLUSTER_LOCAL.to_owned(),
             id: NODEPOOL_DEFAULT.to_owned(),
         };
-        let machine = Arc::new(Pool::machine(name, machine));
+        let of_uploads = uploads_bytes(machine.memory_bytes);
+        let has = Amount { cpu_millis: 0, memory_bytes: of_uploads };
+        let uploads = PoolName { id: "uploads".to_owned(), ..name.clone() };
+        let uploads = Arc::new(Pool::machine(uploads, has));
+        let memory_bytes = machine.memory_bytes.saturating_sub(of_uploads);
+        let machine = Arc::new(Pool::machine(name, Amount { memory_bytes, ..machine }));
         let of_all = Arc::new(Placement::of_all(machine.clone()));
-        Self { machine, of_all, parts: RwLock::default() }
+        Self { machine, uploads, of_all, parts: RwLock::default() }
     }
 
     /// The machine.
     pub fn machine(&self) -> &Arc<Pool> {
         &self.machine
+    }
+
+    pub(super) fn uploads(&self) -> &Arc<Pool> {
+        &self.uploads
     }
 
     pub(super) fn of_all(&self) -> &Arc<Placement> {

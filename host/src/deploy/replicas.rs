@@ -46,7 +46,7 @@ struct Replica {
 #[derive(Debug)]
 pub(super) struct Place {
     replica: Arc<Replica>,
-    _replicas: Arc<Replicas>,
+    replicas: Arc<Replicas>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -137,7 +137,7 @@ impl Replicas {
         let replicas = self.lock();
         let replica = replicas.iter().min_by_key(|replica| replica.calls())?.clone();
         replica.calls.fetch_add(1, Ordering::AcqRel);
-        Some(Place { replica, _replicas: self.clone(), _permit: permit })
+        Some(Place { replica, replicas: self.clone(), _permit: permit })
     }
 
     /// Whether calls have waited for so long that there should be one more.
@@ -167,16 +167,30 @@ impl Replicas {
             }
             times.spare_since = None;
         }
+        self.shrink_now()
+    }
+
+    /// How many could stop now, and calls would find a place; one stays.
+    pub(super) fn spare(&self) -> usize {
+        let free = self.slots.available_permits() / self.concurrency_max.max(1);
+        free.min(self.count().saturating_sub(1))
+    }
+
+    /// Stops one if its places are free and another stays; whether it did.
+    pub(super) fn shrink_now(&self) -> bool {
+        if self.count() < 2 {
+            return false;
+        }
         let Ok(places) = u32::try_from(self.concurrency_max) else { return false };
         let Ok(permits) = self.slots.try_acquire_many(places) else { return false };
         permits.forget();
         let mut replicas = self.lock();
         let least = replicas.iter().enumerate().min_by_key(|(_, replica)| replica.calls());
-        if let Some((index, _)) = least {
-            // Its last calls hold it until they have ended.
-            replicas.swap_remove(index);
-        }
-        true
+        let index = least.map(|(index, _)| index);
+        // Its last calls hold it until they have ended; it goes without the lock.
+        let stopped = index.map(|index| replicas.swap_remove(index));
+        drop(replicas);
+        stopped.is_some()
     }
 
     /// How long nobody has called them, if no call runs or waits.
@@ -254,6 +268,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.replicas.touch();
         // Before the permit, so that whoever gets that finds room.
         self.replica.calls.fetch_sub(1, Ordering::AcqRel);
     }

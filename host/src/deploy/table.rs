@@ -14,6 +14,8 @@ pub(super) struct Table {
     models: BTreeMap<ModelName, Arc<Model>>,
     /// Folders that the operator named; each hides a stored model of its name.
     folders: BTreeMap<ModelName, Arc<Model>>,
+    /// Users whose replicas run for calls alone.
+    disabled: BTreeSet<String>,
 }
 
 /// A model and its versions.
@@ -261,6 +263,17 @@ impl Table {
         if let Some(model) = self.stored_mut(name) {
             model.placements.retain(|there| there.id.as_deref() != Some(id));
         }
+    }
+
+    pub(super) fn set_disabled(&mut self, user_id: &str, disabled: bool) {
+        match disabled {
+            true => self.disabled.insert(user_id.to_owned()),
+            false => self.disabled.remove(user_id),
+        };
+    }
+
+    pub(super) fn is_disabled(&self, user_id: &str) -> bool {
+        self.disabled.contains(user_id)
     }
 
     /// A stored model, whoever may see it.

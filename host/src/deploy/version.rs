@@ -76,6 +76,9 @@ pub enum LeaseError {
     /// No replica of it fits.
     #[error("{0}")]
     Full(Full),
+    /// The same, for those who are not to know of the machine.
+    #[error("there is no room for a replica of the model now; try again in a moment")]
+    NoRoom,
     /// There is no such nodepool, or it is not the caller's to see.
     #[error("there is no nodepool {0}; check runner_selector")]
     NoSuchNodepool(PoolName),

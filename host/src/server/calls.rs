@@ -13,7 +13,7 @@ use super::response::{Form, Selection};
 use super::sent::Fetching;
 use super::status::Outcome;
 use super::typed;
-use crate::auth::Caller;
+use crate::auth::{Caller, Scope};
 use crate::call::{Deadline, Event, Output, Request, Verdict};
 use crate::deploy::{Lease, LeaseError, Target, Wanted};
 use crate::package::config::ModelName;
@@ -173,7 +173,7 @@ impl CallContext {
         if seen.is_some() {
             let _ = self.found.model.set(name.clone());
         }
-        let wanted = names::wanted(request.runner_selector.as_ref(), &name)?;
+        let wanted = names::wanted(request.runner_selector.as_ref(), &name, caller.user_id())?;
         let called = seen.ok_or(LeaseError::NoSuchModel).and_then(|seen| {
             self.app.deployments.called(&caller, &seen, version.as_deref(), &wanted)
         });
@@ -226,8 +226,17 @@ impl CallContext {
             }
             lease => lease,
         };
+        let is_own = asked.caller.user_id() == asked.name.user_id();
+        let lease = lease.map_err(|error| match error {
+            // What others have reserved is the owner's and the operator's to know.
+            LeaseError::Full(_) if !is_own && !asked.caller.may(Scope::Admin) => LeaseError::NoRoom,
+            error => error,
+        });
         let lease = lease.inspect_err(|error| match error {
-            LeaseError::Busy | LeaseError::Full(_) | LeaseError::DeadlinePassed => {
+            LeaseError::Busy
+            | LeaseError::Full(_)
+            | LeaseError::NoRoom
+            | LeaseError::DeadlinePassed => {
                 self.found.leased(&called.version, began.elapsed(), Duration::ZERO);
             }
             // There was no queue to wait in.
@@ -272,8 +281,10 @@ impl CallContext {
     /// Clients before version 12 do not know the code of a busy model, and
     /// raise; they do wait and try again when they are throttled.
     fn busy(&self, error: LeaseError) -> Outcome {
-        let is_busy =
-            matches!(error, LeaseError::Busy | LeaseError::Full(_) | LeaseError::Quota(_));
+        let is_busy = matches!(
+            error,
+            LeaseError::Busy | LeaseError::Full(_) | LeaseError::NoRoom | LeaseError::Quota(_)
+        );
         let outcome = Outcome::from(error);
         match (is_busy, self.client_major) {
             (true, Some(..12)) => Outcome { code: StatusCode::ConnThrottled, ..outcome },

@@ -22,7 +22,7 @@ pub(super) fn post_clusters(
     caller: &Caller,
     request: &api::PostComputeClustersRequest,
 ) -> Result<Vec<api::ComputeCluster>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     each(Resource::Cluster, &request.compute_clusters, |cluster| {
         let said = wire::cluster_said(cluster, ClusterDetail::default());
         let row = app.deployments.make_cluster(user, &cluster.id, &said)?;
@@ -36,7 +36,7 @@ pub(super) fn patch_clusters(
     caller: &Caller,
     request: &api::PatchComputeClustersRequest,
 ) -> Result<Vec<api::ComputeCluster>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     check_action(&request.action)?;
     each(Resource::Cluster, &request.compute_clusters, |cluster| {
         let before = app.deployments.cluster(user, &cluster.id)?.said();
@@ -52,7 +52,7 @@ pub(super) fn clusters(
     caller: &Caller,
     request: &api::ListComputeClustersRequest,
 ) -> Result<Vec<api::ComputeCluster>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     let rows = app.deployments.clusters(user)?;
     let all = std::iter::once(wire::local(user)).chain(rows.iter().map(wire::cluster));
     Ok(page(all, request.page, request.per_page).collect())
@@ -63,7 +63,7 @@ pub(super) fn cluster(
     caller: &Caller,
     request: &api::GetComputeClusterRequest,
 ) -> Result<api::ComputeCluster, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     if request.compute_cluster_id == CLUSTER_LOCAL {
         return Ok(wire::local(user));
     }
@@ -75,7 +75,7 @@ pub(super) fn delete_clusters(
     caller: &Caller,
     request: &api::DeleteComputeClustersRequest,
 ) -> Result<(), Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     each(Resource::Cluster, &request.ids, |id| {
         app.deployments.delete_cluster(user, id)?;
         audit(app, caller, "deleted a compute cluster", user, id)
@@ -88,7 +88,7 @@ pub(super) fn post_nodepools(
     caller: &Caller,
     request: &api::PostNodepoolsRequest,
 ) -> Result<Vec<api::Nodepool>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     each(Resource::Nodepool, &request.nodepools, |nodepool| {
         let cluster = cluster_of(&request.compute_cluster_id, nodepool);
         let all = app.deployments.pools().machine().has();
@@ -100,7 +100,7 @@ pub(super) fn post_nodepools(
         };
         let said = wire::nodepool_said(nodepool, fresh)?;
         let row = app.deployments.make_nodepool(user, cluster, &nodepool.id, &said)?;
-        audit(app, caller, "made a nodepool", user, &row.id)?;
+        audit(app, caller, "made a nodepool", user, &format!("{cluster}/{}", row.id))?;
         Ok(wire::nodepool(&row))
     })
 }
@@ -110,14 +110,14 @@ pub(super) fn patch_nodepools(
     caller: &Caller,
     request: &api::PatchNodepoolsRequest,
 ) -> Result<Vec<api::Nodepool>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     check_action(&request.action)?;
     each(Resource::Nodepool, &request.nodepools, |nodepool| {
         let cluster = cluster_of(&request.compute_cluster_id, nodepool);
         let before = app.deployments.nodepool(user, cluster, &nodepool.id)?.said();
         let said = wire::nodepool_said(nodepool, before)?;
         let row = app.deployments.change_nodepool(user, cluster, &nodepool.id, &said)?;
-        audit(app, caller, "changed a nodepool", user, &row.id)?;
+        audit(app, caller, "changed a nodepool", user, &format!("{cluster}/{}", row.id))?;
         Ok(wire::nodepool(&row))
     })
 }
@@ -127,7 +127,7 @@ pub(super) fn nodepools(
     caller: &Caller,
     request: &api::ListNodepoolsRequest,
 ) -> Result<Vec<api::Nodepool>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     let cluster = request.compute_cluster_id.as_str();
     if !cluster.is_empty() && cluster != CLUSTER_LOCAL {
         app.deployments.cluster(user, cluster)?;
@@ -144,7 +144,7 @@ pub(super) fn nodepool(
     caller: &Caller,
     request: &api::GetNodepoolRequest,
 ) -> Result<api::Nodepool, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     let (cluster, id) = (request.compute_cluster_id.as_str(), request.nodepool_id.as_str());
     if (cluster, id) == (CLUSTER_LOCAL, NODEPOOL_DEFAULT) {
         return Ok(default_nodepool(app, user));
@@ -157,10 +157,11 @@ pub(super) fn delete_nodepools(
     caller: &Caller,
     request: &api::DeleteNodepoolsRequest,
 ) -> Result<(), Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     each(Resource::Nodepool, &request.ids, |id| {
         app.deployments.delete_nodepool(user, &request.compute_cluster_id, id)?;
-        audit(app, caller, "deleted a nodepool", user, id)
+        let name = format!("{}/{id}", request.compute_cluster_id);
+        audit(app, caller, "deleted a nodepool", user, &name)
     })
     .map(drop)
 }
@@ -170,7 +171,7 @@ pub(super) fn post_deployments(
     caller: &Caller,
     request: &api::PostDeploymentsRequest,
 ) -> Result<Vec<api::Deployment>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     each(Resource::Deployment, &request.deployments, |deployment| {
         let (row, said) = wire::new_deployment(deployment, user)?;
         deploy(app, caller, row, &said, true)
@@ -182,7 +183,7 @@ pub(super) fn patch_deployments(
     caller: &Caller,
     request: &api::PatchDeploymentsRequest,
 ) -> Result<Vec<api::Deployment>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     check_action(&request.action)?;
     each(Resource::Deployment, &request.deployments, |deployment| {
         let before = app.deployments.deployment(user, &deployment.id)?;
@@ -209,7 +210,7 @@ pub(super) fn deployments(
     caller: &Caller,
     request: &api::ListDeploymentsRequest,
 ) -> Result<Vec<api::Deployment>, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     let asked = |asked: &str, is: &str| asked.is_empty() || asked == is;
     let rows = app.deployments.deployments(user)?;
     let rows = rows.iter().filter(|row| {
@@ -228,7 +229,7 @@ pub(super) fn deployment(
     caller: &Caller,
     request: &api::GetDeploymentRequest,
 ) -> Result<api::Deployment, Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     Ok(wire::deployment(&app.deployments.deployment(user, &request.deployment_id)?))
 }
 
@@ -237,7 +238,7 @@ pub(super) fn delete_deployments(
     caller: &Caller,
     request: &api::DeleteDeploymentsRequest,
 ) -> Result<(), Outcome> {
-    let user = owner(&request.user_app_id, caller)?;
+    let user = owner(app, &request.user_app_id, caller)?;
     each(Resource::Deployment, &request.ids, |id| {
         app.deployments.undeploy(user, id)?;
         audit(app, caller, "deleted a deployment", user, id)
@@ -247,9 +248,16 @@ pub(super) fn delete_deployments(
 
 /// Whose things the request is about: the caller's, or anybody's for the
 /// operator. To others they are not there.
-fn owner<'a>(set: &'a Option<api::UserAppIdSet>, caller: &'a Caller) -> Result<&'a str, Outcome> {
+fn owner<'a>(
+    app: &App,
+    set: &'a Option<api::UserAppIdSet>,
+    caller: &'a Caller,
+) -> Result<&'a str, Outcome> {
     let user = user_of(set, caller.user_id());
-    match user == caller.user_id() || caller.may(Scope::Admin) {
+    if user == caller.user_id() {
+        return Ok(user);
+    }
+    match caller.may(Scope::Admin) && app.store.user(user)?.is_some() {
         true => Ok(user),
         false => Err(Outcome::no_such_user()),
     }

@@ -57,21 +57,29 @@ pub(crate) fn name_of_parts(
 pub(crate) fn wanted(
     selector: Option<&api::RunnerSelector>,
     model: &ModelName,
+    caller: &str,
 ) -> Result<Wanted, Outcome> {
     let Some(selector) = selector else { return Ok(Wanted::Anywhere) };
     match (&selector.deployment, &selector.nodepool, &selector.runner) {
         (None, None, None) => Ok(Wanted::Anywhere),
         (Some(deployment), None, None) => {
             // A model is deployed by its owner.
-            let owner = deployment.user_id.as_str();
-            match owner.is_empty() || owner == ME || owner == model.user_id() {
+            let owner = match deployment.user_id.as_str() {
+                "" => model.user_id(),
+                ME => caller,
+                user => user,
+            };
+            match owner == model.user_id() {
                 true => Ok(Wanted::Deployment(deployment.id.clone())),
                 false => Err(LeaseError::NoSuchDeployment(deployment.id.clone()).into()),
             }
         }
         (None, Some(nodepool), None) => {
             let cluster = nodepool.compute_cluster.clone().unwrap_or_default();
-            let user_id = if cluster.user_id == ME { String::new() } else { cluster.user_id };
+            let user_id = match cluster.user_id.as_str() {
+                ME => caller.to_owned(),
+                _ => cluster.user_id,
+            };
             let id = nodepool.id.clone();
             Ok(Wanted::Nodepool(PoolName { user_id, cluster_id: cluster.id, id }))
         }

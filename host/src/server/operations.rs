@@ -78,6 +78,7 @@ impl Operations for Service {
                     set(&mut user.quota, quota);
                 }
             })?;
+            app.deployments.set_disabled(&user.id, user.disabled);
             let disabled = user.disabled.to_string();
             let quota = quota_text(&user.quota);
             let about = [("user", user.id.as_str()), ("disabled", &disabled), ("quota", &quota)];

@@ -214,7 +214,9 @@ impl From<LeaseError> for Outcome {
             LeaseError::Full(full) if full.is_for_ever() => {
                 (StatusCode::ModelDeploymentFailed, "NO_ROOM")
             }
-            LeaseError::Full(_) => (StatusCode::ModelBusyPleaseRetry, "NO_ROOM"),
+            LeaseError::Full(_) | LeaseError::NoRoom => {
+                (StatusCode::ModelBusyPleaseRetry, "NO_ROOM")
+            }
             LeaseError::Busy | LeaseError::Quota(_) => (StatusCode::ModelBusyPleaseRetry, "QUOTA"),
             LeaseError::DeadlinePassed => (StatusCode::RpcRequestTimeout, "WALL_DEADLINE"),
         };

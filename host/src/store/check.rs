@@ -113,6 +113,17 @@ impl Store {
                     deployment.id, deployment.model
                 ));
             }
+            let is_pinned = |v: &&VersionRow| {
+                v.name == deployment.model && Some(&v.id) == deployment.version_id.as_ref()
+            };
+            if let Some(version) = &deployment.version_id
+                && !versions.iter().any(|v| is_pinned(&v))
+            {
+                report.problems.push(format!(
+                    "the deployment {} is of the version {version}, which is not there",
+                    deployment.id
+                ));
+            }
         }
         report.contents = contents.len();
         for (digest, bytes) in &contents {

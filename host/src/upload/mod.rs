@@ -34,7 +34,7 @@ const STAGING_FOLDER: &str = "staging";
 /// Builds at a time; more wait.
 const BUILDS_MAX: usize = 2;
 /// Uploads and builds together, waiting ones included.
-const UPLOADS_MAX: usize = 16;
+pub const UPLOADS_MAX: usize = 16;
 
 /// Bytes of one message of an upload: clients send parts of 127 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 130 << 20;
@@ -128,7 +128,7 @@ impl Uploads {
     /// of it takes while it comes.
     pub fn enter(self: &Arc<Self>, caller: &Caller) -> Result<Place, UploadError> {
         let mut place = Place::take(self, caller.user_id())?;
-        place.buffer = Some(self.deployments.reserve_memory(MESSAGE_BYTES_MAX as u64)?);
+        place.buffer = Some(self.deployments.reserve_upload(MESSAGE_BYTES_MAX as u64)?);
         Ok(place)
     }
 
