@@ -1,8 +1,9 @@
 //! When versions were last called: in memory at once, on disk now and then, so
 //! that no call waits for the disk.
 
-use super::Deployments;
+use super::{Deployments, Version};
 use crate::store::{VersionCallRow, now_ms};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Versions of one write.
@@ -40,7 +41,7 @@ impl Deployments {
     pub fn note_calls(&self) {
         let called = self.read().called();
         for called in called.chunks(ROWS_PER_WRITE) {
-            let row = |version: &std::sync::Arc<super::Version>, called_at_ms| VersionCallRow {
+            let row = |version: &Arc<Version>, called_at_ms| VersionCallRow {
                 name: version.name.clone(),
                 version_id: version.version.clone(),
                 called_at_ms,

@@ -64,6 +64,11 @@ impl Amount {
         self.cpu_millis <= other.cpu_millis && self.memory_bytes <= other.memory_bytes
     }
 
+    /// What may be reserved where there is so much.
+    pub fn reservable(self) -> Self {
+        Self { cpu_millis: self.cpu_millis.saturating_mul(CPU_OVERCOMMIT), ..self }
+    }
+
     /// The CPUs as a quantity: `2`, or `500m`.
     pub fn cpu_text(self) -> String {
         match self.cpu_millis.is_multiple_of(1000) {
@@ -137,7 +142,7 @@ pub struct Full {
 impl Full {
     /// Whether it would not fit if all else went.
     pub fn is_for_ever(&self) -> bool {
-        !self.needed.fits(reservable(self.has))
+        !self.needed.fits(self.has.reservable())
     }
 }
 
@@ -197,8 +202,8 @@ impl Pool {
     /// Whether so much is left, here and of the machine.
     pub fn fits(&self, needed: Amount) -> Result<(), Full> {
         let State { has, reserved } = *self.lock();
-        if !needed.plus(reserved).fits(reservable(has)) {
-            let left = reservable(has).minus(reserved);
+        if !needed.plus(reserved).fits(has.reservable()) {
+            let left = has.reservable().minus(reserved);
             return Err(Full { needed, name: self.name.clone(), left, has });
         }
         self.machine.as_ref().map_or(Ok(()), |machine| machine.fits(needed))
@@ -209,8 +214,8 @@ impl Pool {
         let mut state = self.lock();
         let State { has, reserved } = *state;
         let after = reserved.plus(needed);
-        if !after.fits(reservable(has)) {
-            let left = reservable(has).minus(reserved);
+        if !after.fits(has.reservable()) {
+            let left = has.reservable().minus(reserved);
             return Err(Full { needed, name: self.name.clone(), left, has });
         }
         state.reserved = after;
@@ -240,11 +245,6 @@ impl Pool {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What may be reserved where there is so much.
-fn reservable(has: Amount) -> Amount {
-    Amount { cpu_millis: has.cpu_millis.saturating_mul(CPU_OVERCOMMIT), ..has }
 }
 
 impl Drop for Reservation {

@@ -165,7 +165,7 @@ impl Deployments {
         for row in store.deployments()? {
             details::check::<DeploymentDetail>(&row.detail, &row.id, store)?;
             match self.pools.find(&row.user_id, &row.cluster_id, &row.nodepool_id) {
-                Some(pool) => self.place(&row, pool),
+                Some(pool) => self.place(&row, &row.said(), pool),
                 None => tracing::error!(
                     deployment = row.id,
                     nodepool = row.nodepool_id,
@@ -178,26 +178,17 @@ impl Deployments {
 
     /// A user's compute clusters, in the order of names.
     pub fn clusters(&self, user_id: &str) -> Result<Vec<ClusterRow>, ComputeError> {
-        let mut rows = self.loader.store().clusters()?;
-        rows.retain(|row| row.user_id == user_id);
-        rows.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(rows)
+        Ok(self.loader.store().clusters_of(user_id)?)
     }
 
     /// A user's nodepools, in the order of clusters and names.
     pub fn nodepools(&self, user_id: &str) -> Result<Vec<NodepoolRow>, ComputeError> {
-        let mut rows = self.loader.store().nodepools()?;
-        rows.retain(|row| row.user_id == user_id);
-        rows.sort_by(|a, b| (&a.cluster_id, &a.id).cmp(&(&b.cluster_id, &b.id)));
-        Ok(rows)
+        Ok(self.loader.store().nodepools_of(user_id)?)
     }
 
     /// A user's deployments, in the order of names.
     pub fn deployments(&self, user_id: &str) -> Result<Vec<DeploymentRow>, ComputeError> {
-        let mut rows = self.loader.store().deployments()?;
-        rows.retain(|row| row.user_id == user_id);
-        rows.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(rows)
+        Ok(self.loader.store().deployments_of(user_id)?)
     }
 
     /// A user's compute cluster.
@@ -418,10 +409,10 @@ impl Deployments {
         };
         if let Some(version) = version {
             let has_now = before.map(|before| self.reserved_by(before, &pool));
-            self.check_room(&row, version, &pool, has_now.unwrap_or_default())?;
+            self.check_room(&row, &said, version, &pool, has_now.unwrap_or_default())?;
         }
         self.loader.store().put_deployment(&row)?;
-        self.place(&row, pool);
+        self.place(&row, &said, pool);
         self.keep();
         Ok(row)
     }
@@ -446,6 +437,7 @@ impl Deployments {
     fn check_room(
         &self,
         row: &DeploymentRow,
+        said: &DeploymentDetail,
         version: &Arc<Version>,
         pool: &Arc<Pool>,
         has_now: Amount,
@@ -456,7 +448,6 @@ impl Deployments {
         {
             return Err(full.into());
         }
-        let said = row.said();
         let more = needs.times(said.replicas_min).minus(has_now);
         if said.replicas_min > 0
             && let Err(full) = pool.fits(more)
@@ -474,11 +465,9 @@ impl Deployments {
                 continue;
             }
             let model = self.read().stored(&other.model).cloned();
-            let version = model.as_ref().and_then(|model| match &other.version_id {
-                Some(version) => model.version(version),
-                None => model.current(),
-            });
-            if let Some(version) = version {
+            let served =
+                model.as_ref().and_then(|model| model.serving(other.version_id.as_deref()));
+            if let Some(version) = served {
                 always = always.plus(self.needs_of(version)?.times(replicas_min));
             }
         }
@@ -499,19 +488,19 @@ impl Deployments {
         };
         let placement = model.placement(&row.id).filter(|there| Arc::ptr_eq(&there.pool, pool));
         let Some(placement) = placement else { return Amount::default() };
-        let of_versions = model.versions.iter().map(|version| {
-            let running = version.group(placement).count();
-            version.needs().unwrap_or_default().times(running)
-        });
+        let of_versions = model
+            .versions
+            .iter()
+            .map(|version| version.needs().unwrap_or_default().times(version.count_in(placement)));
         of_versions.fold(placement.reserved_ahead(), Amount::plus)
     }
 
     /// What the replicas of one user that always run may take.
     pub(super) fn always_on_share(&self) -> Amount {
-        let has = self.pools.machine().has();
+        let Amount { cpu_millis, memory_bytes } = self.pools.machine().has().reservable();
         Amount {
-            cpu_millis: has.cpu_millis.saturating_mul(super::CPU_OVERCOMMIT) / ALWAYS_ON_SHARE,
-            memory_bytes: has.memory_bytes / ALWAYS_ON_SHARE,
+            cpu_millis: cpu_millis / ALWAYS_ON_SHARE,
+            memory_bytes: memory_bytes / ALWAYS_ON_SHARE,
         }
     }
 
@@ -530,24 +519,19 @@ impl Deployments {
     pub fn serves(&self, row: &DeploymentRow) -> Option<String> {
         let table = self.read();
         let model = table.stored(&row.model)?;
-        let version = match &row.version_id {
-            Some(version) => model.version(version),
-            None => model.current(),
-        };
-        version.map(|version| version.version.clone())
+        model.serving(row.version_id.as_deref()).map(|version| version.version.clone())
     }
 
     /// Makes what calls see of a deployment what its row says.
-    fn place(&self, row: &DeploymentRow, pool: Arc<Pool>) {
-        let scale = row.said().scale();
+    fn place(&self, row: &DeploymentRow, said: &DeploymentDetail, pool: Arc<Pool>) {
         let mut table = self.write();
         let there = table.stored(&row.model).and_then(|model| model.placement(&row.id).cloned());
         if let Some(there) = &there {
             if there.version == row.version_id
-                && there.by_operator == row.said().by_operator
+                && there.by_operator == said.by_operator
                 && Arc::ptr_eq(&there.pool, &pool)
             {
-                there.set_scale(scale);
+                there.set_scale(said.scale());
                 return;
             }
             there.retire();
@@ -562,7 +546,7 @@ impl Deployments {
                 table.remove_placement(&model.name, &row.id);
             }
         }
-        table.put_placement(&row.model, Arc::new(Placement::of(row, pool)));
+        table.put_placement(&row.model, Arc::new(Placement::of(row, said, pool)));
     }
 
     /// Ends a deployment; its last calls end as they would.

@@ -1,11 +1,12 @@
 //! The replicas of a version in one placement: started on need, grown, stopped.
 
-use super::capacity::{Amount, Full, Pool};
+use super::capacity::{Amount, Full, Pool, Reservation};
 use super::loader::{Loader, StartError};
 use super::placement::Placement;
 use super::replicas::{Load, Place, Replicas};
 use super::version::{LeaseError, Version};
 use crate::call::Deadline;
+use crate::worker::Worker;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub(super) struct Group {
     pub(super) placement: Arc<Placement>,
     state: RwLock<State>,
     /// Held by whoever starts the first replica.
-    starting: Arc<tokio::sync::Mutex<()>>,
+    starting: tokio::sync::Mutex<()>,
     /// Whether a further replica is being started.
     growing: AtomicBool,
     /// Whether a replica found no room when one was last tried.
@@ -54,6 +55,18 @@ enum NotStarted {
     Full(Full),
 }
 
+/// Why there is not one replica more.
+enum NoReplica {
+    Full(Full),
+    Start(StartError),
+}
+
+impl From<StartError> for NoReplica {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
 /// Frees what is reserved and not needed now; whether so much fits then.
 pub(super) trait MakeRoom {
     fn make_room(&self, pool: &Pool, full: &Full) -> bool;
@@ -72,7 +85,7 @@ impl Group {
 
     fn with(placement: Arc<Placement>, state: State) -> Self {
         let (growing, is_short) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (state, starting) = (RwLock::new(state), Arc::default());
+        let (state, starting) = (RwLock::new(state), tokio::sync::Mutex::default());
         let failures = AtomicU32::new(0);
         Self { placement, state, starting, growing, is_short, failures }
     }
@@ -171,17 +184,8 @@ impl Group {
     }
 
     async fn add_one(&self, version: &Version, loader: &Loader, replicas: &Arc<Replicas>) -> bool {
-        let started = async {
-            let package = loader.package(&version.name, &version.version).await?;
-            match self.placement.reserve(Amount::of(&package)) {
-                Ok(reservation) => {
-                    loader.start(package).await.map(|worker| Ok((worker, reservation)))
-                }
-                Err(full) => Ok(Err(full)),
-            }
-        };
-        match started.await {
-            Ok(Ok((worker, reservation))) => {
+        match self.start_one(version, loader).await {
+            Ok((worker, reservation)) => {
                 let is_same = self.replicas().is_some_and(|now| Arc::ptr_eq(&now, replicas));
                 if is_same {
                     replicas.add(worker, Some(reservation));
@@ -189,14 +193,14 @@ impl Group {
                 }
                 is_same
             }
-            Ok(Err(full)) => {
+            Err(NoReplica::Full(full)) => {
                 // Said once, however often it is tried.
                 if !self.is_short.swap(true, Ordering::AcqRel) {
                     tracing::warn!(model = %version.name, "no further replica: {full}");
                 }
                 false
             }
-            Err(error) => {
+            Err(NoReplica::Start(error)) => {
                 tracing::error!(model = %version.name, "a further replica does not start: {error}");
                 false
             }
@@ -259,8 +263,7 @@ impl Group {
         version: &Version,
         loader: &Loader,
     ) -> Result<Arc<Replicas>, NotStarted> {
-        let starting = self.starting.clone();
-        let _alone = starting.lock().await;
+        let _alone = self.starting.lock().await;
         if let Some(replicas) = self.running().map_err(NotStarted::Lease)? {
             return Ok(replicas);
         }
@@ -271,30 +274,19 @@ impl Group {
         if let Some(needs) = version.needs() {
             self.placement.has_room(needs).map_err(NotStarted::Full)?;
         }
-        let started = async {
-            let package = loader.package(&version.name, &version.version).await?;
-            let needs = Amount::of(&package);
-            version.set_needs(needs);
-            match self.placement.reserve(needs) {
-                Ok(reservation) => {
-                    loader.start(package).await.map(|worker| Ok((worker, reservation)))
-                }
-                Err(full) => Ok(Err(full)),
-            }
-        };
-        match started.await {
+        match self.start_one(version, loader).await {
             // It was deleted meanwhile, and its files perhaps before it was read.
             Ok(_) | Err(_) if version.is_gone() => {
                 Err(NotStarted::Lease(LeaseError::NoSuchVersion))
             }
-            Ok(Err(full)) => Err(NotStarted::Full(full)),
-            Ok(Ok((worker, reservation))) => {
+            Err(NoReplica::Full(full)) => Err(NotStarted::Full(full)),
+            Ok((worker, reservation)) => {
                 self.failures.store(0, Ordering::Release);
                 let replicas = Arc::new(Replicas::of(worker, Some(reservation)));
                 self.set(State::Running(replicas.clone()));
                 Ok(replicas)
             }
-            Err(error) => {
+            Err(NoReplica::Start(error)) => {
                 tracing::error!(
                     model = %version.name, version = version.version,
                     "a version does not start: {error}"
@@ -305,6 +297,19 @@ impl Group {
                 Err(NotStarted::Lease(LeaseError::Start(error)))
             }
         }
+    }
+
+    /// Reserves what a replica takes, and starts it.
+    async fn start_one(
+        &self,
+        version: &Version,
+        loader: &Loader,
+    ) -> Result<(Worker, Reservation), NoReplica> {
+        let package = loader.package(&version.name, &version.version).await?;
+        let needs = Amount::of(&package);
+        version.set_needs(needs);
+        let reservation = self.placement.reserve(needs).map_err(NoReplica::Full)?;
+        Ok((loader.start(package).await?, reservation))
     }
 
     /// Whether it is too early to try again where no call asks for it: the more

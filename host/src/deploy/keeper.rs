@@ -90,7 +90,7 @@ impl Deployments {
         // A version that another has replaced goes as soon as that one runs.
         let is_replaced = placement.id.is_some()
             && !is_served
-            && served.is_some_and(|served| served.group(placement).is_running());
+            && served.is_some_and(|served| served.runs_in(placement));
         let delay = if is_replaced { Duration::ZERO } else { scale.scale_to_zero_delay };
         let has_to_run = is_served && scale.replicas_min > 0;
         if !has_to_run && group.idle().is_some_and(|idle| idle >= delay) {

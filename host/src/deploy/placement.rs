@@ -1,6 +1,7 @@
 //! Where a model's replicas run and how many: a deployment as calls see it.
 
 use super::capacity::{Amount, Full, Pool, Reservation};
+use super::details::DeploymentDetail;
 use crate::store::DeploymentRow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -59,8 +60,7 @@ impl Placement {
     }
 
     /// A deployment.
-    pub(super) fn of(row: &DeploymentRow, pool: Arc<Pool>) -> Self {
-        let said = row.said();
+    pub(super) fn of(row: &DeploymentRow, said: &DeploymentDetail, pool: Arc<Pool>) -> Self {
         let (id, version) = (Some(row.id.clone()), row.version_id.clone());
         Self::new(id, version, pool, said.by_operator, said.scale())
     }

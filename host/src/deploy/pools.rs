@@ -74,7 +74,7 @@ impl Pools {
             cluster_id: cluster_id.to_owned(),
             id: id.to_owned(),
         };
-        self.read().get(&name).cloned()
+        self.parts.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
     }
 
     /// Adds a part of the machine, or changes how much it is.
@@ -91,15 +91,5 @@ impl Pools {
 
     pub(super) fn remove(&self, name: &PoolName) {
         self.parts.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-    }
-
-    /// All of them, the machine first.
-    pub fn all(&self) -> Vec<Arc<Pool>> {
-        let parts = self.read();
-        std::iter::once(&self.machine).chain(parts.values()).cloned().collect()
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<PoolName, Arc<Pool>>> {
-        self.parts.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -204,22 +204,22 @@ impl Replicas {
     pub(super) fn load(&self) -> Load {
         let replicas = self.lock();
         let places = replicas.len().saturating_mul(self.concurrency_max);
-        let mut load = Load {
-            replicas: replicas.len(),
+        let load = Load {
+            replicas: 0,
             running: places.saturating_sub(self.slots.available_permits()),
             waiting: self.waiting.load(Ordering::Acquire),
             memory_bytes: Holder::ALL.map(|holder| (holder, 0)),
             sandboxes_made: 0,
         };
-        for replica in replicas.iter() {
-            for ((_, sum), (_, bytes)) in
-                load.memory_bytes.iter_mut().zip(replica.worker.memory_bytes())
-            {
-                *sum += bytes;
-            }
-            load.sandboxes_made += replica.worker.sandboxes_made();
-        }
-        load
+        replicas.iter().fold(load, |sum, replica| {
+            sum.plus(&Load {
+                replicas: 1,
+                running: 0,
+                waiting: 0,
+                memory_bytes: replica.worker.memory_bytes(),
+                sandboxes_made: replica.worker.sandboxes_made(),
+            })
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Replica>>> {

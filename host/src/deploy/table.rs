@@ -153,7 +153,7 @@ impl Model {
                 there.or_else(|| (of_all.pool.name() == name).then_some(of_all))
             }
             Wanted::Anywhere | Wanted::Deployment(_) => {
-                let running = |placement: &&Arc<Placement>| version.group(placement).is_running();
+                let running = |placement: &&Arc<Placement>| version.runs_in(placement);
                 let first = placements.clone().next();
                 placements.find(running).or(first).or(Some(of_all))
             }
@@ -178,7 +178,12 @@ impl Model {
     /// The version that a deployment serves: the one that it pins, else the one
     /// that the model stands for.
     pub(super) fn served_by(&self, placement: &Placement) -> Option<&Arc<Version>> {
-        match &placement.version {
+        self.serving(placement.version.as_deref())
+    }
+
+    /// The same of what a deployment pins.
+    pub(super) fn serving(&self, pinned: Option<&str>) -> Option<&Arc<Version>> {
+        match pinned {
             Some(pinned) => self.version(pinned),
             None => self.current(),
         }

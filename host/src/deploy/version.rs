@@ -220,17 +220,26 @@ impl Version {
 
     /// Its replicas in a placement, whether or not any run.
     pub(super) fn group(&self, placement: &Arc<Placement>) -> Arc<Group> {
-        let is_it = |group: &&Arc<Group>| Arc::ptr_eq(&group.placement, placement);
-        if let Some(group) = self.groups().iter().find(is_it) {
-            return group.clone();
+        if let Some(group) = find(&self.groups(), placement) {
+            return group;
         }
         let mut groups = self.groups_mut();
-        if let Some(group) = groups.iter().find(is_it) {
-            return group.clone();
+        if let Some(group) = find(&groups, placement) {
+            return group;
         }
         let group = Arc::new(Group::stopped(placement.clone()));
         groups.push(group.clone());
         group
+    }
+
+    /// How many replicas run in a placement.
+    pub(super) fn count_in(&self, placement: &Arc<Placement>) -> u32 {
+        find(&self.groups(), placement).map_or(0, |group| group.count())
+    }
+
+    /// Whether a replica runs in a placement.
+    pub(super) fn runs_in(&self, placement: &Arc<Placement>) -> bool {
+        find(&self.groups(), placement).is_some_and(|group| group.is_running())
     }
 
     /// Its replicas in every placement.
@@ -290,6 +299,10 @@ impl Version {
     fn groups_mut(&self) -> std::sync::RwLockWriteGuard<'_, Vec<Arc<Group>>> {
         self.groups.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn find(groups: &[Arc<Group>], placement: &Arc<Placement>) -> Option<Arc<Group>> {
+    groups.iter().find(|group| Arc::ptr_eq(&group.placement, placement)).cloned()
 }
 
 impl Drop for Version {

@@ -107,25 +107,21 @@ fn metrics(app: &App) -> String {
     // The versions of a model are side by side, and most do not run.
     for versions in app.deployments.all().chunk_by(|a, b| a.name == b.name) {
         let Some(first) = versions.first() else { continue };
-        let mut one = Serving::stopped(first.name.to_string());
-        for load in versions.iter().filter_map(|version| version.load()) {
-            add(&mut one, &load);
-        }
-        serving.push(one);
+        let stopped = Serving::stopped(first.name.to_string());
+        let loads = versions.iter().filter_map(|version| version.load());
+        serving.push(match loads.reduce(|sum, load| sum.plus(&load)) {
+            Some(load) => running(stopped, load),
+            None => stopped,
+        });
     }
     let machine = app.deployments.pools().machine();
     app.telemetry.metrics.machine(machine.has(), machine.reserved());
     app.telemetry.exposition(&serving)
 }
 
-fn add(one: &mut Serving, load: &Load) {
-    one.replicas += load.replicas;
-    one.running += load.running;
-    one.waiting += load.waiting;
-    one.sandboxes_made += load.sandboxes_made;
-    for ((_, sum), (_, bytes)) in one.memory_bytes.iter_mut().zip(load.memory_bytes) {
-        *sum += bytes;
-    }
+fn running(stopped: Serving, load: Load) -> Serving {
+    let Load { replicas, running, waiting, memory_bytes, sandboxes_made } = load;
+    Serving { replicas, running, waiting, memory_bytes, sandboxes_made, ..stopped }
 }
 
 #[cfg(test)]

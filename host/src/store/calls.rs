@@ -1,5 +1,6 @@
 //! When versions were last called, as far as it was told.
 
+use super::models::VERSION;
 use super::record;
 use super::rows::{FileRow, VersionCallRow, VersionRow};
 use super::{Store, StoreError};
@@ -14,7 +15,7 @@ impl Store {
                 let name = &call.name;
                 let there: Option<VersionRow> = record::one(
                     transaction,
-                    "WHERE user_id=?1 AND app_id=?2 AND model_id=?3 AND id=?4",
+                    VERSION,
                     [name.user_id(), name.app_id(), name.id(), &call.version_id],
                 )?;
                 if there.is_some() {

@@ -3,6 +3,9 @@
 use super::rows::{ClusterRow, DeploymentRow, NodepoolRow};
 use super::{Store, StoreError, record};
 
+/// Rows come in the order of their key, so by name.
+const OF_USER: &str = "WHERE user_id=?1";
+
 impl Store {
     /// Every compute cluster.
     pub fn clusters(&self) -> Result<Vec<ClusterRow>, StoreError> {
@@ -17,6 +20,21 @@ impl Store {
     /// Every deployment.
     pub fn deployments(&self) -> Result<Vec<DeploymentRow>, StoreError> {
         self.read(|connection| record::select(connection, "", []))
+    }
+
+    /// A user's compute clusters, in the order of names.
+    pub fn clusters_of(&self, user_id: &str) -> Result<Vec<ClusterRow>, StoreError> {
+        self.read(|connection| record::select(connection, OF_USER, [user_id]))
+    }
+
+    /// A user's nodepools, in the order of names.
+    pub fn nodepools_of(&self, user_id: &str) -> Result<Vec<NodepoolRow>, StoreError> {
+        self.read(|connection| record::select(connection, OF_USER, [user_id]))
+    }
+
+    /// A user's deployments, in the order of names.
+    pub fn deployments_of(&self, user_id: &str) -> Result<Vec<DeploymentRow>, StoreError> {
+        self.read(|connection| record::select(connection, OF_USER, [user_id]))
     }
 
     /// Adds a compute cluster, or replaces the one of that name.

@@ -284,7 +284,7 @@ impl Store {
 }
 
 const MODEL: &str = "WHERE user_id=?1 AND app_id=?2 AND id=?3";
-const VERSION: &str = "WHERE user_id=?1 AND app_id=?2 AND model_id=?3 AND id=?4";
+pub(super) const VERSION: &str = "WHERE user_id=?1 AND app_id=?2 AND model_id=?3 AND id=?4";
 const FILES: &str = "WHERE user_id=?1 AND app_id=?2 AND model_id=?3 AND version_id=?4";
 
 fn key(name: &ModelName) -> [&str; 3] {
