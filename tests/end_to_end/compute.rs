@@ -249,16 +249,14 @@ fn others_see_no_resources_but_run_where_a_shared_model_is_deployed() {
     upload(&host, "echo");
     pool(&host);
     deploy(&host, "front", "echo", &["--nodepool", "lab/small"]);
-    succeeds(&host.by_socket(&["users", "create", "bob"]));
-    let made = host.by_socket(&["pat", "create", "--user", "bob", "--scope", "predict,upload"]);
-    let bob = succeeds(&made).trim().to_owned();
+    let bob = host.user("bob", "predict,upload");
     assert_eq!(succeeds(&host.ringfence_as(&bob, &["deployments", "list"])), "");
     let theirs = host.ringfence_as(&bob, &["nodepools", "list", "--cluster", "lab"]);
     assert!(text(&theirs).contains("COMPUTE_CLUSTER_DOES_NOT_EXIST"), "{}", text(&theirs));
     let args = ["deployments", "create", "mine", "--model", "local/main/echo"];
     let theirs = host.ringfence_as(&bob, &args);
     assert!(text(&theirs).contains("there is no model"), "{}", text(&theirs));
-    succeeds(&host.by_socket(&["models", "share", "local/main/echo", "--with", "bob"]));
+    host.operate(&["models", "share", "local/main/echo", "--with", "bob"]);
     let called = ["predict", "local/main/echo", "--deployment", "front", "--text", "x"];
     assert_eq!(succeeds(&host.ringfence_as(&bob, &called)), "x\n");
     // A nodepool that the model does not run on is as one that is not there.
@@ -275,9 +273,7 @@ fn others_see_no_resources_but_run_where_a_shared_model_is_deployed() {
 fn replicas_of_one_user_that_always_run_have_a_share() {
     let scratch = TempDir::new().unwrap();
     let host = start(&scratch.path().join("data"));
-    succeeds(&host.by_socket(&["users", "create", "bob"]));
-    let made = host.by_socket(&["pat", "create", "--user", "bob", "--scope", "predict,upload"]);
-    let bob = succeeds(&made).trim().to_owned();
+    let bob = host.user("bob", "predict,upload");
     let cpus = std::thread::available_parallelism().unwrap().get();
     let changes = [("  user_id: local\n", String::new()), ("\"500m\"", format!("\"{cpus}\""))];
     let changes = changes.each_ref().map(|(from, to)| (*from, to.as_str()));
@@ -301,9 +297,7 @@ fn replicas_of_one_user_that_always_run_have_a_share() {
 fn a_version_that_takes_more_than_its_owners_share_does_not_always_run() {
     let scratch = TempDir::new().unwrap();
     let host = start(&scratch.path().join("data"));
-    succeeds(&host.by_socket(&["users", "create", "bob"]));
-    let made = host.by_socket(&["pat", "create", "--user", "bob", "--scope", "predict,upload"]);
-    let bob = succeeds(&made).trim().to_owned();
+    let bob = host.user("bob", "predict,upload");
     let small = Variant::of(guests::ECHO, &[("  user_id: local\n", "")]);
     succeeds(&host.ringfence_as(&bob, &["upload", small.path()]));
     let args = ["deployments", "create", "front", "--model", "bob/main/echo"];
@@ -453,9 +447,7 @@ fn room_is_made_of_what_is_spare_and_never_for_nothing() {
 fn who_is_disabled_has_no_replicas_without_calls_and_the_operator_can_delete_them() {
     let scratch = TempDir::new().unwrap();
     let host = start(&scratch.path().join("data"));
-    succeeds(&host.by_socket(&["users", "create", "bob"]));
-    let made = host.by_socket(&["pat", "create", "--user", "bob", "--scope", "predict,upload"]);
-    let bob = succeeds(&made).trim().to_owned();
+    let bob = host.user("bob", "predict,upload");
     let echo = Variant::of(guests::ECHO, &[("  user_id: local\n", "")]);
     succeeds(&host.ringfence_as(&bob, &["upload", echo.path()]));
     let args = ["deployments", "create", "front", "--model", "bob/main/echo"];
@@ -463,7 +455,7 @@ fn who_is_disabled_has_no_replicas_without_calls_and_the_operator_can_delete_the
     succeeds(&host.ringfence_as(&bob, &[&args[..], &scale[..]].concat()));
     let running = |host: &Host| host.metric("ringfence_replicas{model=\"bob/main/echo\"}");
     host.wait_until("it runs", |host| running(host) == 1.0);
-    succeeds(&host.by_socket(&["users", "disable", "bob"]));
+    host.operate(&["users", "disable", "bob"]);
     host.wait_until("none runs", |host| running(host) == 0.0);
     assert!(run(&host, &["deployments", "list", "--user", "bob"]).starts_with("front  "));
     run(&host, &["deployments", "delete", "front", "--user", "bob"]);

@@ -37,22 +37,6 @@ fn succeeds(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Runs a command by the socket of the data directory, which has to succeed.
-fn by_socket(host: &Host, args: &[&str]) -> String {
-    succeeds(&host.by_socket(args))
-}
-
-/// A token of a new user.
-fn user(host: &Host, name: &str, scopes: &str) -> String {
-    by_socket(host, &["users", "create", name]);
-    token(host, name, scopes)
-}
-
-fn token(host: &Host, name: &str, scopes: &str) -> String {
-    let made = by_socket(host, &["pat", "create", "--user", name, "--scope", scopes]);
-    made.trim().to_owned()
-}
-
 fn of(user: &str, model: &str) -> api::PostModelOutputsRequest {
     let set = api::UserAppIdSet { user_id: user.into(), app_id: "main".into() };
     api::PostModelOutputsRequest {
@@ -84,8 +68,8 @@ fn echo() -> Variant {
 fn a_token_is_for_its_scopes_alone() {
     let place = Place::new();
     let host = place.start();
-    let predict = user(&host, "alice", "predict");
-    let upload_only = token(&host, "alice", "upload");
+    let predict = host.user("alice", "predict");
+    let upload_only = host.token("alice", "upload");
     let refused = host.ringfence_as(&predict, &["upload", echo().path()]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused).contains("it needs the scope upload"), "{}", text(&refused));
@@ -106,8 +90,8 @@ fn a_token_is_for_its_scopes_alone() {
 fn a_model_is_called_by_its_owner_and_by_whom_it_is_shared_with() {
     let place = Place::new();
     let host = place.start();
-    let alice = user(&host, "alice", "predict,upload");
-    let bob = user(&host, "bob", "predict,upload");
+    let alice = host.user("alice", "predict,upload");
+    let bob = host.user("bob", "predict,upload");
     upload(&host, &alice, echo().path());
     let called_by_bob = || {
         block_on(async {
@@ -147,9 +131,9 @@ fn a_model_is_called_by_its_owner_and_by_whom_it_is_shared_with() {
 fn a_revoked_token_ends_its_streams_and_counts_no_more() {
     let place = Place::new();
     let host = place.start();
-    let alice = user(&host, "alice", "predict,upload");
+    let alice = host.user("alice", "predict,upload");
     upload(&host, &alice, echo().path());
-    let listed = by_socket(&host, &["pat", "list", "--user", "alice"]);
+    let listed = host.operate(&["pat", "list", "--user", "alice"]);
     assert!(!listed.contains(&alice), "a token is shown once");
     let id = listed.split_whitespace().next().unwrap().to_owned();
     block_on(async {
@@ -157,7 +141,7 @@ fn a_revoked_token_ends_its_streams_and_counts_no_more() {
         let (_open, mut stream) = open_stream(&client).await;
         let first = stream.message().await.unwrap().unwrap();
         assert_eq!(first.status.unwrap().code(), StatusCode::Success);
-        by_socket(&host, &["pat", "revoke", &id]);
+        host.operate(&["pat", "revoke", &id]);
         let last = collect(stream).await.pop().unwrap();
         assert_eq!(last.code(), StatusCode::ConnKeyInvalid, "{last:?}");
         let answer = client.predict_request(of("alice", "echo")).await;
@@ -217,8 +201,8 @@ fn versions_are_promoted_rolled_back_and_deleted_and_that_survives_a_restart() {
 fn calls_that_run_are_listed_and_ended_by_who_may() {
     let place = Place::new();
     let host = place.start();
-    let alice = user(&host, "alice", "predict,upload");
-    let bob = user(&host, "bob", "predict,upload");
+    let alice = host.user("alice", "predict,upload");
+    let bob = host.user("bob", "predict,upload");
     upload(&host, &alice, echo().path());
     block_on(async {
         let client = Client::connect(host.base(), &alice).await;
@@ -230,7 +214,7 @@ fn calls_that_run_are_listed_and_ended_by_who_may() {
         assert_eq!(succeeds(&host.ringfence_as(&bob, &["calls", "list"])), "");
         let refused = host.ringfence_as(&bob, &["calls", "cancel", id]);
         assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
-        by_socket(&host, &["calls", "cancel", id]);
+        host.operate(&["calls", "cancel", id]);
         let last = collect(stream).await.pop().unwrap();
         assert_eq!(last.reason(), "CANCELLED", "{last:?}");
         assert_eq!(succeeds(&host.ringfence_as(&alice, &["calls", "list"])), "");
@@ -242,7 +226,7 @@ fn calls_that_run_are_listed_and_ended_by_who_may() {
 fn a_users_quota_is_held_and_changed_while_the_host_runs() {
     let place = Place::new();
     let host = place.start();
-    let alice = user(&host, "alice", "predict,upload");
+    let alice = host.user("alice", "predict,upload");
     upload(&host, &alice, echo().path());
     let predict = || {
         block_on(async {
@@ -251,15 +235,15 @@ fn a_users_quota_is_held_and_changed_while_the_host_runs() {
         })
     };
     assert_eq!(predict().text(), "hello");
-    by_socket(&host, &["users", "quota", "alice", "--calls", "0"]);
+    host.operate(&["users", "quota", "alice", "--calls", "0"]);
     let refused = predict();
     assert_eq!(refused.reason(), "QUOTA", "{refused:?}");
     assert!(refused.status.details.contains("which is your limit"), "{refused:?}");
-    by_socket(&host, &["users", "quota", "alice", "--calls", "9", "--fuel-per-minute", "1"]);
+    host.operate(&["users", "quota", "alice", "--calls", "9", "--fuel-per-minute", "1"]);
     // Either the minute's fuel is already burnt, or this call burns it.
     predict();
     assert_eq!(predict().reason(), "QUOTA");
-    by_socket(&host, &["users", "quota", "alice", "--models", "1", "--stored-bytes", "1"]);
+    host.operate(&["users", "quota", "alice", "--models", "1", "--stored-bytes", "1"]);
     let newer = Variant::of(
         guests::ECHO,
         &[("  user_id: local\n", ""), ("model:", "num_threads: 3\nmodel:")],
@@ -278,13 +262,13 @@ fn the_operators_commands_need_no_token_where_the_data_directory_is() {
     assert_eq!(without.status.code(), Some(2), "{}", text(&without));
     assert!(!Path::new(&data_dir).exists(), "nothing is made by asking");
     let host = place.start();
-    by_socket(&host, &["users", "create", "alice"]);
-    let secret = token(&host, "alice", "upload");
+    host.operate(&["users", "create", "alice"]);
+    let secret = host.token("alice", "upload");
     upload(&host, &secret, echo().path());
     let backup = place.scratch.path().join("backup.tar");
     let backup = backup.to_str().unwrap();
-    by_socket(&host, &["store", "backup", backup]);
-    assert!(by_socket(&host, &["store", "check"]).contains("looked at 1 versions"));
+    host.operate(&["store", "backup", backup]);
+    assert!(host.operate(&["store", "check"]).contains("looked at 1 versions"));
     assert!(host.terminate().success());
 
     let offline =
@@ -305,7 +289,7 @@ fn the_operators_commands_need_no_token_where_the_data_directory_is() {
     succeeds(&Host::command(&["store", "restore", backup, "--data-dir", restored]));
     let again =
         Host::start(HostOptions { data_dir: Some(restored.into()), ..HostOptions::default() });
-    let of_before = token(&again, "alice", "predict");
+    let of_before = again.token("alice", "predict");
     block_on(async {
         let client = Client::connect(again.base(), &of_before).await;
         assert_eq!(client.predict_request(of("alice", "echo")).await.text(), "hello");
@@ -319,12 +303,12 @@ fn the_operators_commands_need_no_token_where_the_data_directory_is() {
 fn no_secret_is_in_any_file_of_the_data_directory_or_a_backup() {
     let place = Place::new();
     let host = place.start();
-    let alice = user(&host, "alice", "predict,upload");
+    let alice = host.user("alice", "predict,upload");
     let secrets = "secrets:\n  - id: s\n    env_var: S\n    value: SECRET_CANARY\nmodel:";
     let folder = Variant::of(guests::ECHO, &[("  user_id: local\n", ""), ("model:", secrets)]);
     upload(&host, &alice, folder.path());
     let backup = place.scratch.path().join("backup.tar");
-    by_socket(&host, &["store", "backup", backup.to_str().unwrap()]);
+    host.operate(&["store", "backup", backup.to_str().unwrap()]);
     let mut files = files_below(host.data_dir());
     files.push(backup);
     assert!(files.len() > 8, "{files:?}");

@@ -13,17 +13,6 @@ const SAMPLES: usize = 2000;
 /// where it happens at all; the rest is noise.
 const RATIO_MAX: f64 = 1.3;
 
-fn run(host: &Host, args: &[&str]) -> String {
-    let output = host.by_socket(args);
-    assert!(output.status.success(), "{}", text(&output));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-fn user(host: &Host, name: &str) -> String {
-    run(host, &["users", "create", name]);
-    run(host, &["pat", "create", "--user", name, "--scope", "predict,upload"])
-}
-
 fn upload(host: &Host, pat: &str, changes: &[(&str, &str)]) {
     let folder = Variant::of(guests::ECHO, &[&[("  user_id: local\n", "")], changes].concat());
     let output = host.ringfence_as(pat, &["upload", folder.path()]);
@@ -64,7 +53,7 @@ fn assert_alike(what: &str, (first, second): (Duration, Duration)) {
 #[test]
 fn how_long_an_answer_takes_does_not_tell_whether_there_is_such_a_model() {
     let host = Host::start(HostOptions::default());
-    let (alice, bob) = (user(&host, "alice"), user(&host, "bob"));
+    let (alice, bob) = (host.user("alice", "predict,upload"), host.user("bob", "predict,upload"));
     upload(&host, &alice, &[]);
     block_on(async {
         let client = Client::connect(host.base(), &bob).await;
@@ -82,9 +71,9 @@ fn how_long_an_answer_takes_does_not_tell_whether_there_is_such_a_model() {
 #[test]
 fn how_long_a_refusal_takes_does_not_tell_whether_a_token_was_ever_good() {
     let host = Host::start(HostOptions::default());
-    let revoked = user(&host, "alice");
-    let listed = run(&host, &["pat", "list", "--user", "alice"]);
-    run(&host, &["pat", "revoke", listed.split_whitespace().next().unwrap()]);
+    let revoked = host.user("alice", "predict,upload");
+    let listed = host.operate(&["pat", "list", "--user", "alice"]);
+    host.operate(&["pat", "revoke", listed.split_whitespace().next().unwrap()]);
     // Another host's token is as well-formed, and was never one of this host.
     let foreign = Host::start(HostOptions::default()).pat();
     let refused = async |client: &Client| {
@@ -120,7 +109,7 @@ fn how_long_a_refusal_takes_does_not_tell_whether_a_token_was_ever_good() {
 #[test]
 fn models_of_one_component_have_each_their_own_configuration() {
     let host = Host::start(HostOptions::default());
-    let (alice, bob) = (user(&host, "alice"), user(&host, "bob"));
+    let (alice, bob) = (host.user("alice", "predict,upload"), host.user("bob", "predict,upload"));
     upload(&host, &alice, &[]);
     upload(&host, &bob, &[("model:", "ringfence:\n  max_output_bytes: 1Ki\nmodel:")]);
     let long = "x".repeat(4000);

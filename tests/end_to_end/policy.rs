@@ -53,19 +53,9 @@ fn rpcs() -> Vec<String> {
     paths
 }
 
-fn run(host: &Host, args: &[&str]) -> String {
-    let output = host.by_socket(args);
-    assert!(output.status.success(), "{}", crate::author::text(&output));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-fn token(host: &Host, user: &str, scopes: &str) -> String {
-    run(host, &["pat", "create", "--user", user, "--scope", scopes])
-}
-
 fn kinds(host: &Host) -> Vec<Kind> {
     for user in ["alice", "bob", "gone"] {
-        run(host, &["users", "create", user]);
+        host.operate(&["users", "create", user]);
     }
     let of = |name, token: String, scopes: &[Scope]| Kind {
         name,
@@ -73,11 +63,11 @@ fn kinds(host: &Host) -> Vec<Kind> {
         scopes: Some(scopes.to_vec()),
     };
     let bad = |name, authorization: Option<String>| Kind { name, authorization, scopes: None };
-    let revoked = token(host, "alice", "predict,upload,admin");
-    let listed = run(host, &["pat", "list", "--user", "alice"]);
-    run(host, &["pat", "revoke", listed.split_whitespace().next().unwrap()]);
-    let of_disabled = token(host, "gone", "predict,upload,admin");
-    run(host, &["users", "disable", "gone"]);
+    let revoked = host.token("alice", "predict,upload,admin");
+    let listed = host.operate(&["pat", "list", "--user", "alice"]);
+    host.operate(&["pat", "revoke", listed.split_whitespace().next().unwrap()]);
+    let of_disabled = host.token("gone", "predict,upload,admin");
+    host.operate(&["users", "disable", "gone"]);
     let (predict, upload) = (Scope::Predict, Scope::Upload);
     vec![
         bad("none", None),
@@ -85,11 +75,11 @@ fn kinds(host: &Host) -> Vec<Kind> {
         bad("another scheme", Some(format!("Basic {}", host.pat()))),
         bad("revoked", Some(format!("Key {revoked}"))),
         bad("of a disabled user", Some(format!("Key {of_disabled}"))),
-        of("own, to predict", token(host, "alice", "predict"), &[predict]),
-        of("own, to upload", token(host, "alice", "upload"), &[upload]),
-        of("own", token(host, "alice", "predict,upload"), &[predict, upload]),
-        of("another user's", token(host, "bob", "predict,upload"), &[predict, upload]),
-        of("to administrate alone", token(host, "alice", "admin"), &[Scope::Admin]),
+        of("own, to predict", host.token("alice", "predict"), &[predict]),
+        of("own, to upload", host.token("alice", "upload"), &[upload]),
+        of("own", host.token("alice", "predict,upload"), &[predict, upload]),
+        of("another user's", host.token("bob", "predict,upload"), &[predict, upload]),
+        of("to administrate alone", host.token("alice", "admin"), &[Scope::Admin]),
         of("the operator's", host.pat(), &Scope::ALL),
     ]
 }

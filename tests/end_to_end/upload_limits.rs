@@ -1,7 +1,6 @@
 //! How much may be uploaded at a time, and what an upload may cost: sizes of
 //! messages, uploads of one user and of all, compiling.
 
-use crate::author::text;
 use crate::upload::{archive, config_of, left_in, lines, make_model, send, send_messages, state};
 use futures_util::future::join_all;
 use ringfence::package::admission;
@@ -25,17 +24,6 @@ const UPLOADS_MAX: usize = 16;
 
 fn start() -> Host {
     Host::start(HostOptions::default())
-}
-
-fn run(host: &Host, args: &[&str]) -> String {
-    let output = host.by_socket(args);
-    assert!(output.status.success(), "{}", text(&output));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-fn user(host: &Host, name: &str) -> String {
-    run(host, &["users", "create", name]);
-    run(host, &["pat", "create", "--user", name, "--scope", "predict,upload"])
 }
 
 fn component(guest: &str) -> Vec<u8> {
@@ -111,7 +99,7 @@ async fn open(client: &Client, user: &str) -> Open {
 fn a_user_has_one_upload_at_a_time_and_the_host_sixteen() {
     let host = start();
     let names: Vec<String> = (0..=UPLOADS_MAX).map(|number| format!("user-{number}")).collect();
-    let pats: Vec<String> = names.iter().map(|name| user(&host, name)).collect();
+    let pats: Vec<String> = names.iter().map(|name| host.user(name, "predict,upload")).collect();
     block_on(async {
         let mut clients = Vec::new();
         for pat in &pats {

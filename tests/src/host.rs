@@ -139,6 +139,27 @@ impl Host {
         Self::command(&[args, &["--data-dir", data_dir]].concat())
     }
 
+    /// What such a command prints; it has to succeed.
+    pub fn operate(&self, args: &[&str]) -> String {
+        let output = self.by_socket(args);
+        let printed = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (told, failed) = (printed(&output.stdout), printed(&output.stderr));
+        assert!(output.status.success(), "{told}{failed}");
+        told
+    }
+
+    /// A token of a new user, for these scopes.
+    pub fn user(&self, name: &str, scopes: &str) -> String {
+        self.operate(&["users", "create", name]);
+        self.token(name, scopes)
+    }
+
+    /// A further token of a user.
+    pub fn token(&self, user: &str, scopes: &str) -> String {
+        let made = self.operate(&["pat", "create", "--user", user, "--scope", scopes]);
+        made.trim().to_owned()
+    }
+
     /// Runs a command that needs no host.
     pub fn command(args: &[&str]) -> Output {
         Command::new(binary()).args(args).env_clear().output().unwrap()
