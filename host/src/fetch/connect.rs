@@ -87,21 +87,30 @@ impl Open {
             Host::Ipv6(address) => return Ok(Checked(vec![(*address, origin.port).into()])),
             Host::Domain(name) => name.clone(),
         };
-        let found = self.look_up(name, origin.port).await.map_err(|error| {
+        let port = origin.port;
+        let found = self.look_up(move || (name.as_str(), port).to_socket_addrs());
+        let found = found.await.map_err(|error| {
             tracing::debug!(host = origin.authority(), %error, "no address for the host of a URL");
             FetchError::Unreachable { host: origin.authority() }
         })?;
         checked(found, origin)
     }
 
-    async fn look_up(&self, name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    /// What a look-up finds, of that what is looked at. It keeps its place until
+    /// it has ended, whoever waits for it.
+    async fn look_up<A>(
+        &self,
+        ask: impl FnOnce() -> io::Result<A> + Send + 'static,
+    ) -> io::Result<Vec<SocketAddr>>
+    where
+        A: Iterator<Item = SocketAddr>,
+    {
         let Ok(place) = self.lookups.clone().acquire_owned().await else {
             return Err(io::ErrorKind::Other.into());
         };
         let addresses_max = self.limits.addresses_max;
         let looking = tokio::task::spawn_blocking(move || {
-            let found = (name.as_str(), port).to_socket_addrs();
-            let found = found.map(|addresses| addresses.take(addresses_max).collect());
+            let found = ask().map(|addresses| addresses.take(addresses_max).collect());
             drop(place);
             found
         });
@@ -143,8 +152,98 @@ fn checked(found: Vec<SocketAddr>, origin: &Origin) -> Result<Checked, FetchErro
 
 #[cfg(test)]
 mod tests {
+    use super::super::{FetchLimits, Fetcher};
     use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+    use tokio::net::{TcpListener, TcpSocket};
     use url::Url;
+
+    /// Longer than anything here takes.
+    const BOUND: Duration = Duration::from_secs(20);
+
+    fn open(limits: FetchLimits) -> Open {
+        Fetcher::with_limits(Vec::new(), None, limits).unwrap().open.unwrap()
+    }
+
+    fn addresses(count: u16) -> impl Iterator<Item = SocketAddr> {
+        (1..=count).map(|port| SocketAddr::from(([1, 1, 1, 1], port)))
+    }
+
+    /// A socket that takes no connection any more, and what keeps it from that:
+    /// the kernel answers nobody while those that it has taken are not accepted.
+    async fn full() -> (TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut taken = Vec::new();
+        loop {
+            let dialling = TcpStream::connect(address);
+            match tokio::time::timeout(Duration::from_millis(300), dialling).await {
+                Ok(stream) => taken.push(stream.unwrap()),
+                Err(_) => return (listener, taken),
+            }
+            assert!(taken.len() < 64, "it takes more than it was asked to");
+        }
+    }
+
+    /// SUP-06: whoever answers for a name does not decide how much is looked at.
+    #[tokio::test]
+    async fn so_many_addresses_of_a_name_are_looked_at_and_no_more() {
+        let limits = FetchLimits::default();
+        let max = limits.addresses_max;
+        let open = open(limits);
+        let found = open.look_up(|| Ok(addresses(1000))).await.unwrap();
+        assert_eq!(found, addresses(16).collect::<Vec<_>>());
+        assert_eq!(max, 16);
+        let fewer = open.look_up(|| Ok(addresses(3))).await.unwrap();
+        assert_eq!(fewer.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_beyond_their_number_waits_though_nobody_waits_for_the_others() {
+        let open = open(FetchLimits { lookups_max: 2, ..FetchLimits::default() });
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            let (answer, asked) = mpsc::channel::<()>();
+            answers.push(answer);
+            let slow = open.look_up(move || {
+                // Until it is answered, which takes as long as the system likes.
+                let _ = asked.recv();
+                Ok(addresses(1))
+            });
+            let mut slow = Box::pin(slow);
+            // It has begun, and whoever asked leaves.
+            assert!(futures_util::poll!(slow.as_mut()).is_pending());
+        }
+        assert_eq!(open.lookups.available_permits(), 0);
+        let mut third = Box::pin(open.look_up(|| Ok(addresses(1))));
+        assert!(futures_util::poll!(third.as_mut()).is_pending());
+        drop(answers.pop());
+        let found = tokio::time::timeout(BOUND, third).await.expect("its turn");
+        assert_eq!(found.unwrap().len(), 1);
+    }
+
+    /// Where one address of a name is silent, the next is asked.
+    #[tokio::test]
+    async fn an_address_that_does_not_take_a_connection_in_time_is_left_for_the_next() {
+        let connect_timeout = Duration::from_millis(100);
+        let open = open(FetchLimits { connect_timeout, ..FetchLimits::default() });
+        let (full, _taken) = full().await;
+        let silent = full.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = listener.local_addr().unwrap();
+        let origin = Origin::of(&Url::parse(&format!("http://{silent}")).unwrap()).unwrap();
+        let dial = async |addresses: Vec<SocketAddr>| {
+            let dialling = open.dial(&origin, Checked(addresses));
+            tokio::time::timeout(BOUND, dialling).await.expect("an end")
+        };
+        let refused = dial(vec![silent]).await.unwrap_err();
+        assert_eq!(refused, FetchError::Unreachable { host: silent.to_string() });
+        let taken = dial(vec![silent, other]).await.unwrap();
+        assert_eq!(taken.peer_addr().unwrap(), other);
+    }
 
     fn kept(url: &str, found: &[&str]) -> Result<Vec<String>, FetchError> {
         let origin = Origin::of(&Url::parse(url).unwrap()).unwrap();
