@@ -12,6 +12,10 @@ test:
 bench:
     cargo bench -p ringfence-tests
 
+# Everything at once for so many minutes: what a host holds does not grow.
+soak minutes="10":
+    RINGFENCE_SOAK_MINUTES={{minutes}} cargo test --release -p ringfence-tests --test end_to_end -- --ignored --nocapture what_a_host_holds
+
 fmt:
     cargo fmt --all
 

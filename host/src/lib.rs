@@ -32,6 +32,7 @@ pub mod nn;
 pub mod sandbox;
 
 pub mod call;
+mod clock;
 mod digest;
 pub mod limits;
 pub mod proto;

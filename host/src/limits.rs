@@ -1,4 +1,5 @@
-//! Every limit of a call and of a version, with its unit in its name.
+//! Every limit of a call and of a version, with its unit in its name, and those
+//! of uploads that their buffers are reserved by.
 //!
 //! Owns the numbers and their defaults; enforcing them is the sandbox's work.
 
@@ -8,6 +9,12 @@ use std::time::Duration;
 /// Measured on loops over memory at 1.87e10 on x86-64; rounded up, because the
 /// ceiling made of it must not stop a guest that is within its CPU time.
 pub const FUEL_PER_CPU_SECOND: u64 = 20_000_000_000;
+
+/// Uploads and builds together, waiting ones included.
+pub const UPLOADS_MAX: usize = 16;
+
+/// Bytes of one message of an upload: clients send parts of 127 MiB.
+pub const UPLOAD_MESSAGE_BYTES_MAX: usize = 130 << 20;
 
 /// The limits of one version and of each of its calls.
 #[derive(Debug, Clone, PartialEq)]

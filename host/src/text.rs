@@ -47,6 +47,12 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A number of things: `1 model`, `2 models`.
+pub fn counted(number: u64, thing: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{ending}")
+}
+
 /// Two lower-case hexadecimal digits for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;

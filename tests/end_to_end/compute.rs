@@ -15,29 +15,29 @@ use tonic::Streaming;
 /// Enough for one replica of `echo` and not for two.
 const SMALL: &str = "100Mi";
 
-fn start(data_dir: &Path) -> Host {
+pub(crate) fn start(data_dir: &Path) -> Host {
     let args = ["--metrics-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
     let data_dir = Some(data_dir.to_owned());
     Host::start(HostOptions { data_dir, args, ..HostOptions::default() })
 }
 
-fn succeeds(output: &Output) -> String {
+pub(crate) fn succeeds(output: &Output) -> String {
     assert!(output.status.success(), "{}", text(output));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn run(host: &Host, args: &[&str]) -> String {
+pub(crate) fn run(host: &Host, args: &[&str]) -> String {
     succeeds(&host.ringfence(args))
 }
 
-fn refused(host: &Host, args: &[&str]) -> String {
+pub(crate) fn refused(host: &Host, args: &[&str]) -> String {
     let output = host.ringfence(args);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     text(&output)
 }
 
 /// `echo` under another name, one call at a time.
-fn upload(host: &Host, id: &str) {
+pub(crate) fn upload(host: &Host, id: &str) {
     let variant = Variant::of(
         guests::ECHO,
         &[
@@ -51,16 +51,16 @@ fn upload(host: &Host, id: &str) {
     run(host, &["upload", variant.path()]);
 }
 
-fn pool(host: &Host) {
+pub(crate) fn pool(host: &Host) {
     run(host, &["clusters", "create", "lab"]);
     run(host, &["nodepools", "create", "lab/small", "--cpu-limit", "1", "--cpu-memory", SMALL]);
 }
 
-fn deploy(host: &Host, id: &str, model: &str, more: &[&str]) -> String {
+pub(crate) fn deploy(host: &Host, id: &str, model: &str, more: &[&str]) -> String {
     run(host, &[&["deployments", "create", id, "--model", model], more].concat())
 }
 
-fn replicas(host: &Host, model: &str) -> f64 {
+pub(crate) fn replicas(host: &Host, model: &str) -> f64 {
     host.metric(&format!("ringfence_replicas{{model=\"local/main/{model}\"}}"))
 }
 
@@ -82,7 +82,7 @@ fn deployment(id: &str) -> api::RunnerSelector {
 }
 
 /// A call that has a model's only place as long as what is returned first lives.
-async fn occupy(
+pub(crate) async fn occupy(
     client: &Client,
     model: &str,
 ) -> (Sender<api::PostModelOutputsRequest>, Streaming<api::MultiOutputResponse>) {
@@ -150,9 +150,8 @@ fn resources_are_made_listed_changed_and_deleted_and_survive_a_restart() {
     run(&host, &["deployments", "delete", "front"]);
     run(&host, &["nodepools", "delete", "lab/small"]);
     run(&host, &["clusters", "delete", "lab"]);
-    assert!(
-        refused(&host, &["clusters", "delete", "lab"]).contains("COMPUTE_CLUSTER_DOES_NOT_EXIST")
-    );
+    let absent = refused(&host, &["clusters", "delete", "lab"]);
+    assert_eq!(absent, "error: cannot delete the cluster: there is no compute cluster lab\n");
     assert!(host.terminate().success());
     let check = Host::command(&["store", "check", "--data-dir", data_dir.to_str().unwrap()]);
     assert!(check.status.success(), "{}", text(&check));
@@ -238,6 +237,14 @@ fn a_call_runs_where_it_asks_to_or_is_told_why_not() {
     });
     assert_eq!(run(&host, &["predict", "echo", "--deployment", "front", "--text", "x"]), "x\n");
     assert_eq!(run(&host, &["predict", "echo", "--nodepool", "lab/small", "--text", "x"]), "x\n");
+    // The command line names its own arguments.
+    for (place, told) in [
+        (["--deployment", "none"], "the model has no deployment none; check --deployment"),
+        (["--nodepool", "lab/none"], "there is no nodepool lab/none; check --nodepool"),
+    ] {
+        let said = refused(&host, &[&["predict", "echo", "--text", "x"], &place[..]].concat());
+        assert!(said.contains(told), "{said}");
+    }
 }
 
 /// What others have deployed is not there, and a model that is shared runs where
@@ -252,7 +259,7 @@ fn others_see_no_resources_but_run_where_a_shared_model_is_deployed() {
     let bob = host.user("bob", "predict,upload");
     assert_eq!(succeeds(&host.ringfence_as(&bob, &["deployments", "list"])), "");
     let theirs = host.ringfence_as(&bob, &["nodepools", "list", "--cluster", "lab"]);
-    assert!(text(&theirs).contains("COMPUTE_CLUSTER_DOES_NOT_EXIST"), "{}", text(&theirs));
+    assert!(text(&theirs).contains("there is no compute cluster lab"), "{}", text(&theirs));
     let args = ["deployments", "create", "mine", "--model", "local/main/echo"];
     let theirs = host.ringfence_as(&bob, &args);
     assert!(text(&theirs).contains("there is no model"), "{}", text(&theirs));

@@ -12,7 +12,7 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Types of frames: RFC 9113, section 6.
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -20,7 +20,7 @@ const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 /// The flags of frames of headers that are not continued, and of padded data.
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
 /// Frames of one flood.
@@ -33,7 +33,7 @@ const BYTES_MORE_MAX: u64 = 96 << 20;
 const BOUND: Duration = Duration::from_secs(30);
 
 /// RFC 9113, section 4.1: length, type, flags, stream, payload.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     bytes.extend([kind, flags]);
     bytes.extend(stream.to_be_bytes());
@@ -42,7 +42,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A header that is not indexed: RFC 7541, section 6.2.2.
-fn header(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn header(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0];
     for text in [name, value] {
         bytes.push(u8::try_from(text.len()).unwrap());
@@ -52,7 +52,7 @@ fn header(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// The headers of a call whose messages are still to come.
-fn call() -> Vec<u8> {
+pub(crate) fn call() -> Vec<u8> {
     let headers = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -99,7 +99,7 @@ fn floods() -> Vec<(&'static str, Vec<u8>)> {
 /// Sends until everything is sent or the host does not take more, and waits for
 /// its end of the connection. What the host answers is taken at once, or only
 /// then. Returns how many bytes of it came.
-fn send(base: &str, bytes: Vec<u8>, reads_at_once: bool) -> JoinHandle<u64> {
+pub(crate) fn send(base: &str, bytes: Vec<u8>, reads_at_once: bool) -> JoinHandle<u64> {
     let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
     std::thread::spawn(move || {
         stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();

@@ -117,6 +117,23 @@ fn only_the_fetch_of_urls_reaches_out_from_a_host() {
     assert!(named > 3, "the words are of today");
 }
 
+/// OPS-11: what has a deadline is measured by a clock that does not jump. The
+/// time of day is read in one file; another reads when a file was written.
+#[test]
+fn the_time_of_day_is_read_in_one_place() {
+    let mut readers = Vec::new();
+    for file in sources(&root().join("host/src")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut code = text.lines().map(|line| line.split("//").next().unwrap());
+        if code.any(|code| names(code, "SystemTime")) {
+            let path = file.display().to_string();
+            readers.push(path.rsplit_once("host/src/").unwrap().1.to_owned());
+        }
+    }
+    readers.sort();
+    assert_eq!(readers, ["clock.rs", "telemetry/version_log/files.rs"]);
+}
+
 #[test]
 fn every_file_says_what_it_owns() {
     let files = sources(&root().join("host/src"));

@@ -2,6 +2,7 @@
 //! of an operator and of owners.
 
 use crate::author::text;
+use crate::upload;
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
@@ -32,7 +33,7 @@ impl Place {
     }
 }
 
-fn succeeds(output: &Output) -> String {
+pub(crate) fn succeeds(output: &Output) -> String {
     assert!(output.status.success(), "{}", text(output));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
@@ -243,7 +244,37 @@ fn a_users_quota_is_held_and_changed_while_the_host_runs() {
     // Either the minute's fuel is already burnt, or this call burns it.
     predict();
     assert_eq!(predict().reason(), "QUOTA");
-    host.operate(&["users", "quota", "alice", "--models", "1", "--stored-bytes", "1"]);
+    let plenty = ["--calls", "9", "--fuel-per-minute", "1000000000000000"];
+    host.operate(&[&["users", "quota", "alice", "--models", "1"][..], &plenty].concat());
+    let second = Variant::of(guests::ECHO, &[("  user_id: local\n", ""), ("id: echo", "id: two")]);
+    let refused = host.ringfence_as(&alice, &["upload", second.path()]);
+    assert!(
+        text(&refused).contains("you have 1 models, which is your limit"),
+        "{}",
+        text(&refused)
+    );
+    host.operate(&["users", "quota", "alice", "--models", "9", "--compilations-per-hour", "0"]);
+    let other = Variant::of(guests::TYPED, &[("  user_id: local\n", "")]);
+    let refused = host.ringfence_as(&alice, &["upload", other.path()]);
+    assert!(text(&refused).contains("compiled in the last hour"), "{}", text(&refused));
+    // What is compiled already is not compiled again.
+    upload(&host, &alice, second.path());
+
+    // What counts is what is stored, and not what is sent of it.
+    let wide = Variant::of(guests::ECHO, &[("  user_id: local\n", ""), ("id: echo", "id: wide")]);
+    std::fs::write(wide.folder().join("1/zeros"), vec![0; 8 << 20]).unwrap();
+    host.operate(&["users", "quota", "alice", "--stored-bytes", &(6 << 20).to_string()]);
+    let refused = host.ringfence_as(&alice, &["upload", wide.path()]);
+    assert!(text(&refused).contains("more are over your 6291456"), "{}", text(&refused));
+    assert_eq!(
+        block_on(async {
+            let client = Client::connect(host.base(), &alice).await;
+            client.predict_request(of("alice", "wide")).await.reason().to_owned()
+        }),
+        "NO_VERSION"
+    );
+
+    host.operate(&["users", "quota", "alice", "--stored-bytes", "1"]);
     let newer = Variant::of(
         guests::ECHO,
         &[("  user_id: local\n", ""), ("model:", "num_threads: 3\nmodel:")],
@@ -268,7 +299,7 @@ fn the_operators_commands_need_no_token_where_the_data_directory_is() {
     let backup = place.scratch.path().join("backup.tar");
     let backup = backup.to_str().unwrap();
     host.operate(&["store", "backup", backup]);
-    assert!(host.operate(&["store", "check"]).contains("looked at 1 versions"));
+    assert!(host.operate(&["store", "check"]).contains("looked at 1 version of"));
     assert!(host.terminate().success());
 
     let offline =
@@ -289,6 +320,10 @@ fn the_operators_commands_need_no_token_where_the_data_directory_is() {
     succeeds(&Host::command(&["store", "restore", backup, "--data-dir", restored]));
     let again =
         Host::start(HostOptions { data_dir: Some(restored.into()), ..HostOptions::default() });
+    // The first token is in no backup.
+    let greeting = again.greeting().join("\n");
+    assert!(!greeting.contains("CLARIFAI_PAT"), "{greeting}");
+    assert!(greeting.contains("`ringfence pat create --data-dir"), "{greeting}");
     let of_before = again.token("alice", "predict");
     block_on(async {
         let client = Client::connect(again.base(), &of_before).await;
@@ -296,6 +331,59 @@ fn the_operators_commands_need_no_token_where_the_data_directory_is() {
     });
     // Tokens of before count too: the key is in the backup.
     assert!(again.ringfence_as(&secret, &["models", "list"]).status.success());
+}
+
+/// Whatever an operator or an owner decides is one line of the audit log.
+#[test]
+fn each_decision_is_a_line_in_the_audit_log() {
+    let place = Place::new();
+    let host = place.start();
+    let alice = host.user("alice", "predict,upload");
+    let own = |args: &[&str]| succeeds(&host.ringfence_as(&alice, args));
+    upload(&host, &alice, echo().path());
+    let newer = Variant::of(
+        guests::ECHO,
+        &[("  user_id: local\n", ""), ("model:", "num_threads: 3\nmodel:")],
+    );
+    upload(&host, &alice, newer.path());
+    own(&["models", "rollback", "echo"]);
+    own(&["models", "promote", "echo"]);
+    own(&["models", "share", "echo", "--with", "everyone"]);
+    own(&["models", "share", "echo", "--with", "everyone", "--end"]);
+    own(&["models", "stop", "echo"]);
+    own(&["models", "start", "echo"]);
+    own(&["deployments", "create", "front", "--model", "echo"]);
+    own(&["models", "delete", "echo"]);
+    host.operate(&["users", "quota", "alice", "--models", "7"]);
+    let token = host.operate(&["pat", "list", "--user", "alice"]);
+    host.operate(&["pat", "revoke", token.split_whitespace().next().unwrap()]);
+    host.operate(&["users", "disable", "alice"]);
+    let audit = std::fs::read_to_string(Path::new(&place.data_dir()).join("audit.log")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let did: Vec<_> = lines.iter().map(|line| line["did"].as_str().unwrap()).collect();
+    assert_eq!(
+        did,
+        [
+            "made the first token",
+            "made a user",
+            "made a token",
+            "uploaded a version",
+            "uploaded a version",
+            "rolled a model back",
+            "promoted a version",
+            "shared a model",
+            "ended a share",
+            "stopped a model",
+            "started a model",
+            "deployed a model",
+            "deleted a model",
+            "changed a user",
+            "revoked a token",
+            "changed a user",
+        ]
+    );
+    assert!(!audit.contains(&alice));
 }
 
 /// I5: a token and a secret of a configuration are in no file but `admin.pat`.
@@ -307,6 +395,10 @@ fn no_secret_is_in_any_file_of_the_data_directory_or_a_backup() {
     let secrets = "secrets:\n  - id: s\n    env_var: S\n    value: SECRET_CANARY\nmodel:";
     let folder = Variant::of(guests::ECHO, &[("  user_id: local\n", ""), ("model:", secrets)]);
     upload(&host, &alice, folder.path());
+    let replies = block_on(upload_with_secrets(&host));
+    for secret in ["SECRET_CANARY", TOKEN_CANARY] {
+        assert!(!replies.contains(secret), "{replies}");
+    }
     let backup = place.scratch.path().join("backup.tar");
     host.operate(&["store", "backup", backup.to_str().unwrap()]);
     let mut files = files_below(host.data_dir());
@@ -318,14 +410,56 @@ fn no_secret_is_in_any_file_of_the_data_directory_or_a_backup() {
             continue;
         }
         let bytes = std::fs::read(&file).unwrap();
-        for secret in [alice.as_str(), &first, "SECRET_CANARY"] {
+        for secret in [alice.as_str(), &first, "SECRET_CANARY", TOKEN_CANARY] {
             let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
             assert!(!found, "{}", file.display());
         }
     }
-    for secret in [alice.as_str(), &first, "SECRET_CANARY"] {
+    for secret in [alice.as_str(), &first, "SECRET_CANARY", TOKEN_CANARY] {
         assert!(!host.log().contains(secret));
     }
+}
+
+const TOKEN_CANARY: &str = "hf_CANARYCANARYCANARYCANARY";
+
+/// Uploads as a client does that knows nothing of secrets, once a model that is
+/// taken and once one that is refused late. Returns all that was answered. PKG-20.
+async fn upload_with_secrets(host: &Host) -> String {
+    let client = Client::connect(host.base(), &host.pat()).await;
+    let mut replies = String::new();
+    for (id, guest) in [("good", guests::ECHO), ("bad", guests::LOAD_FAILS)] {
+        let config = format!(
+            "model:\n  id: {id}\ncheckpoints:\n  type: huggingface\n  repo_id: a/b\n  \
+             hf_token: {TOKEN_CANARY}\nsecrets:\n  - id: s\n    env_var: S\n    value: \
+             SECRET_CANARY\n"
+        );
+        let component = std::fs::read(Path::new(guest).join("1/model.wasm")).unwrap();
+        let archive = upload::archive(&[
+            ("./config.yaml", config.as_bytes()),
+            ("./1/checkpoints/config.json", b"{}"),
+            ("./1/model.wasm", &component),
+        ]);
+        upload::make_model(&client, id).await;
+        let answers = upload::send(&client, id, &archive).await;
+        let version = answers.last().unwrap().model_version_id.clone();
+        let state = upload::state(&client, id, &version).await;
+        let expected = match id {
+            "good" => StatusCode::ModelTrained,
+            _ => StatusCode::ModelBuildingFailed,
+        };
+        let lines = upload::lines(&client, id, &version).await;
+        assert_eq!(state.code(), expected, "{state:?} {lines:?}");
+        let asked = api::GetModelRequest {
+            user_app_id: upload::set(),
+            model_id: id.into(),
+            ..Default::default()
+        };
+        let model = client.v2().get_model(client.with_token(asked)).await.unwrap();
+        replies.push_str(&format!("{answers:?} {state:?} {lines:?} {model:?}"));
+    }
+    let called = client.predict_request(request("good", vec![text_input("hello")])).await;
+    assert_eq!(called.text(), "hello", "{called:?}");
+    replies
 }
 
 /// OPS-06.

@@ -3,11 +3,13 @@
 
 use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence_tests::{
-    Answer, Client, Host, HostOptions, Variant, block_on, guests, request, text_input,
+    Answer, Client, Host, HostOptions, Variant, block_on, guests, image_input, params, request,
+    text_input,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::process::Stdio;
+use tempfile::TempDir;
 use tonic::metadata::MetadataMap;
 
 /// Trailers, and the fields of the log line that say the same.
@@ -117,6 +119,42 @@ fn the_trailers_and_the_log_line_of_a_call_say_the_same() {
     assert_eq!(value(&called[6].1, "ringfence-version"), None, "nothing was called");
     let log = host.log();
     assert!(!log.contains("canary"), "{log}");
+}
+
+/// Not even where everything is logged, the libraries' lines too.
+#[test]
+fn what_is_sent_and_answered_is_in_no_log() {
+    let scratch = TempDir::new().unwrap();
+    let config = scratch.path().join("host.yaml");
+    std::fs::write(&config, "log:\n  filter: trace\n").unwrap();
+    let host = Host::start(HostOptions {
+        models: vec![guests::ECHO.into()],
+        args: vec!["--host-config".into(), config.to_str().unwrap().into()],
+        ..HostOptions::default()
+    });
+    let asked = params(echo("a canary that is in no log"), json!({ "canary": "canary" }));
+    let called = block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let called = call_each(&client, &asked).await;
+        let image = image_input(b"a canary of bytes");
+        let answer = client.predict_request(request("echo", vec![image])).await;
+        (called, answer.status.req_id)
+    });
+    let (called, id_of_image) = called;
+    let (id, _) = called.last().unwrap();
+    host.wait_until("the lines of the calls", |host| {
+        let log = host.log();
+        log.contains(id) && log.contains(&id_of_image)
+    });
+    let log = host.log();
+    assert!(log.contains("TRACE"), "nothing is left out");
+    for (what, secret) in [("what is sent", "canary"), ("the token", host.pat().as_str())] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{what}");
+    }
+    // Bytes as a debugger shows them.
+    let bytes = format!("{:?}", b"canary");
+    assert!(!log.contains(bytes.trim_matches(['[', ']'])), "bytes of what is sent");
 }
 
 /// The first of two calls sleeps in the only place until its deadline.

@@ -176,6 +176,39 @@ fn a_faulty_file_is_told_with_every_problem_and_its_line() {
     }
 }
 
+/// The file is called what it is called, and what it sets is changed there.
+#[test]
+fn problems_name_the_file_and_its_key_and_a_check_tells_all() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let folder = Folder::new("");
+    let file = folder.path("front.yml").display().to_string();
+    folder.put("front.yml", "listn: 127.0.0.1:0\n");
+    let (_, _, text) = check(&["--host-config", &file]);
+    assert!(text.contains("front.yml:1:1: `listn`") && !text.contains("host.yaml"), "{text}");
+
+    folder.put("front.yml", &format!("listen: {taken}\ndata_dir: data\n"));
+    let in_file = format!("choose another with `listen` of {file}");
+    let (_, _, text) = check(&["--host-config", &file]);
+    assert!(text.contains(&in_file), "{text}");
+    refused_in_one_line(&["--host-config", &file], &[&in_file]);
+    let (_, _, text) = check(&["--host-config", &file, "--listen", &taken.to_string()]);
+    assert!(text.contains("choose another with --listen"), "{text}");
+
+    folder.put("front.yml", "listen: 192.0.2.1:1\ndata_dir: data\nmodels: [nowhere]\n");
+    let (code, _, text) = check(&["--host-config", &file, "--no-auth"]);
+    assert_eq!(code, Some(2), "{text}");
+    for expected in [
+        "4 problems",
+        "--no-auth works on loopback only",
+        &format!("write `unsafe_no_jail: true` in {file}"),
+        "this machine has no such address",
+        "nowhere",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+}
+
 /// OPS-07.
 #[test]
 fn an_address_that_cannot_be_had_is_refused_at_once_in_one_line() {

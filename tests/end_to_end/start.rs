@@ -42,8 +42,12 @@ fn a_folder_that_has_not_been_built_is_refused_with_the_command_that_builds_it()
     let config = Path::new(guests::ECHO).join("config.yaml");
     std::fs::copy(config, scratch.path().join("config.yaml")).unwrap();
     let folder = scratch.path().to_str().unwrap();
-    let text = complaint(&["--listen", "127.0.0.1:0", "--model", folder]);
+    let data_dir = scratch.path().join("data");
+    let data = data_dir.to_str().unwrap();
+    let args = ["--listen", "127.0.0.1:0", "--data-dir", data, "--model", folder];
+    let text = complaint(&args);
     assert!(text.contains("ringfence build"), "{text}");
+    assert!(!data_dir.exists(), "nothing was begun");
 }
 
 #[test]
@@ -180,7 +184,8 @@ fn files(current: u64) -> Rlimit {
     Rlimit { current: Some(current), maximum }
 }
 
-/// A stream that would be waited for, and a second signal that does not wait.
+/// OPS-13: a stream that would be waited for, and a second signal that does not
+/// wait.
 #[test]
 fn a_second_signal_ends_the_host_at_once() {
     let variant = Variant::of(guests::SLEEPER, &[("call_timeout: 2s", "call_timeout: 1h")]);

@@ -111,11 +111,12 @@ fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
     let of_another = b"model:\n  id: bad\n  user_id: mallory\n";
     let of_another =
         archive(&[("config.yaml", of_another), ("1/model.wasm", &guest(guests::ECHO))]);
-    let cases: [(&str, Vec<u8>); 10] = [
+    let cases: [(&str, Vec<u8>); 11] = [
         ("is not a WebAssembly component", of("bad", b"")),
         ("is not a WebAssembly component", of("bad", b"\x7fELF and more")),
         ("is not a WebAssembly component", of("bad", b"(component)")),
         ("is a core module", of("bad", b"\0asm\x01\0\0\0")),
+        ("does not export", of("bad", b"\0asm\x0d\0\x01\0")),
         ("imports wasi:sockets", of("bad", &guest(guests::IMPORTS_SOCKETS))),
         ("load-model failed", of("bad", &guest(guests::LOAD_FAILS))),
         ("load-model failed", looping),

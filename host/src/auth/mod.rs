@@ -23,7 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use throttle::Throttle;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 /// The user of the first token, of the operator's socket, and of every call
 /// without authentication.
 pub const OPERATOR: &str = ModelName::USER_DEFAULT;
-const FIRST_TOKEN_FILE: &str = "admin.pat";
+/// Where the first token lies, below the data directory.
+pub(crate) const FIRST_TOKEN_FILE: &str = "admin.pat";
 const TOKEN_ID_BYTES: usize = 6;
 /// More than any token has; longer ones are not even looked at.
 const TOKEN_BYTES_MAX: usize = 256;
@@ -73,6 +74,18 @@ impl Caller {
         self.scopes.has(scope)
     }
 
+    /// Whether its time is over, at so many seconds since 1970. Nothing is kept
+    /// of the answer: a clock that is set right again mends it.
+    fn has_ended(&self, now: i64) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Something that ends with the token, when that is revoked or its user is
+    /// disabled, and can end before.
+    pub fn bound(&self) -> CancellationToken {
+        self.revoked.child_token()
+    }
+
     /// Resolves when the token counts no more: it was revoked, its user was
     /// disabled, or its time is over.
     pub async fn is_over(&self) {
@@ -81,7 +94,7 @@ impl Caller {
                 None => std::future::pending().await,
                 Some(at) => {
                     // The wall clock may jump, so it is looked at now and then.
-                    while now() < at {
+                    while !self.has_ended(now()) {
                         let left = u64::try_from(at.saturating_sub(now())).unwrap_or(0);
                         tokio::time::sleep(Duration::from_secs(left.clamp(1, 10))).await;
                     }
@@ -155,6 +168,8 @@ struct Tokens {
     callers: RwLock<HashMap<KeyedHash, (String, Caller)>>,
     /// Those of users that have some of their own.
     quotas: RwLock<HashMap<String, Quota>>,
+    /// Held by whoever changes tokens or users.
+    changing: Mutex<()>,
 }
 
 impl fmt::Debug for Tokens {
@@ -204,6 +219,7 @@ impl Auth {
             store,
             callers: RwLock::default(),
             quotas: RwLock::default(),
+            changing: Mutex::default(),
         };
         let mut first = None;
         if tokens.store.tokens()?.is_empty() {
@@ -218,6 +234,7 @@ impl Auth {
             let (token, _) = tokens.create(&wanted, |token| {
                 Store::write_private(&path, format!("{}\n", token.reveal()).as_bytes())
             })?;
+            tokens.store.audit(OPERATOR, "made the first token", &[("user", OPERATOR)])?;
             first = Some(FirstToken { path, token });
         }
         tokens.reload()?;
@@ -237,9 +254,9 @@ impl Auth {
                 let hash = tokens.key.hash(token.as_bytes());
                 let callers = tokens.callers.read().unwrap_or_else(PoisonError::into_inner);
                 let (_, caller) = callers.get(&hash).ok_or(AuthError::Refused)?;
-                match caller.expires_at {
-                    Some(at) if at <= now() => Err(AuthError::Refused),
-                    _ => Ok(caller.clone()),
+                match caller.has_ended(now()) {
+                    true => Err(AuthError::Refused),
+                    false => Ok(caller.clone()),
                 }
             }
         }
@@ -253,6 +270,7 @@ impl Auth {
     /// Makes a token. It counts at once. Only the answer ever has its text.
     pub fn create(&self, wanted: &NewToken) -> Result<(Token, TokenRow), StoreError> {
         let tokens = self.tokens()?;
+        let _alone = tokens.alone();
         let made = tokens.create(wanted, |_| Ok(()))?;
         tokens.reload()?;
         Ok(made)
@@ -261,20 +279,25 @@ impl Auth {
     /// Revokes a token. Calls that were made with it end.
     pub fn revoke(&self, id: &str) -> Result<TokenRow, StoreError> {
         let tokens = self.tokens()?;
+        let _alone = tokens.alone();
         let revoked = tokens.store.revoke_token(id)?;
         tokens.reload()?;
         Ok(revoked)
     }
 
-    /// Changes a user; calls of one that is disabled end.
+    /// Changes a user; calls of one that is disabled end. `tell` hears what became
+    /// of the user before anybody changes it again.
     pub fn update_user(
         &self,
         id: &str,
         change: impl FnOnce(&mut UserRow),
+        tell: impl FnOnce(&UserRow),
     ) -> Result<UserRow, StoreError> {
         let tokens = self.tokens()?;
+        let _alone = tokens.alone();
         let user = tokens.store.update_user(id, change)?;
         tokens.reload()?;
+        tell(&user);
         Ok(user)
     }
 
@@ -289,6 +312,12 @@ impl Auth {
 }
 
 impl Tokens {
+    /// What the store has is read again by one at a time, so that nobody brings
+    /// back what another has just revoked.
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn create(
         &self,
         wanted: &NewToken,

@@ -52,7 +52,9 @@ pub enum AllowanceError {
         max: u64,
     },
     /// Fuel of a minute.
-    #[error("your calls have burnt {max} fuel in this minute, which is your limit; wait a moment")]
+    #[error(
+        "your calls have burnt more fuel than {max} a minute, which is your limit; wait a moment"
+    )]
     Fuel {
         /// The limit.
         max: u64,
@@ -62,8 +64,24 @@ pub enum AllowanceError {
 #[derive(Debug)]
 struct Taken {
     calls: u64,
+    /// What was burnt, less what the minutes since then allow.
     fuel: u64,
+    fuel_per_minute_max: u64,
     minute_began: Instant,
+}
+
+impl Taken {
+    /// Takes off what whole minutes have allowed: a call that burnt more than a
+    /// minute's is made up for by the next ones, whenever it ended.
+    fn pass(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.minute_began);
+        let minutes = since.as_secs() / MINUTE.as_secs();
+        if minutes > 0 {
+            let allowed = self.fuel_per_minute_max.saturating_mul(minutes);
+            self.fuel = self.fuel.saturating_sub(allowed);
+            self.minute_began = now;
+        }
+    }
 }
 
 /// What every user takes now.
@@ -85,23 +103,26 @@ impl Allowances {
         now: Instant,
     ) -> Result<Allowance, AllowanceError> {
         let mut users = self.lock();
-        let is_over = |taken: &Taken| now.saturating_duration_since(taken.minute_began) >= MINUTE;
         if users.len() >= REMEMBERED {
-            users.retain(|_, taken| taken.calls > 0 || !is_over(taken));
+            users.retain(|_, taken| {
+                taken.pass(now);
+                taken.calls > 0 || taken.fuel > 0
+            });
         }
+        let fuel_per_minute_max = quota.fuel_per_minute_max;
         let taken = users.entry(user_id.to_owned()).or_insert(Taken {
             calls: 0,
             fuel: 0,
+            fuel_per_minute_max,
             minute_began: now,
         });
-        if is_over(taken) {
-            (taken.fuel, taken.minute_began) = (0, now);
-        }
+        taken.pass(now);
+        taken.fuel_per_minute_max = fuel_per_minute_max;
         if taken.calls >= quota.calls_max {
             return Err(AllowanceError::Calls { max: quota.calls_max });
         }
-        if taken.fuel >= quota.fuel_per_minute_max {
-            return Err(AllowanceError::Fuel { max: quota.fuel_per_minute_max });
+        if taken.fuel >= fuel_per_minute_max {
+            return Err(AllowanceError::Fuel { max: fuel_per_minute_max });
         }
         taken.calls += 1;
         Ok(Allowance { all: self.clone(), user_id: user_id.to_owned() })
@@ -161,6 +182,21 @@ mod tests {
         all.take("alice", quota(9, 10), now + MINUTE).unwrap();
     }
 
+    /// CPU-12: whoever calls for longer than a minute has no more than others.
+    #[test]
+    fn fuel_of_a_long_call_is_made_up_for() {
+        let all = Arc::new(Allowances::default());
+        let now = Instant::now();
+        let long = all.take("alice", quota(9, 10), now).unwrap();
+        long.charge(45);
+        drop(long);
+        for minutes in 1..=3 {
+            let refused = all.take("alice", quota(9, 10), now + minutes * MINUTE);
+            assert_eq!(refused.unwrap_err(), AllowanceError::Fuel { max: 10 }, "{minutes}");
+        }
+        all.take("alice", quota(9, 10), now + 4 * MINUTE).unwrap();
+    }
+
     #[test]
     fn users_that_take_nothing_are_forgotten() {
         let all = Arc::new(Allowances::default());
@@ -170,7 +206,9 @@ mod tests {
             all.take(&number.to_string(), quota(9, 9), now).unwrap();
         }
         all.take("later", quota(9, 9), now + MINUTE).unwrap();
-        assert_eq!(all.lock().len(), 2);
+        let users = all.lock();
+        assert!(users.contains_key("running") && users.len() < 4, "{}", users.len());
+        drop(users);
         drop(running);
     }
 }

@@ -149,16 +149,42 @@ async fn a_revoked_token_counts_no_more_and_its_calls_are_told() {
     assert!(auth.revoke("token-none").is_err());
 }
 
+/// Tokens are read again at every change, and nobody reads what was before.
+#[test]
+fn a_revoked_token_stays_so_whatever_else_changes() {
+    let dir = TempDir::new().unwrap();
+    let (auth, _) = open(dir.path());
+    std::thread::scope(|scope| {
+        let others = || {
+            for _ in 0..50 {
+                auth.create(&wanted("predict")).unwrap();
+                auth.update_user("local", |_| {}, |_| {}).unwrap();
+            }
+        };
+        let others = [scope.spawn(others), scope.spawn(others)];
+        while !others.iter().all(|other| other.is_finished()) {
+            let (token, row) = auth.create(&wanted("predict")).unwrap();
+            let caller = auth.caller(Some(&key(&token))).unwrap();
+            assert!(!caller.revoked.is_cancelled());
+            auth.revoke(&row.id).unwrap();
+            for _ in 0..20 {
+                assert!(auth.caller(Some(&key(&token))).is_err());
+                std::thread::yield_now();
+            }
+        }
+    });
+}
+
 #[tokio::test]
 async fn a_disabled_users_tokens_count_for_nothing_until_it_is_enabled() {
     let dir = TempDir::new().unwrap();
     let (auth, _) = open(dir.path());
     let (token, _) = auth.create(&wanted("predict")).unwrap();
     let caller = auth.caller(Some(&key(&token))).unwrap();
-    auth.update_user("local", |user| user.disabled = true).unwrap();
+    auth.update_user("local", |user| user.disabled = true, |_| {}).unwrap();
     caller.is_over().await;
     assert!(auth.caller(Some(&key(&token))).is_err());
-    auth.update_user("local", |user| user.disabled = false).unwrap();
+    auth.update_user("local", |user| user.disabled = false, |_| {}).unwrap();
     assert!(auth.caller(Some(&key(&token))).is_ok());
 }
 
@@ -174,4 +200,21 @@ async fn an_expired_token_counts_no_more() {
     assert!(auth.caller(Some(&key(&token))).is_ok());
     let over = Caller { expires_at: Some(0), ..Caller::new("a", Scopes::default()) };
     over.is_over().await;
+}
+
+/// OPS-11. A clock that jumps a year ahead ends what is not over yet, and one
+/// that is set right again takes nothing of that along.
+#[test]
+fn a_clock_that_jumps_ends_no_token_for_good() {
+    const YEAR: i64 = 365 * 24 * 3600;
+    let caller = |expires_at| Caller { expires_at, ..Caller::new("a", Scopes::default()) };
+    let (for_ever, week) = (caller(None), caller(Some(YEAR + 7 * 24 * 3600)));
+    for (now, is_over) in [(YEAR, false), (2 * YEAR, true), (YEAR, false), (0, false)] {
+        assert_eq!(week.has_ended(now), is_over, "{now}");
+        assert!(!for_ever.has_ended(now), "{now}");
+    }
+    for now in [i64::MIN, i64::MAX] {
+        assert!(!for_ever.has_ended(now));
+    }
+    assert!(caller(Some(i64::MAX)).has_ended(i64::MAX));
 }

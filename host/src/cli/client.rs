@@ -35,7 +35,7 @@ pub(crate) struct ModelRef {
 /// A text that names no model.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModelRefError {
-    #[error("write USER/APP/MODEL[@VERSION], or MODEL[@VERSION] for local/main/MODEL")]
+    #[error("write USER/APP/MODEL[@VERSION], or MODEL[@VERSION] for one in your app `main`")]
     Parts,
     #[error("{0:?} {1}")]
     Name(String, NameError),
@@ -52,7 +52,7 @@ impl FromStr for ModelRef {
         };
         let parts: Vec<&str> = path.split('/').collect();
         let name = match parts[..] {
-            [id] => ModelName::new(ModelName::USER_DEFAULT, ModelName::APP_DEFAULT, id),
+            [id] => ModelName::new(ModelName::USER_ME, ModelName::APP_DEFAULT, id),
             [user_id, app_id, id] => ModelName::new(user_id, app_id, id),
             _ => return Err(ModelRefError::Parts),
         };
@@ -62,6 +62,14 @@ impl FromStr for ModelRef {
 }
 
 impl ModelRef {
+    /// The model as a person may write it.
+    pub(super) fn label(&self) -> String {
+        match (self.name.user_id(), self.name.app_id()) {
+            (ModelName::USER_ME, ModelName::APP_DEFAULT) => self.name.id().to_owned(),
+            _ => self.name.to_string(),
+        }
+    }
+
     pub(super) fn user_app_id(&self) -> UserAppIdSet {
         UserAppIdSet {
             user_id: self.name.user_id().to_owned(),
@@ -149,6 +157,14 @@ impl Client {
         }
     }
 
+    /// The same in plain words, for what a person does step by step.
+    pub(super) fn check_plainly(&self, what: &str, status: Option<&Status>) -> anyhow::Result<()> {
+        match status.and_then(plain) {
+            Some(text) => Err(anyhow!("cannot {what}: {text}")),
+            None => self.check(what, status),
+        }
+    }
+
     /// The error that an answer's status stands for, if it does.
     pub(super) fn check(&self, what: &str, status: Option<&Status>) -> anyhow::Result<()> {
         let Some(status) = status else {
@@ -179,11 +195,40 @@ impl Client {
     }
 }
 
+/// What a refusal says to a person, without the codes and the reason that are
+/// for programs. Nothing where these are needed to find out what happened.
+fn plain(status: &Status) -> Option<&str> {
+    let is_told = !matches!(
+        status.code(),
+        StatusCode::Success | StatusCode::ConnKeyInvalid | StatusCode::InternalServerIssue
+    );
+    let (_, text) = reason_and_text(&status.details)?;
+    is_told.then_some(text)
+}
+
+/// The reason for programs that a text of the wire begins with, and the rest.
+pub(super) fn reason_and_text(told: &str) -> Option<(&str, &str)> {
+    let (reason, text) = told.split_once(": ")?;
+    let is_reason = reason.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    is_reason.then_some((reason, text))
+}
+
+/// What a text of the wire says to whoever writes arguments: `runner_selector`
+/// is one of two.
+fn in_arguments(status: &Status) -> String {
+    let argument = match status.code() {
+        StatusCode::DeploymentDoesNotExist | StatusCode::DeploymentInvalidRequest => "--deployment",
+        StatusCode::NodepoolDoesNotExist | StatusCode::ModelNotDeployed => "--nodepool",
+        _ => return status.details.clone(),
+    };
+    status.details.replace("runner_selector", argument)
+}
+
 /// A status in one line: name, number, what and what to do.
 pub(super) fn describe(status: &Status) -> String {
     let name = StatusCode::try_from(status.code).map_or("UNKNOWN", |code| code.as_str_name());
     let mut text = format!("{name} ({})", status.code);
-    for part in [&status.description, &status.details] {
+    for part in [&status.description, &in_arguments(status)] {
         if !part.is_empty() {
             text.push_str(": ");
             text.push_str(part);
@@ -264,10 +309,8 @@ mod tests {
             ("alice/lab/m-1", "0af3")
         );
         let model: ModelRef = "echo".parse().unwrap();
-        assert_eq!(
-            (model.name.to_string().as_str(), model.version.as_str()),
-            ("local/main/echo", "")
-        );
+        assert_eq!((model.name.to_string().as_str(), model.version.as_str()), ("me/main/echo", ""));
+        assert_eq!(model.label(), "echo");
         for wrong in ["", "a/b", "a/b/c/d", "a//c", "../x/y", "m@", "a/b/c d"] {
             assert!(wrong.parse::<ModelRef>().is_err(), "{wrong}");
         }
@@ -317,5 +360,15 @@ mod tests {
             describe(&status),
             "MODEL_DOES_NOT_EXIST (21200): Model does not exist: NOT_FOUND: check the name"
         );
+        assert_eq!(plain(&status), Some("check the name"));
+        let status = Status {
+            code: StatusCode::DeploymentDoesNotExist as i32,
+            details: "NO_SUCH_DEPLOYMENT: the model has no deployment d; check runner_selector"
+                .into(),
+            ..Status::default()
+        };
+        assert!(describe(&status).ends_with("has no deployment d; check --deployment"));
+        let code = StatusCode::InternalServerIssue as i32;
+        assert_eq!(plain(&Status { code, details: "HOST_BUG: it failed".into(), ..status }), None);
     }
 }

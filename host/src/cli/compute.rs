@@ -88,7 +88,7 @@ macro_rules! asked {
         let request = $client.request($request);
         let answer = $client.rpc.$rpc(request).await;
         let answer = answer.map_err(|status| $client.failed($what, &status))?.into_inner();
-        $client.check($what, answer.status.as_ref())?;
+        $client.check_plainly($what, answer.status.as_ref())?;
         answer
     }};
 }

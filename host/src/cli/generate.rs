@@ -9,7 +9,7 @@ use tonic::Streaming;
 
 pub(super) fn run(args: &CallArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let message = request::of_call(args)?;
-    let what = format!("generate {}", args.model.name);
+    let what = format!("generate {}", args.model.label());
     client::block_on(async {
         let mut client = Client::connect(global).await?;
         let request = client.request(message);

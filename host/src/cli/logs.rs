@@ -80,7 +80,7 @@ fn begin_of(entries: &[LogEntry]) -> Option<String> {
 }
 
 async fn fetch(client: &mut Client, args: &LogsArgs, page: u32) -> anyhow::Result<Vec<LogEntry>> {
-    let what = format!("logs {}", args.model.name);
+    let what = format!("logs {}", args.model.label());
     let request = client.request(ListLogEntriesRequest {
         page,
         per_page: PER_PAGE,

@@ -198,10 +198,16 @@ operator_args!(
 /// `models`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// The models that you may call, or the versions of one
+    /// The models that you may call, or the versions of one and which of them is called
     List {
-        /// USER/APP/MODEL, or MODEL for local/main/MODEL
+        /// USER/APP/MODEL, or MODEL for one in your app `main`
         model: Option<ModelRef>,
+        /// Only those of this user, of which others see what is shared with them
+        #[arg(long, conflicts_with_all = ["all", "model"])]
+        user: Option<String>,
+        /// Those of every user, for the operator; with --data-dir always so
+        #[arg(long, conflicts_with = "model")]
+        all: bool,
     },
     /// Call this version where none is named; without @VERSION, the newest again
     Promote {
@@ -564,7 +570,7 @@ pub(crate) struct ServeArgs {
 /// `logs`
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// USER/APP/MODEL[@VERSION], or MODEL for local/main/MODEL
+    /// USER/APP/MODEL[@VERSION], or MODEL for one in your app `main`
     pub(crate) model: ModelRef,
     /// Only what belongs to this call: the `req_id` of its answer
     #[arg(long, value_name = "ID")]
@@ -621,7 +627,7 @@ pub(crate) struct BuildArgs {
 /// `predict` and `generate`
 #[derive(Debug, Args)]
 pub(crate) struct CallArgs {
-    /// USER/APP/MODEL[@VERSION], or MODEL for local/main/MODEL
+    /// USER/APP/MODEL[@VERSION], or MODEL for one in your app `main`
     pub(crate) model: ModelRef,
     /// A text
     #[arg(long)]
@@ -641,7 +647,7 @@ pub(crate) struct CallArgs {
 /// `stream`
 #[derive(Debug, Args)]
 pub(crate) struct StreamArgs {
-    /// USER/APP/MODEL[@VERSION], or MODEL for local/main/MODEL
+    /// USER/APP/MODEL[@VERSION], or MODEL for one in your app `main`
     pub(crate) model: ModelRef,
     #[command(flatten)]
     pub(crate) params: ParamArgs,
@@ -746,7 +752,7 @@ mod tests {
         assert_eq!(exit_code(&anyhow::Error::new(Usage("x".into())).context("y")), WRONG_USAGE);
         assert_eq!(exit_code(&usage(anyhow::anyhow!("x"))), WRONG_USAGE);
         assert_eq!(
-            exit_code(&ConfigError::TooLong { file: "config.yaml", bytes: 1 }.into()),
+            exit_code(&ConfigError::TooLong { file: "config.yaml".into(), bytes: 1 }.into()),
             WRONG_USAGE
         );
         assert_eq!(exit_code(&FolderError::TooMany.into()), WRONG_USAGE);

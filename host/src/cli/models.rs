@@ -1,46 +1,39 @@
 //! `ringfence models`: which there are, which version is called, by whom.
 
-use super::client::{Client, ModelRef, block_on};
-use super::operations::{self, answered, tell};
+mod list;
+
+use super::client::ModelRef;
+use super::operations::{self, Operations, answered, tell};
 use super::{GlobalArgs, ModelsArgs, ModelsCommand};
-use crate::proto::clarifai::api;
 use crate::proto::ringfence::v1 as wire;
 use crate::store::ShareRow;
+use crate::text::counted;
 use serde_json::json;
 
 pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> {
-    if let ModelsCommand::List { model } = &args.command {
-        return match model {
-            None => block_on(list(global)),
-            Some(model) => block_on(versions(global, model)),
-        };
-    }
     operations::run(global, args.data_dir.as_deref(), async |host| {
         let done = |what: &str, model: &ModelRef| {
-            let label = match model.version.as_str() {
-                "" => model.name.to_string(),
-                version => format!("{}@{version}", model.name),
-            };
+            let label = labelled(model);
             let text = format!("{what} {label}");
             let object = json!({ "model": label, "did": what });
             tell(global, || text, || object)
         };
         match &args.command {
-            ModelsCommand::List { .. } => Ok(()),
-            ModelsCommand::Promote { model } => {
-                let request = host.request(wire::PromoteVersionRequest {
-                    model: Some(name(model)),
-                    version_id: model.version.clone(),
-                });
-                answered(host.rpc.promote_version(request).await)?;
-                done("promoted", model)
+            ModelsCommand::List { model: Some(model), .. } => {
+                list::versions(host, global, model).await
             }
+            ModelsCommand::List { model: None, user, all } => {
+                // Whoever has the data directory has no models of their own.
+                let all = *all || (args.data_dir.is_some() && user.is_none());
+                list::models(host, global, user.as_deref(), all).await
+            }
+            ModelsCommand::Promote { model } => promote(host, global, model).await,
             ModelsCommand::Rollback { model } => {
                 let model_name = Some(name(model));
                 let request = host.request(wire::RollBackModelRequest { model: model_name });
                 let rolled = host.rpc.roll_back_model(request).await;
                 let version = answered(rolled)?.version_id;
-                let label = model.name.to_string();
+                let label = model.label();
                 tell(
                     global,
                     || format!("{label} is {version} again"),
@@ -51,10 +44,10 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
                 let request = host.request(wire::StopModelRequest { model: Some(name(model)) });
                 let stopped = host.rpc.stop_model(request).await;
                 let ended = answered(stopped)?.calls_ended;
-                let label = model.name.to_string();
+                let label = model.label();
                 tell(
                     global,
-                    || format!("stopped {label}; {ended} calls of it were ended"),
+                    || format!("stopped {label}; {} ended", counted(ended, "call")),
                     || json!({ "model": label, "calls_ended": ended }),
                 )
             }
@@ -63,14 +56,7 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
                 answered(host.rpc.start_model(request).await)?;
                 done("started", model)
             }
-            ModelsCommand::Delete { model } => {
-                let request = host.request(wire::DeleteModelRequest {
-                    model: Some(name(model)),
-                    version_id: model.version.clone(),
-                });
-                answered(host.rpc.delete_model(request).await)?;
-                done("deleted", model)
-            }
+            ModelsCommand::Delete { model } => delete(host, global, model).await,
             ModelsCommand::Share { model, with, end } => {
                 let with = match with.as_str() {
                     "everyone" => ShareRow::EVERYONE.to_owned(),
@@ -88,6 +74,45 @@ pub(super) fn run(args: &ModelsArgs, global: &GlobalArgs) -> anyhow::Result<()> 
     })
 }
 
+async fn promote(
+    host: &mut Operations,
+    global: &GlobalArgs,
+    model: &ModelRef,
+) -> anyhow::Result<()> {
+    let request = host.request(wire::PromoteVersionRequest {
+        model: Some(name(model)),
+        version_id: model.version.clone(),
+    });
+    let called = answered(host.rpc.promote_version(request).await)?.version_id;
+    let label = model.label();
+    let text = match (model.version.is_empty(), called.is_empty()) {
+        (false, _) => format!("promoted {label}@{called}, which is called now"),
+        (true, false) => format!("{label} follows its newest version; {called} is called now"),
+        (true, true) => format!("{label} follows its newest version; it has none yet"),
+    };
+    tell(global, || text, || json!({ "model": label, "did": "promoted", "version": called }))
+}
+
+async fn delete(
+    host: &mut Operations,
+    global: &GlobalArgs,
+    model: &ModelRef,
+) -> anyhow::Result<()> {
+    let request = host.request(wire::DeleteModelRequest {
+        model: Some(name(model)),
+        version_id: model.version.clone(),
+    });
+    let deployments = answered(host.rpc.delete_model(request).await)?.deployments;
+    let label = labelled(model);
+    let mut text = format!("deleted {label}");
+    if !deployments.is_empty() {
+        let count = counted(deployments.len() as u64, "deployment");
+        text.push_str(&format!(", and {count} of it: {}", deployments.join(", ")));
+    }
+    let object = json!({ "model": label, "did": "deleted", "deployments": deployments });
+    tell(global, || text, || object)
+}
+
 fn name(model: &ModelRef) -> wire::ModelName {
     wire::ModelName {
         user_id: model.name.user_id().to_owned(),
@@ -96,59 +121,10 @@ fn name(model: &ModelRef) -> wire::ModelName {
     }
 }
 
-async fn list(global: &GlobalArgs) -> anyhow::Result<()> {
-    let mut client = Client::connect(global).await?;
-    for page in 1.. {
-        let asked = api::ListModelsRequest { page, per_page: 100, ..Default::default() };
-        let request = client.request(asked);
-        let answer = client.rpc.list_models(request).await;
-        let answer = answer.map_err(|status| client.failed("list models", &status))?.into_inner();
-        client.check("list models", answer.status.as_ref())?;
-        if answer.models.is_empty() {
-            break;
-        }
-        for model in answer.models {
-            let label = format!("{}/{}/{}", model.user_id, model.app_id, model.id);
-            let version = model.model_version.map(|version| version.id).unwrap_or_default();
-            let shown = match version.as_str() {
-                "" => format!("{label} (no version yet)"),
-                version => format!("{label}@{version}"),
-            };
-            tell(
-                global,
-                || format!("{shown}  {}", model.model_type_id),
-                || json!({ "model": label, "version": version, "type": model.model_type_id }),
-            )?;
-        }
+/// The model, and the version where one is meant.
+fn labelled(model: &ModelRef) -> String {
+    match model.version.as_str() {
+        "" => model.label(),
+        version => format!("{}@{version}", model.label()),
     }
-    Ok(())
-}
-
-async fn versions(global: &GlobalArgs, model: &ModelRef) -> anyhow::Result<()> {
-    let mut client = Client::connect(global).await?;
-    for page in 1.. {
-        let asked = api::ListModelVersionsRequest {
-            user_app_id: Some(model.user_app_id()),
-            model_id: model.name.id().to_owned(),
-            page,
-            per_page: 100,
-            ..Default::default()
-        };
-        let request = client.request(asked);
-        let answer = client.rpc.list_model_versions(request).await;
-        let answer = answer.map_err(|status| client.failed("list versions", &status))?.into_inner();
-        client.check("list versions", answer.status.as_ref())?;
-        if answer.model_versions.is_empty() {
-            break;
-        }
-        for version in answer.model_versions {
-            let at = version.created_at.map(|at| at.seconds).unwrap_or_default();
-            tell(
-                global,
-                || format!("{}@{}  since {}", model.name, version.id, operations::time(at)),
-                || json!({ "model": model.name.to_string(), "version": version.id, "created_at": at }),
-            )?;
-        }
-    }
-    Ok(())
 }

@@ -2,8 +2,8 @@
 //! given a data directory, by the socket of the host that has it open, or in
 //! this process where none has.
 
-use super::client::{Client, block_on};
-use super::{GlobalArgs, serve, socket};
+use super::client::{Client, block_on, reason_and_text};
+use super::{GlobalArgs, Usage, serve, socket};
 use crate::auth::Auth;
 use crate::fetch::Fetcher;
 use crate::proto::ringfence::v1::operations_client::OperationsClient;
@@ -60,6 +60,8 @@ impl Operations {
                 let rpc = OperationsClient::new(channel);
                 Ok(Self { rpc, authorization: None, host: None })
             }
+            // As `serve` ends: nobody has asked wrongly.
+            Err(error @ StoreError::DatabaseDamaged { .. }) => Err(error.into()),
             Err(error) => Err(super::usage(error)),
         }
     }
@@ -127,6 +129,9 @@ pub(super) fn run<T>(
     }
 }
 
+/// The reason of what is asked for wrongly, whatever there is.
+const INVALID_REQUEST: &str = "INVALID_REQUEST";
+
 /// The answer, or what its refusal says to a person: the text begins with a
 /// reason for programs.
 pub(super) fn answered<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
@@ -135,11 +140,10 @@ pub(super) fn answered<T>(answer: Result<Response<T>, Status>) -> anyhow::Result
         Err(status) => status,
     };
     let message = status.message();
-    Err(match message.split_once(": ") {
-        Some((reason, text)) if reason.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') => {
-            anyhow!("{text}")
-        }
-        _ => anyhow!("{message} ({})", status.code()),
+    Err(match reason_and_text(message) {
+        Some((INVALID_REQUEST, text)) => Usage(text.to_owned()).into(),
+        Some((_, text)) => anyhow!("{text}"),
+        None => anyhow!("{message} ({})", status.code()),
     })
 }
 

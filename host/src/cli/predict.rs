@@ -7,7 +7,7 @@ use anyhow::bail;
 
 pub(super) fn run(args: &CallArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let message = request::of_call(args)?;
-    let what = format!("predict {}", args.model.name);
+    let what = format!("predict {}", args.model.label());
     client::block_on(async {
         let mut client = Client::connect(global).await?;
         let request = client.request(message);

@@ -26,6 +26,9 @@ enum Kind {
 const KINDS: [(&str, Kind); 4] =
     [("text", Kind::Text), ("image", Kind::Image), ("audio", Kind::Audio), ("video", Kind::Video)];
 
+/// Bytes of a `data:` URL's head that an error shows.
+const HEAD_BYTES_SHOWN: usize = 100;
+
 /// The request of `predict` and `generate`: one input with all that was given.
 pub(super) fn of_call(args: &CallArgs) -> anyhow::Result<PostModelOutputsRequest> {
     let mut data = of_files(args.text.as_deref(), &args.file)?;
@@ -172,11 +175,39 @@ fn kind_of_extension(extension: &str) -> Option<Kind> {
     }
 }
 
+/// What stands before the content of a `data:` URL: its media type and more.
+fn head_of_data_url(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once(':')?;
+    let head = rest.split(',').next().unwrap_or_default();
+    // The content has no place in an error.
+    let head = head.get(..HEAD_BYTES_SHOWN).unwrap_or(head);
+    scheme.eq_ignore_ascii_case("data").then_some(head)
+}
+
+/// By RFC 2397 a `data:` URL without a media type is text.
+fn kind_of_media_type(head: &str) -> Option<Kind> {
+    let media_type = head.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if matches!(media_type.as_str(), "" | "application/json") {
+        return Some(Kind::Text);
+    }
+    let (family, _) = media_type.split_once('/')?;
+    KINDS.iter().find(|(name, _)| *name == family).map(|(_, kind)| *kind)
+}
+
 fn kind_of_url(argument: &str) -> Result<(Kind, &str), Usage> {
     for (name, kind) in KINDS {
         if let Some(url) = argument.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
             return Ok((kind, url));
         }
+    }
+    if let Some(head) = head_of_data_url(argument) {
+        return match kind_of_media_type(head) {
+            Some(kind) => Ok((kind, argument)),
+            None => Err(Usage(format!(
+                "what a data: URL of {head:?} is cannot be told; write --url image=data:…, or \
+                 audio, video, text"
+            ))),
+        };
     }
     let path = argument.split(['?', '#']).next().unwrap_or_default();
     match path.rsplit_once('.').and_then(|(_, extension)| kind_of_extension(extension)) {
@@ -243,6 +274,24 @@ mod tests {
             let error = of_call(&args(text, file, &url)).unwrap_err();
             assert!(error.chain().any(|cause| cause.is::<Usage>()), "{error}");
         }
+    }
+
+    #[test]
+    fn a_data_url_says_itself_what_it_is() {
+        for (url, kind) in [
+            ("data:image/png;base64,AAAA", Kind::Image),
+            ("DATA:Audio/wav,x.mp4", Kind::Audio),
+            ("data:video/mp4,", Kind::Video),
+            ("data:text/plain;charset=utf-8,a", Kind::Text),
+            ("data:,a%20b.png", Kind::Text),
+            ("data:application/json,{}", Kind::Text),
+        ] {
+            assert_eq!(kind_of_url(url).unwrap(), (kind, url));
+        }
+        let long = format!("data:application/x-secret,{}", "A".repeat(1 << 20));
+        let error = kind_of_url(&long).unwrap_err().to_string();
+        assert!(error.contains("application/x-secret") && error.len() < 300, "{error}");
+        assert_eq!(kind_of_url("image=data:application/x,").unwrap().0, Kind::Image);
     }
 
     #[test]

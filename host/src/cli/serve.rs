@@ -7,7 +7,7 @@ mod supervisor;
 mod upkeep;
 
 use super::{ServeArgs, usage};
-use crate::auth::Auth;
+use crate::auth::{Auth, FIRST_TOKEN_FILE};
 use crate::deploy::{Deployments, Loader};
 use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
@@ -51,10 +51,10 @@ const RUN_FOLDER: &str = "run";
 const LOGS_FOLDER: &str = "logs";
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let settings = resolve::settings(args).map_err(usage)?;
     if args.check {
-        return check::run(&settings);
+        return check::run(args);
     }
+    let settings = resolve::settings(args).map_err(usage)?;
     leave_no_core().context("cannot switch core dumps off")?;
     let logging =
         telemetry::start(settings.log_filter.as_deref(), settings.log_format).map_err(usage)?;
@@ -62,12 +62,16 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     raise_file_limit();
     let current = Arc::new(Current::new(settings).map_err(usage)?);
     let settings = current.settings().borrow().clone();
+    // What cannot be served is told before anything is made that stays.
+    for path in &settings.models {
+        folder::look(path).with_context(|| format!("cannot serve {}", path.display()))?;
+    }
     runtime()?.block_on(async {
         let hangups = signal(SignalKind::hangup())?;
-        let listener = bind(settings.listen).await?;
+        let listener = bind_to(settings.listen, &listen_setter(args)).await?;
         let address = listener.local_addr()?;
         let monitoring = match settings.metrics_listen {
-            Some(listen) => Some(bind_to(listen, "--metrics-listen").await?),
+            Some(listen) => Some(bind_to(listen, &metrics_setter(args)).await?),
             None => None,
         };
         let store = Arc::new(Store::open(&settings.data_dir).map_err(refused_data_dir)?);
@@ -188,6 +192,16 @@ pub(super) fn staleness(folder: &Path) -> Option<&'static str> {
         .then_some("1/model.rs is newer than 1/model.wasm; `ringfence build` brings it up to date")
 }
 
+/// What sets the address of callers.
+fn listen_setter(args: &ServeArgs) -> String {
+    resolve::setter(args, args.listen.as_deref(), "listen", "--listen")
+}
+
+/// What sets that of metrics.
+fn metrics_setter(args: &ServeArgs) -> String {
+    resolve::setter(args, args.metrics_listen.as_deref(), "metrics.listen", "--metrics-listen")
+}
+
 /// Takes the address before anything that lasts is done.
 pub(super) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     bind_to(listen, "--listen").await
@@ -297,9 +311,20 @@ fn greet(
         writeln!(out, "note: every caller is the user `local`, whatever the token")?;
         writeln!(out, "export CLARIFAI_PAT=none")?;
     } else {
-        let token = std::path::absolute(settings.data_dir.join("admin.pat"))?;
-        let quoted = token.display().to_string().replace('\'', r"'\''");
-        writeln!(out, "export CLARIFAI_PAT=\"$(cat '{quoted}')\"")?;
+        let token = std::path::absolute(settings.data_dir.join(FIRST_TOKEN_FILE))?;
+        let quoted = |path: &Path| path.display().to_string().replace('\'', r"'\''");
+        // It is moved to where tokens are kept, and in no backup.
+        match token.is_file() {
+            true => writeln!(out, "export CLARIFAI_PAT=\"$(cat '{}')\"", quoted(&token))?,
+            false => {
+                let data_dir = quoted(&std::path::absolute(&settings.data_dir)?);
+                writeln!(
+                    out,
+                    "note: tokens are those made before; `ringfence pat create --data-dir \
+                     '{data_dir}'` makes another"
+                )?;
+            }
+        }
     }
     for host in &settings.allow_url_hosts {
         writeln!(out, "note: URLs of inputs are fetched from {host}")?;

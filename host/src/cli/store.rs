@@ -2,12 +2,13 @@
 //! do without.
 
 use super::operations::{self, answered, tell};
-use super::{GlobalArgs, StoreArgs, StoreCommand};
+use super::{GlobalArgs, StoreArgs, StoreCommand, Usage};
 use crate::proto::ringfence::v1 as wire;
 use crate::store::Store;
+use crate::text::counted;
 use anyhow::{Context, bail};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub(super) fn run(args: &StoreArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let data_dir = args.data_dir.as_deref();
@@ -24,7 +25,10 @@ pub(super) fn run(args: &StoreArgs, global: &GlobalArgs) -> anyhow::Result<()> {
             let wire::CollectGarbageResponse { files, bytes } = answered(freed)?;
             tell(
                 global,
-                || format!("freed {bytes} bytes of {files} contents and of compiled components"),
+                || {
+                    let (bytes, files) = (counted(bytes, "byte"), counted(files, "content"));
+                    format!("freed {bytes} of {files} and of compiled components")
+                },
                 || json!({ "files": files, "bytes": bytes }),
             )
         }),
@@ -34,12 +38,18 @@ pub(super) fn run(args: &StoreArgs, global: &GlobalArgs) -> anyhow::Result<()> {
                 let path = path.to_str().context("write a path that is text")?.to_owned();
                 let request = host.request(wire::BackUpStoreRequest { path: path.clone() });
                 let made = host.rpc.back_up_store(request).await;
-                let bytes = answered(made)?.bytes;
+                let wire::BackUpStoreResponse { bytes, left_out } = answered(made)?;
                 tell(
                     global,
-                    || format!("{path} has {bytes} bytes; the key of the tokens is in it"),
-                    || json!({ "path": path, "bytes": bytes }),
-                )
+                    || {
+                        format!(
+                            "{path} has {}; the key of the tokens is in it",
+                            counted(bytes, "byte")
+                        )
+                    },
+                    || json!({ "path": path, "bytes": bytes, "left_out": left_out }),
+                )?;
+                damaged("it lacks what is damaged; upload that again", &left_out)
             })
         }
     }
@@ -51,7 +61,11 @@ fn told(global: &GlobalArgs, report: wire::CheckStoreResponse) -> anyhow::Result
     tell(
         global,
         || {
-            let mut text = format!("looked at {versions} versions of {contents} contents");
+            let mut text = format!(
+                "looked at {} of {}",
+                counted(versions, "version"),
+                counted(contents, "content")
+            );
             if unreferenced > 0 {
                 text.push_str(&format!(
                     "; {unreferenced} more, of {unreferenced_bytes} bytes, are of none \
@@ -75,9 +89,21 @@ fn told(global: &GlobalArgs, report: wire::CheckStoreResponse) -> anyhow::Result
 }
 
 fn restore(global: &GlobalArgs, file: &Path, data_dir: Option<&Path>) -> anyhow::Result<()> {
-    let data_dir: PathBuf =
-        data_dir.map_or_else(|| crate::settings::Settings::default().data_dir, Path::to_owned);
-    Store::restore(file, &data_dir)?;
+    let Some(data_dir) = data_dir else {
+        let text = "say into which new directory with --data-dir DIR";
+        return Err(Usage(text.to_owned()).into());
+    };
+    let problems = Store::restore(file, data_dir)?;
     let label = data_dir.display().to_string();
-    tell(global, || format!("restored into {label}"), || json!({ "data_dir": label }))
+    let object = || json!({ "data_dir": label, "problems": problems });
+    tell(global, || format!("restored into {label}"), object)?;
+    damaged("the backup was not whole; upload again, or delete, the versions of these", &problems)
+}
+
+/// It was done, and fails all the same where something of it is damaged.
+fn damaged(what: &str, problems: &[String]) -> anyhow::Result<()> {
+    match problems {
+        [] => Ok(()),
+        all => bail!("{what}\n{}", all.join("\n")),
+    }
 }

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 const LINES_WAITING_MAX: usize = 1;
 
 pub(super) fn run(args: &StreamArgs, global: &GlobalArgs) -> anyhow::Result<()> {
-    let what = format!("stream {}", args.model.name);
+    let what = format!("stream {}", args.model.label());
     client::block_on(async {
         let mut client = Client::connect(global).await?;
         let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);

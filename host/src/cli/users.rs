@@ -3,6 +3,7 @@
 use super::operations::{self, answered, tell, time};
 use super::{GlobalArgs, QuotaArgs, UsersArgs, UsersCommand};
 use crate::proto::ringfence::v1 as wire;
+use crate::text::counted;
 use serde_json::json;
 
 pub(super) fn run(args: &UsersArgs, global: &GlobalArgs) -> anyhow::Result<()> {
@@ -62,11 +63,11 @@ fn limits(user: &wire::User) -> Vec<(&'static str, Option<u64>)> {
 
 fn text(user: &wire::User) -> String {
     let mut text = format!(
-        "{}  since {}  {} models, {} bytes{}",
+        "{}  since {}  {}, {}{}",
         user.id,
         time(user.created_at),
-        user.models,
-        user.stored_bytes,
+        counted(user.models, "model"),
+        counted(user.stored_bytes, "byte"),
         if user.disabled { "  disabled" } else { "" }
     );
     for (name, limit) in limits(user) {

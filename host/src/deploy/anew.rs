@@ -5,7 +5,8 @@
 
 use super::Deployments;
 use super::compiler::{Ahead, Source, blocking};
-use super::loader::{Loader, StartError};
+use super::error::StartError;
+use super::loader::Loader;
 use crate::package::config::ModelName;
 use crate::store::{Sha256Digest, StoreError};
 use futures_util::stream::{self, StreamExt};

@@ -8,10 +8,9 @@ use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH, Taking};
 use crate::package::{Package, folder};
 use crate::sandbox::{Diagnostics, Runtime};
 use crate::store::{Store, VersionCallRow, VersionFile, VersionRow};
-use crate::worker::OneShot;
+use crate::worker::scripted;
 use std::fs;
 use std::io::{Seek, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
@@ -40,10 +39,7 @@ impl Place {
     /// they came.
     fn with(components: &[&str]) -> Self {
         let scratch = TempDir::new().unwrap();
-        let folder = scratch.path().to_str().unwrap();
-        let program = scratch.path().join("compiler");
-        fs::write(&program, COMPILER.replace("FOLDER", folder)).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let one_shot = scripted(scratch.path(), COMPILER);
         let run = scratch.path().join("run");
         fs::create_dir(&run).unwrap();
         let store = Arc::new(Store::open(&scratch.path().join("data")).unwrap());
@@ -69,7 +65,7 @@ impl Place {
             store.add_version(&version, &mut files).unwrap();
         }
         let runtime = Runtime::start(Diagnostics::Off).unwrap();
-        let loader = Loader::compiling_with(OneShot::of(program), runtime, store, run);
+        let loader = Loader::compiling_with(one_shot, runtime, store, run);
         Self { deployments: Deployments::open(loader, MACHINE).unwrap(), scratch }
     }
 

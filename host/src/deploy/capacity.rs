@@ -3,7 +3,7 @@
 //! Owns the sums: a reservation is taken in its nodepool and in the machine at
 //! once, or not at all, and is given back by drop.
 
-use crate::package::Package;
+use crate::package::config::Config;
 use crate::yaml::bytes_text;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,10 +24,10 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// What a running replica of a package reserves: its requests, or its limits
-    /// where it has none.
-    pub fn of(package: &Package) -> Self {
-        let (limits, compute) = (package.limits(), &package.config.compute);
+    /// What a running replica reserves: its requests, or its limits where it has
+    /// none.
+    pub fn of(config: &Config) -> Self {
+        let (limits, compute) = (&config.limits, &config.compute);
         Self {
             cpu_millis: compute.cpu_requests_millis.unwrap_or(limits.cpu_millis),
             memory_bytes: compute.memory_requests_bytes.unwrap_or(limits.memory_bytes_max),

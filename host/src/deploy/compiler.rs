@@ -3,7 +3,7 @@
 //! Owns the turns of what is compiled or loaded. Nothing is compiled twice at a
 //! time, and a call waits for no component but its own and those of other calls.
 
-use super::loader::StartError;
+use super::error::StartError;
 use crate::sandbox::Compiled;
 use crate::store::{Sha256Digest, Store, StoreError};
 use crate::worker::{OneShot, Urgency};
@@ -185,5 +185,5 @@ impl Compiler {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
 ) -> Result<T, StartError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StartError::Stopping))
+    tokio::task::spawn_blocking(work).await?
 }

@@ -1,9 +1,17 @@
 //! What compute resources can be, and how many there may be.
 
 use super::*;
-use crate::deploy::Loader;
+use crate::auth::Caller;
+use crate::deploy::checks::{
+    CLUSTERS_MAX, DELAY_SECONDS_MAX, DEPLOYMENTS_MAX, INSTANCES_MAX, NODEPOOLS_MAX, REPLICAS_MAX,
+    TEXT_BYTES_MAX,
+};
+use crate::deploy::placement::Placement;
+use crate::deploy::{Amount, Loader, Pool};
+use crate::package::config::ModelName;
 use crate::sandbox::{Diagnostics, Runtime};
 use crate::store::Store;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 const GIB: u64 = 1 << 30;
@@ -49,7 +57,7 @@ impl Place {
             detail: String::new(),
         };
         let caller = Caller::operator();
-        self.deployments.deploy(&caller, row, said, true)
+        self.deployments.deploy(&caller, row, said)
     }
 }
 
@@ -137,7 +145,7 @@ async fn messages_of_uploads_have_memory_of_their_own() {
     let deployments = &place.deployments;
     let machine = deployments.pools().machine();
     let _full = machine.reserve(machine.has()).unwrap();
-    let held = deployments.reserve_upload(crate::upload::MESSAGE_BYTES_MAX as u64).unwrap();
+    let held = deployments.reserve_upload(crate::limits::UPLOAD_MESSAGE_BYTES_MAX as u64).unwrap();
     let full = deployments.reserve_upload(1).unwrap_err();
     assert!(full.to_string().contains("nodepool local/uploads has 0 CPU and 0 left"), "{full}");
     drop(held);

@@ -1,8 +1,8 @@
 //! What owners say of their compute clusters, nodepools and deployments, as the
 //! store keeps it: JSON in a column.
 
+use super::autoscale::Autoscale;
 use super::capacity::Amount;
-use super::placement::Autoscale;
 use crate::store::{Store, StoreError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

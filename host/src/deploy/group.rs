@@ -1,10 +1,11 @@
 //! The replicas of a version in one placement: started on need, grown, stopped.
 
 use super::capacity::{Amount, Full, Pool, Reservation};
-use super::loader::{Loader, StartError};
+use super::error::{LeaseError, StartError};
+use super::loader::Loader;
 use super::placement::Placement;
-use super::replicas::{Load, Place, Replicas};
-use super::version::{LeaseError, Version};
+use super::replicas::{Load, Place, Replicas, Standing};
+use super::version::Version;
 use crate::call::Deadline;
 use crate::worker::Worker;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -92,6 +93,15 @@ impl Group {
 
     pub(super) fn load(&self) -> Option<Load> {
         self.replicas().map(|replicas| replicas.load())
+    }
+
+    /// How well it would do for a call; nothing where it would have to start.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        match &*self.state() {
+            State::Running(replicas) => Some(replicas.standing()),
+            State::Failed(_, at) if at.elapsed() < START_AGAIN_AFTER => Some(Standing::Failed),
+            State::Failed(..) | State::Stopped => None,
+        }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -241,7 +251,7 @@ impl Group {
                 Ok(Ok(Ok(started))) => return Ok(started),
                 Ok(Ok(Err(NotStarted::Lease(error)))) => return Err(error),
                 Ok(Ok(Err(NotStarted::Full(full)))) => full,
-                Ok(Err(_)) => return Err(LeaseError::Start(Arc::new(StartError::Stopping))),
+                Ok(Err(ended)) => return Err(LeaseError::Start(Arc::new(ended.into()))),
                 Err(_) => return Err(LeaseError::DeadlinePassed),
             };
             if full.is_for_ever() {
@@ -306,7 +316,7 @@ impl Group {
         loader: &Loader,
     ) -> Result<(Worker, Reservation), NoReplica> {
         let package = loader.package(&version.name, &version.version).await?;
-        let needs = Amount::of(&package);
+        let needs = Amount::of(&package.config);
         version.set_needs(needs);
         let reservation = self.placement.reserve(needs).map_err(NoReplica::Full)?;
         Ok((loader.start(package).await?, reservation))
@@ -363,8 +373,12 @@ impl Group {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What it was before goes without the lock: replicas take their time.
     fn set(&self, state: State) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        let mut now = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *now, state);
+        drop(now);
+        drop(before);
     }
 }
 
@@ -376,3 +390,7 @@ impl Drop for Growing {
         self.0.growing.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+#[path = "group_tests.rs"]
+mod tests;

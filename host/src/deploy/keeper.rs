@@ -14,21 +14,31 @@ impl Deployments {
     /// Starts replicas that have to run, and stops those that nobody needs.
     pub fn keep(&self) {
         let models = self.read().kept();
+        for model in &models {
+            for version in model.placements().iter().filter_map(|there| model.served_by(there)) {
+                if let Err(error) = self.needs_of(version) {
+                    // Its calls are told so.
+                    tracing::debug!(model = %model.name, "what it needs is not known: {error}");
+                }
+            }
+        }
         self.entitle(&models);
         for model in models {
+            let is_admitted = self.read().admits(&model);
             for placement in model.placements() {
-                if placement.scale().replicas_min > 0
-                    && !model.stopped
-                    && let Some(version) = model.served_by(placement)
-                {
-                    self.ensure(version, placement);
-                } else {
-                    placement.reserve_nothing_ahead();
+                match model.served_by(placement).filter(|_| is_admitted) {
+                    Some(version) if placement.scale().replicas_min > 0 => {
+                        self.ensure(version, placement);
+                    }
+                    Some(_) | None => placement.reserve_nothing_ahead(),
                 }
             }
             for version in &model.versions {
                 for group in version.all_groups() {
-                    self.keep_group(&model, version, &group);
+                    match is_admitted && !group.placement.is_retired() {
+                        true => self.keep_group(&model, version, &group),
+                        false => group.stop(),
+                    }
                 }
                 version.forget_retired();
             }
@@ -47,7 +57,7 @@ impl Deployments {
             })
         };
         for (model, placement) in always_on().filter(|(_, placement)| !placement.by_operator) {
-            // It is known once a replica has started.
+            // What cannot be read does not start either.
             let needs = model.served_by(placement).and_then(|version| version.needs());
             let needs = needs.unwrap_or_default().times(placement.said().replicas_min);
             let sum = taken.entry(model.name.user_id()).or_default();
@@ -80,10 +90,6 @@ impl Deployments {
 
     fn keep_group(&self, model: &Model, version: &Arc<Version>, group: &Arc<Group>) {
         let placement = &group.placement;
-        if placement.is_retired() || model.stopped {
-            group.stop();
-            return;
-        }
         let scale = placement.scale();
         let served = model.served_by(placement);
         let is_served = served.is_some_and(|served| Arc::ptr_eq(served, version));
@@ -131,14 +137,15 @@ impl MakeRoom for Deployments {
                     match group.idle() {
                         _ if !in_the_way => {}
                         Some(since) if replicas_min == 0 => {
-                            freed = freed.plus(needs.times(group.count()));
-                            idle.push((since, group));
+                            let frees = needs.times(group.count());
+                            freed = freed.plus(frees);
+                            idle.push((since, frees, group));
                         }
                         Some(_) | None => {
                             let spare =
                                 group.spare().min(group.count().saturating_sub(replicas_min));
                             freed = freed.plus(needs.times(spare));
-                            busy.push((group, spare));
+                            busy.push((needs, group, spare));
                         }
                     }
                 }
@@ -147,19 +154,24 @@ impl MakeRoom for Deployments {
         if !full.needed.fits(freed) {
             return false;
         }
-        idle.sort_by_key(|(since, _)| std::cmp::Reverse(*since));
+        idle.sort_by_key(|(since, ..)| std::cmp::Reverse(*since));
         let fits = || pool.fits(full.needed).is_ok();
-        for (_, group) in idle {
-            if fits() {
+        // Replicas that were stopped give back what they reserved once they have
+        // ended, so it is counted ahead and not asked of others as well.
+        let mut promised = full.left;
+        for (_, frees, group) in idle {
+            if full.needed.fits(promised) || fits() {
                 break;
             }
             group.stop();
+            promised = promised.plus(frees);
         }
-        for (group, spare) in busy {
+        for (frees, group, spare) in busy {
             for _ in 0..spare {
-                if fits() || !group.shrink_now() {
+                if full.needed.fits(promised) || fits() || !group.shrink_now() {
                     break;
                 }
+                promised = promised.plus(frees);
             }
         }
         fits()

@@ -4,14 +4,15 @@
 //! stored. Its machine code is the compiler's to find or make.
 
 use super::compiler::{Compiler, Source, blocking};
+use super::error::StartError;
 use crate::digest::sha256_of;
 use crate::package::Package;
 use crate::package::config::{Config, ModelName};
-use crate::package::folder::{self, FolderError, Taking};
+use crate::package::folder::{self, Taking};
 use crate::sandbox::{Compiled, Runtime};
 use crate::store::{FileRow, Sha256Digest, Store, StoreError};
 use crate::telemetry::VersionLog;
-use crate::worker::{AdmitError, OneShot, OneShotError, Worker};
+use crate::worker::{OneShot, Worker};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -27,29 +28,6 @@ pub struct Loader {
     code: Arc<Compiler>,
 }
 
-/// Why a version does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The files are not what was stored.
-    #[error("its stored files are damaged: {0}; upload it again, or restore a backup")]
-    Corrupt(String),
-    /// The store fails.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A folder is not a package any more.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// The component cannot be compiled.
-    #[error("1/model.wasm cannot be compiled: {0}")]
-    Compile(OneShotError),
-    /// The host cannot run it.
-    #[error(transparent)]
-    Admit(#[from] AdmitError),
-    /// The host is shutting down.
-    #[error("the host is being stopped")]
-    Stopping,
-}
-
 impl Loader {
     /// `run` is an empty folder in the data directory's file system.
     pub fn new(runtime: Arc<Runtime>, store: Arc<Store>, run: PathBuf) -> Self {
@@ -57,7 +35,7 @@ impl Loader {
     }
 
     /// The same with another program for one-shot processes.
-    pub(super) fn compiling_with(
+    pub(crate) fn compiling_with(
         one_shot: OneShot,
         runtime: Arc<Runtime>,
         store: Arc<Store>,
@@ -165,12 +143,23 @@ impl Loader {
             return Ok(None);
         }
         let component = self.read(&stored, folder::COMPONENT_PATH)?;
-        let config = String::from_utf8(self.read(&stored, folder::CONFIG_PATH)?);
-        let config = config.map_err(|error| StartError::Corrupt(error.to_string()))?;
-        let config =
-            Config::parse(&config).map_err(|error| StartError::Corrupt(error.to_string()))?;
-        let memory_bytes_max = config.limits.memory_bytes_max;
+        let memory_bytes_max = self.config(&stored)?.limits.memory_bytes_max;
         Ok(Some(Source { component, memory_bytes_max }))
+    }
+
+    /// A stored version's configuration, without its other files.
+    pub(super) fn read_config(
+        &self,
+        name: &ModelName,
+        version: &str,
+    ) -> Result<Config, StartError> {
+        self.config(&self.store.files(name, version)?)
+    }
+
+    fn config(&self, stored: &[FileRow]) -> Result<Config, StartError> {
+        let corrupt = |error: &dyn std::error::Error| StartError::Corrupt(error.to_string());
+        let text = String::from_utf8(self.read(stored, folder::CONFIG_PATH)?);
+        Config::parse(&text.map_err(|error| corrupt(&error))?).map_err(|error| corrupt(&error))
     }
 
     /// One file of a version, as it was stored.

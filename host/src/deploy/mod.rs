@@ -1,10 +1,11 @@
 //! Which versions are callable, by whom, where, and in how many replicas.
 //!
 //! Owns the table of models, the nodepools, and a call's admission to a
-//! [`Lease`]. What the
-//! store has is read once and changed here and there together. Never touches
-//! guests.
+//! [`Lease`]. What the store has is read once and changed here and there
+//! together. Never touches guests.
 
+mod error;
+mod models;
 mod table;
 mod version;
 
@@ -14,30 +15,33 @@ mod loader;
 mod anew;
 mod called;
 
+mod autoscale;
 mod group;
 mod keeper;
 mod placement;
 mod replicas;
 
 mod capacity;
+mod checks;
 mod compute;
+mod deploying;
 mod details;
 mod pools;
 
 pub use capacity::{Amount, CPU_OVERCOMMIT, Full, Pool, PoolName, Reservation};
-pub use compute::{ComputeError, Resource};
 pub use details::{ClusterDetail, DeploymentDetail, NodepoolDetail};
-pub use loader::{Loader, StartError, component_of};
+pub use error::{ComputeError, DeployError, LeaseError, ModelError, Resource, StartError};
+pub use loader::{Loader, component_of};
 pub use pools::{CLUSTER_LOCAL, NODEPOOL_DEFAULT, Pools};
 pub use replicas::Load;
 pub use table::{Model, Target, Wanted};
-pub use version::{Lease, LeaseError, Source, Version};
+pub use version::{Lease, Source, Version};
 
-use crate::auth::{Caller, Scope};
+use crate::auth::Caller;
 use crate::call::Deadline;
 use crate::package::Package;
 use crate::package::config::ModelName;
-use crate::store::{ModelRow, ShareRow, StoreError, VersionRow};
+use crate::store::{StoreError, VersionRow};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use table::Table;
@@ -51,59 +55,8 @@ pub struct Deployments {
     loader: Loader,
     pools: Pools,
     table: RwLock<Table>,
-    /// Held by whoever changes compute resources.
+    /// Held by whoever changes models or compute resources.
     changing: Mutex<()>,
-}
-
-/// Why a folder cannot be made callable.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// Another folder has the same name.
-    #[error("two model folders are named {name}; change `id` in one of their config.yaml")]
-    Duplicate {
-        /// The name.
-        name: ModelName,
-    },
-    /// It asks for accelerators.
-    #[error(
-        "{name} asks for {asked}, and this host computes on CPUs only; \
-         set `num_accelerators: 0` to run it without"
-    )]
-    NoAccelerator {
-        /// The model.
-        name: ModelName,
-        /// What it asks for.
-        asked: String,
-    },
-    /// The host cannot run it.
-    #[error("{name} cannot be served")]
-    Start {
-        /// The model.
-        name: ModelName,
-        /// Why.
-        #[source]
-        source: StartError,
-    },
-}
-
-/// Why something cannot be done with a model.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// There is no such model, or it is not the caller's.
-    #[error("there is no such model; check user, app and model id")]
-    NoSuchModel,
-    /// It has no such version.
-    #[error("the model has no such version")]
-    NoSuchVersion,
-    /// There is no older version.
-    #[error("the model has no version before the one that is called")]
-    NoOlderVersion,
-    /// It is a folder that the operator named.
-    #[error("the model is served from a folder; it is changed there, and by a new start")]
-    Folder,
-    /// The store fails.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl Deployments {
@@ -237,14 +190,27 @@ impl Deployments {
 
     /// Makes a model that nothing has been uploaded to yet, or finds it.
     pub fn ensure_model(&self, name: &ModelName, model_type_id: &str) -> Result<(), ModelError> {
+        // It is not deleted meanwhile.
+        let _alone = self.alone();
         let row = self.loader.store().ensure_model(name, model_type_id)?;
         self.write().put_model(&row);
         Ok(())
     }
 
-    /// Makes a version callable that has just been stored.
-    pub fn stored(&self, version: &VersionRow) {
-        self.write().put_version(Arc::new(Version::stored(&self.loader, version)));
+    /// Makes a version callable that has just been stored. Returns whether it is:
+    /// it may have been deleted since. Blocks.
+    pub fn stored(&self, version: &VersionRow) -> Result<bool, StoreError> {
+        let _alone = self.alone();
+        let store = self.loader.store();
+        if store.files(&version.name, &version.id)?.is_empty() {
+            return Ok(false);
+        }
+        let model = store.ensure_model(&version.name, &version.model_type_id)?;
+        let version = Arc::new(Version::stored(&self.loader, version));
+        let mut table = self.write();
+        table.put_model(&model);
+        table.put_version(version);
+        Ok(true)
     }
 
     /// The files of a version are whole again: it is tried at the next call.
@@ -255,126 +221,6 @@ impl Deployments {
         {
             version.stop();
         }
-    }
-
-    /// Calls without a version go to this one from now on; nothing for the
-    /// newest, whatever comes.
-    pub fn promote(
-        &self,
-        caller: &Caller,
-        name: &ModelName,
-        version: Option<&str>,
-    ) -> Result<(), ModelError> {
-        let seen = self.owned(caller, name)?;
-        if version.is_some_and(|version| seen.version(version).is_none()) {
-            return Err(ModelError::NoSuchVersion);
-        }
-        self.change(name, |model| model.promoted = version.map(str::to_owned))
-    }
-
-    /// Calls without a version go to the one before from now on. Returns it.
-    pub fn roll_back(&self, caller: &Caller, name: &ModelName) -> Result<String, ModelError> {
-        let seen = self.owned(caller, name)?;
-        let before = seen.before().ok_or(ModelError::NoOlderVersion)?.version.clone();
-        self.change(name, |model| model.promoted = Some(before.clone()))?;
-        Ok(before)
-    }
-
-    /// Refuses calls to a model, or admits them again.
-    pub fn set_stopped(
-        &self,
-        caller: &Caller,
-        name: &ModelName,
-        stopped: bool,
-    ) -> Result<(), ModelError> {
-        let seen = self.owned(caller, name)?;
-        self.change(name, |model| model.stopped = stopped)?;
-        if stopped {
-            seen.versions.iter().for_each(|version| version.stop());
-        }
-        Ok(())
-    }
-
-    /// Deletes a version, or the whole model. Calls that run end as they would.
-    pub fn delete(
-        &self,
-        caller: &Caller,
-        name: &ModelName,
-        version: Option<&str>,
-    ) -> Result<(), ModelError> {
-        // No deployment of it comes meanwhile.
-        let _alone = self.alone();
-        let seen = self.owned(caller, name)?;
-        let store = self.loader.store();
-        match version {
-            None => {
-                store.delete_model(name)?;
-                self.write().remove_model(name);
-                seen.placements().iter().for_each(|placement| placement.retire());
-                seen.versions.iter().for_each(|version| version.end());
-            }
-            Some(version) => {
-                let deleted = seen.version(version).ok_or(ModelError::NoSuchVersion)?.clone();
-                store.delete_version(name, version)?;
-                self.write().remove_version(name, version);
-                for placement in seen.placements() {
-                    if placement.version.as_deref() == Some(version)
-                        && let Some(id) = &placement.id
-                    {
-                        self.write().remove_placement(name, id);
-                        placement.retire();
-                    }
-                }
-                deleted.end();
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets a user, or everyone, call a model, or no longer.
-    pub fn share(
-        &self,
-        caller: &Caller,
-        name: &ModelName,
-        with: &str,
-        shared: bool,
-    ) -> Result<(), ModelError> {
-        self.owned(caller, name)?;
-        let store = self.loader.store();
-        if shared {
-            if with != ShareRow::EVERYONE && store.user(with)?.is_none() {
-                return Err(StoreError::Absent { what: format!("user {with}") }.into());
-            }
-            store.add_share(name, with)?;
-            self.write().share(name, with);
-        } else {
-            store.delete_share(name, with)?;
-            self.write().unshare(name, with);
-        }
-        Ok(())
-    }
-
-    /// A stored model that is the caller's, or anybody's for the operator.
-    fn owned(&self, caller: &Caller, name: &ModelName) -> Result<Arc<Model>, ModelError> {
-        if caller.user_id() != name.user_id() && !caller.may(Scope::Admin) {
-            return Err(ModelError::NoSuchModel);
-        }
-        let table = self.read();
-        match table.stored(name) {
-            Some(model) => Ok(model.clone()),
-            None if table.has_folder(name) => Err(ModelError::Folder),
-            None => Err(ModelError::NoSuchModel),
-        }
-    }
-
-    fn change(
-        &self,
-        name: &ModelName,
-        change: impl FnOnce(&mut ModelRow),
-    ) -> Result<(), ModelError> {
-        let row = self.loader.store().update_model(name, change)?;
-        self.write().put_model(&row);
-        Ok(())
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {

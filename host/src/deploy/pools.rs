@@ -2,7 +2,7 @@
 
 use super::capacity::{Amount, Pool, PoolName};
 use super::placement::Placement;
-use crate::upload::{MESSAGE_BYTES_MAX, UPLOADS_MAX};
+use crate::limits::{UPLOAD_MESSAGE_BYTES_MAX, UPLOADS_MAX};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -17,7 +17,7 @@ pub const NODEPOOL_DEFAULT: &str = "default";
 const UPLOADS_SHARE: u64 = 8;
 
 fn uploads_bytes(machine_bytes: u64) -> u64 {
-    let one = MESSAGE_BYTES_MAX as u64;
+    let one = UPLOAD_MESSAGE_BYTES_MAX as u64;
     (machine_bytes / UPLOADS_SHARE).clamp(one, one * UPLOADS_MAX as u64)
 }
 

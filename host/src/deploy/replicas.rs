@@ -3,15 +3,16 @@
 //! Owns the places of calls: as many as all replicas have together. A call that
 //! got one goes to the replica that has least to do.
 
+use super::autoscale::Autoscale;
 use super::capacity::Reservation;
-use super::placement::Autoscale;
-use super::version::LeaseError;
+use super::error::LeaseError;
 use crate::call::{Deadline, Function, Holder, Origin};
 use crate::worker::{Inputs, Outputs, Worker};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// Replicas that run. Whoever holds them keeps them so.
 #[derive(Debug)]
@@ -63,6 +64,23 @@ pub struct Load {
     pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
     /// Sandboxes made since they were started.
     pub sandboxes_made: u64,
+}
+
+/// How well it would do for a call, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// A place is free.
+    Free,
+    /// So many calls wait for one, and the queue has room.
+    Waiting(usize),
+    /// Nothing runs, and a replica finds room as far as is known.
+    Stopped,
+    /// Nothing runs, and there is no room now.
+    NoRoom,
+    /// The queue is full.
+    Busy,
+    /// It did not start when it was tried a moment ago.
+    Failed,
 }
 
 impl Replicas {
@@ -123,6 +141,17 @@ impl Replicas {
             Ok(Ok(permit)) => self.taken(permit).ok_or(LeaseError::Busy),
             Ok(Err(_)) => Err(LeaseError::NoSuchModel),
             Err(_) => Err(LeaseError::DeadlinePassed),
+        }
+    }
+
+    /// How well they would do for a call.
+    pub(super) fn standing(&self) -> Standing {
+        if self.slots.available_permits() > 0 {
+            return Standing::Free;
+        }
+        match self.waiting.load(Ordering::Acquire) {
+            waiting if waiting < self.queue_max => Standing::Waiting(waiting),
+            _ => Standing::Busy,
         }
     }
 
@@ -256,13 +285,14 @@ impl Place {
     /// as long.
     pub(super) fn call<H: Send + 'static>(
         self,
+        ended: &CancellationToken,
         function: Function,
         origin: Origin,
         deadline: Deadline,
         hold: H,
     ) -> (Inputs, Outputs) {
         let replica = self.replica.clone();
-        replica.worker.call(function, origin, deadline, (self, hold))
+        replica.worker.call(ended, function, origin, deadline, (self, hold))
     }
 }
 
@@ -291,5 +321,24 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_place_is_better_than_a_short_queue_and_that_than_a_start() {
+        let best_first = [
+            Standing::Free,
+            Standing::Waiting(1),
+            Standing::Waiting(2),
+            Standing::Stopped,
+            Standing::NoRoom,
+            Standing::Busy,
+            Standing::Failed,
+        ];
+        assert!(best_first.is_sorted());
     }
 }

@@ -1,8 +1,9 @@
 //! Models and their versions in memory, as callers see them.
 
 use super::capacity::PoolName;
+use super::error::LeaseError;
 use super::placement::Placement;
-use super::version::{LeaseError, Version};
+use super::version::Version;
 use crate::package::config::ModelName;
 use crate::store::{ModelRow, ShareRow};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,6 +92,12 @@ impl Model {
         self.current().map_or(&self.model_type_id, |current| &current.model_type_id)
     }
 
+    /// Whether the version that it stands for was promoted, and is not just the
+    /// newest.
+    pub fn is_promoted(&self) -> bool {
+        self.promoted.is_some()
+    }
+
     /// The version that the model stands for: the promoted one, else the newest.
     pub fn current(&self) -> Option<&Arc<Version>> {
         match &self.promoted {
@@ -145,17 +152,18 @@ impl Model {
         let is_of_version = |placement: &&Arc<Placement>| {
             self.served_by(placement).is_some_and(|served| Arc::ptr_eq(served, &version))
         };
-        let mut placements = self.placements.iter().filter(is_of_version);
+        let placements = self.placements.iter().filter(is_of_version);
+        // Of equal ones the first.
+        let standing = |placement: &&Arc<Placement>| version.standing_in(placement);
         let placement = match wanted {
             Wanted::Nodepool(name) => {
-                let there = placements.find(|placement| placement.pool.name() == name);
+                let on_it = placements.filter(|placement| placement.pool.name() == name);
+                let there = on_it.min_by_key(standing);
                 // On the machine at large it runs without being deployed.
                 there.or_else(|| (of_all.pool.name() == name).then_some(of_all))
             }
             Wanted::Anywhere | Wanted::Deployment(_) => {
-                let running = |placement: &&Arc<Placement>| version.runs_in(placement);
-                let first = placements.clone().next();
-                placements.find(running).or(first).or(Some(of_all))
+                placements.min_by_key(standing).or(Some(of_all))
             }
         };
         match (placement.cloned(), wanted) {
@@ -317,6 +325,12 @@ impl Table {
         let mut all: Vec<Arc<Version>> = self.versions().cloned().collect();
         all.sort_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
         all
+    }
+
+    /// Whether calls of a stored model are admitted: it is not stopped, and no
+    /// folder is called in its place.
+    pub(super) fn admits(&self, model: &Model) -> bool {
+        !model.stopped && !self.has_folder(&model.name)
     }
 
     /// Every stored model with a deployment, or with a replica that runs.

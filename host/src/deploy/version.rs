@@ -1,12 +1,12 @@
 //! A version made callable, wherever it runs, and a call's admission to it.
 
 use super::called::Called;
-use super::capacity::{Amount, Full, PoolName};
+use super::capacity::Amount;
+use super::error::{LeaseError, StartError};
 use super::group::{Group, MakeRoom};
-use super::loader::{Loader, StartError};
+use super::loader::Loader;
 use super::placement::Placement;
-use super::replicas::{Load, Place, Replicas};
-use crate::auth::AllowanceError;
+use super::replicas::{Load, Place, Replicas, Standing};
 use crate::call::{Deadline, Function, Methods, Origin};
 use crate::package::Package;
 use crate::package::config::ModelName;
@@ -16,6 +16,7 @@ use crate::worker::{Inputs, Outputs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// A version that is callable, and what may be told about it.
 #[derive(Debug)]
@@ -50,60 +51,6 @@ pub enum Source {
     Folder,
     /// The store; its replica is started on need and stopped when idle.
     Store,
-}
-
-/// Why a call is not admitted.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LeaseError {
-    /// There is no such model, or it is not the caller's to see.
-    #[error("there is no such model; check user, app and model id")]
-    NoSuchModel,
-    /// The model has no such version.
-    #[error("the model has no such version; leave the version out for the newest")]
-    NoSuchVersion,
-    /// The model was made, and nothing was uploaded that could be called.
-    #[error("the model has no version that can be called; upload one")]
-    NoVersion,
-    /// Its owner or the operator has stopped it.
-    #[error("the model is stopped; `ringfence models start` starts it again")]
-    Stopped,
-    /// Its replica does not start.
-    #[error("the version does not start: {0}")]
-    Start(Arc<StartError>),
-    /// The caller takes as much as it may.
-    #[error(transparent)]
-    Quota(#[from] AllowanceError),
-    /// No replica of it fits.
-    #[error("{0}")]
-    Full(Full),
-    /// The same, for those who are not to know of the machine.
-    #[error("there is no room for a replica of the model now; try again in a moment")]
-    NoRoom,
-    /// There is no such nodepool, or it is not the caller's to see.
-    #[error("there is no nodepool {0}; check runner_selector")]
-    NoSuchNodepool(PoolName),
-    /// The model has no such deployment.
-    #[error("the model has no deployment {0}; check runner_selector")]
-    NoSuchDeployment(String),
-    /// It runs elsewhere.
-    #[error(
-        "no deployment of the model is on nodepool {0}; deploy it there, or leave runner_selector out"
-    )]
-    NotDeployedThere(PoolName),
-    /// The deployment serves another version than the one that is asked for.
-    #[error("deployment {id} serves version {serves}; leave the version out")]
-    OtherVersion {
-        /// The deployment.
-        id: String,
-        /// The version that it serves.
-        serves: String,
-    },
-    /// Every place is taken and the queue is full.
-    #[error("the model is busy; try again in a moment")]
-    Busy,
-    /// The deadline passed in the queue.
-    #[error("the deadline passed before it was this call's turn")]
-    DeadlinePassed,
 }
 
 /// The permission to make one call.
@@ -242,6 +189,15 @@ impl Version {
         find(&self.groups(), placement).is_some_and(|group| group.is_running())
     }
 
+    /// How well a placement would do for a call.
+    pub(super) fn standing_in(&self, placement: &Arc<Placement>) -> Standing {
+        let there = find(&self.groups(), placement).and_then(|group| group.standing());
+        there.unwrap_or_else(|| match self.needs().map(|needs| placement.has_room(needs)) {
+            Some(Err(_)) => Standing::NoRoom,
+            Some(Ok(())) | None => Standing::Stopped,
+        })
+    }
+
     /// Its replicas in every placement.
     pub(super) fn all_groups(&self) -> Vec<Arc<Group>> {
         self.groups().clone()
@@ -272,14 +228,18 @@ impl Version {
 
     /// Lets all replicas go; calls that run keep theirs until they have ended.
     pub(super) fn stop(&self) {
-        self.groups().iter().for_each(|group| group.stop());
+        self.all_groups().iter().for_each(|group| group.stop());
     }
 
     /// The same, for good: its files are deleted, and its log with them.
     pub(super) fn end(&self) {
-        self.gone.store(true, Ordering::Release);
+        self.set_gone(true);
         self.stop();
         self.forget();
+    }
+
+    pub(super) fn set_gone(&self, gone: bool) {
+        self.gone.store(gone, Ordering::Release);
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -337,10 +297,15 @@ impl Lease {
     }
 
     /// Starts the call. The permission goes with the guest: it is free again
-    /// when the guest has ended, which dropping the outputs brings about.
-    /// `origin` is what logs say of it.
-    pub fn call(self, function: Function, origin: Origin) -> (Inputs, Outputs) {
+    /// when the guest has ended, which dropping the outputs brings about, and
+    /// cancelling `ended`, whoever still reads. `origin` is what logs say of it.
+    pub fn call(
+        self,
+        ended: &CancellationToken,
+        function: Function,
+        origin: Origin,
+    ) -> (Inputs, Outputs) {
         let Self { version, place, deadline, .. } = self;
-        place.call(function, origin, deadline, version)
+        place.call(ended, function, origin, deadline, version)
     }
 }

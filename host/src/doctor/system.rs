@@ -3,7 +3,7 @@
 use super::{Finding, Surroundings};
 use rustix::process::{Resource, geteuid, getrlimit};
 use rustix::time::{ClockId, clock_getres};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Files for a thousand connections and what guests open.
 const FILES_MIN: u64 = 4096;
@@ -54,8 +54,7 @@ fn monotonic_clock() -> Finding {
 }
 
 fn wall_clock() -> Finding {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    match since < CLOCK_MIN {
+    match crate::clock::since_1970() < CLOCK_MIN {
         true => Finding::warn(
             "wall clock",
             "is before this program was written",

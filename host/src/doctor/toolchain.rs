@@ -46,7 +46,7 @@ fn component(surroundings: &Surroundings) -> Finding {
         Some(_) => Finding::ok("cargo-component", "found"),
         None => Finding::ok(
             "cargo-component",
-            "not there; only manifests with `package.metadata.component` need it",
+            "not there, and not needed: `ringfence build` takes plain cargo",
         ),
     }
 }

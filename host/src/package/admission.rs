@@ -216,6 +216,7 @@ mod tests {
         assert!(text.contains(", acme:odd/thing, which"), "{text}");
     }
 
+    /// PKG-01, PKG-02, and PKG-05 as far as exports are missing.
     #[test]
     fn bytes_that_are_no_component_are_refused() {
         let max = u64::MAX;

@@ -163,3 +163,18 @@ fn what_follows_an_archive_or_is_missing_of_it_is_refused() {
         assert!(refused(archive).contains("no gzip of a tar"), "{archive:?}");
     }
 }
+
+/// PKG-13: the absolute cap, of an archive that is as large as it says.
+#[test]
+fn pkg_13_more_bytes_than_a_package_has_are_refused() {
+    let archive = packed(|tar| put(tar, EntryType::Regular, "1/x", b"a"));
+    let mut limited = Limited {
+        decoder: GzDecoder::new(Counted::new(archive.as_slice())),
+        bytes: PACKAGE_BYTES_MAX,
+    };
+    limited.decoder.get_mut().bytes = PACKAGE_BYTES_MAX;
+    let error = limited.read(&mut [0]).unwrap_err();
+    assert!(format_error(error).to_string().contains("more than 17179869184 bytes"));
+    limited.bytes = PACKAGE_BYTES_MAX - 1;
+    assert_eq!(limited.read(&mut [0]).unwrap(), 1);
+}

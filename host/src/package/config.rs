@@ -16,7 +16,7 @@ pub use crate::yaml::{BYTES_MAX as CONFIG_BYTES_MAX, Error as ConfigError, Place
 pub use compute::{Accelerators, Compute};
 pub use elsewhere::{BuildInfo, CheckpointStage, Checkpoints, Secret, SecretDeclaration};
 pub use extension::{GraphAction, GraphRule};
-pub use name::{ModelName, NAME_BYTES_MAX, NameError};
+pub use name::{ModelName, NAME_BYTES_MAX, NameError, check_name};
 
 use super::checkpoint::LabelsError;
 use crate::limits::Limits;
@@ -290,6 +290,11 @@ fn model(
     // A section without any keys misses its id.
     let mut section = root.section_or_empty("model")?;
     *named = Named { user: section.has("user_id"), app: section.has("app_id") };
+    // Nothing is to be said where it is absent: the model is its uploader's.
+    let user_id = match section.text("user_id") {
+        Some(entry) => part(&entry),
+        None => ModelName::USER_DEFAULT.parse().ok(),
+    };
     let mut part_or = |key: &str, default: &str| match section.text(key) {
         Some(entry) => part(&entry),
         None => {
@@ -297,7 +302,6 @@ fn model(
             default.parse().ok()
         }
     };
-    let user_id = part_or("user_id", ModelName::USER_DEFAULT);
     let app_id = part_or("app_id", ModelName::APP_DEFAULT);
     let model_type_id = part_or("model_type_id", MODEL_TYPE_DEFAULT);
     let id = section.required("id", "write a name such as `id: my-model`");

@@ -183,25 +183,10 @@ pub enum Taking {
 /// Reads a model folder. The assets are taken into a private folder below
 /// `scratch`, which must exist; it goes when the package is dropped.
 pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, FolderError> {
-    let root = Dir::open_ambient_dir(dir, ambient_authority())
-        .map_err(|source| FolderError::Open { path: dir.to_owned(), source })?;
+    let Looked { text, asked, code, names } = look_at(dir)?;
     let mut listing = Listing::default();
-
-    let text = config_text(&root)?;
-    // Everything is said about the text as it was written, before a secret is
-    // cut out of it; what is packaged never had one.
-    let asked = Config::parse(&text)?;
     let text = Config::without_secrets(&text)?;
     listing.add(CONFIG, text.as_bytes())?;
-
-    let code = open_code(&root)?;
-    let names = files::walk(&code)?;
-    if !names.iter().any(|name| name == COMPONENT) {
-        return Err(FolderError::NotBuilt { folder: dir.to_owned() });
-    }
-    if let Some(checkpoints) = &asked.checkpoints {
-        has_checkpoint(dir, &root, &code, &names, checkpoints)?;
-    }
     let config = Config::parse_beside(&text, labels(&code, &names)?)?;
     let config = Config { notes: asked.notes, ..config };
     let scratch_error = |source| FolderError::Scratch { path: scratch.to_owned(), source };
@@ -247,6 +232,54 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
         assets: Assets { folder, files },
         listing,
     })
+}
+
+/// Whether a folder is one that [`open`] may take: its `config.yaml` is right, it
+/// is built and its checkpoint is there. Reads no other content.
+pub fn look(dir: &Path) -> Result<(), FolderError> {
+    look_at(dir).map(drop)
+}
+
+/// Cuts tokens and secrets out of the `config.yaml` of a folder that is the
+/// host's own, so that it is the file that [`open`] has listed.
+pub fn cut_secrets(dir: &Path) -> Result<(), FolderError> {
+    let root = Dir::open_ambient_dir(dir, ambient_authority())
+        .map_err(|source| FolderError::Open { path: dir.to_owned(), source })?;
+    let text = config_text(&root)?;
+    let without = Config::without_secrets(&text)?;
+    if without == text {
+        return Ok(());
+    }
+    let written = root.remove_file(CONFIG).and_then(|()| root.write(CONFIG, without));
+    written.map_err(|source| FolderError::Scratch { path: dir.to_owned(), source })
+}
+
+/// What is seen of a folder at first.
+struct Looked {
+    /// `config.yaml` as it was written.
+    text: String,
+    asked: Config,
+    code: Dir,
+    /// Below `1/`.
+    names: Vec<String>,
+}
+
+fn look_at(dir: &Path) -> Result<Looked, FolderError> {
+    let root = Dir::open_ambient_dir(dir, ambient_authority())
+        .map_err(|source| FolderError::Open { path: dir.to_owned(), source })?;
+    let text = config_text(&root)?;
+    // Everything is said about the text as it was written, before a secret is
+    // cut out of it; what is packaged never had one.
+    let asked = Config::parse(&text)?;
+    let code = open_code(&root)?;
+    let names = files::walk(&code)?;
+    if !names.iter().any(|name| name == COMPONENT) {
+        return Err(FolderError::NotBuilt { folder: dir.to_owned() });
+    }
+    if let Some(checkpoints) = &asked.checkpoints {
+        has_checkpoint(dir, &root, &code, &names, checkpoints)?;
+    }
+    Ok(Looked { text, asked, code, names })
 }
 
 /// Whether 1/checkpoints is there, and of what the config file says. One that

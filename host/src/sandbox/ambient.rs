@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, TryRng};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 const STEP: Duration = Duration::from_millis(1);
@@ -66,7 +66,7 @@ impl HostWallClock for Wall {
 
     fn now(&self) -> Duration {
         self.ambient.clock_reads.add(1);
-        coarse(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+        coarse(crate::clock::since_1970())
     }
 }
 

@@ -224,13 +224,26 @@ impl Program {
         deadline: Deadline,
         hold: H,
     ) -> (Requests, Calling) {
+        self.call_until(&CancellationToken::new(), function, origin, deadline, hold)
+    }
+
+    /// The same, which ends when `ended` is cancelled as when its outputs are
+    /// dropped: then no verdict comes.
+    pub fn call_until<H: Send + 'static>(
+        self: &Arc<Self>,
+        ended: &CancellationToken,
+        function: Function,
+        origin: impl Into<Origin>,
+        deadline: Deadline,
+        hold: H,
+    ) -> (Requests, Calling) {
         let buffered = self.shared.limits.messages_buffered_max;
         let (request_sender, requests) = mpsc::channel(buffered);
         // One place more than for outputs, so that the end never waits.
         let (event_sender, events) = mpsc::channel(buffered + 1);
         let end_place = event_sender.clone().try_reserve_owned();
         let events = Events::new(events);
-        let stop = CancellationToken::new();
+        let stop = ended.child_token();
 
         let program = self.clone();
         let origin = origin.into();

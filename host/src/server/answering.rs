@@ -97,10 +97,10 @@ impl Responses {
                 return Some(self.end(&outcome));
             }
         };
-        let event = tokio::select! {
-            biased;
-            event = answering.outputs.next() => event,
-            outcome = self.context.ended_by_others() => {
+        let next = async { Ok(answering.outputs.next().await) };
+        let event = match self.context.unless_ended(next).await {
+            Ok(event) => event,
+            Err(outcome) => {
                 // Whoever reads no more stops the guest.
                 self.state = Err(outcome.clone());
                 return Some(self.end(&outcome));

@@ -10,6 +10,7 @@ use super::context::CallContext;
 use super::names;
 use super::request::{self, InputError, Parsed, Reading, Turn};
 use super::response::{Form, Selection};
+use super::running::Running;
 use super::sent::Fetching;
 use super::status::Outcome;
 use super::typed;
@@ -22,6 +23,7 @@ use crate::proto::clarifai::api::status::StatusCode;
 use crate::worker::{Inputs, Outputs, SendError};
 use futures_util::{Stream, StreamExt};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Which model is called, and what is wanted of its outputs.
 struct Asked {
@@ -66,8 +68,9 @@ impl CallContext {
         if parsed.method == request::GET_SIGNATURES {
             return self.signatures(&asked);
         }
-        let lease = self.lease(&asked).await.map_err(|error| self.busy(error))?;
-        let fetched = parsed.fetched(&self.fetching(&lease)).await?;
+        let leasing = async { self.lease(&asked).await.map_err(|error| self.busy(error)) };
+        let lease = self.unless_ended(leasing).await?;
+        let fetched = self.unless_ended(parsed.fetched(&self.fetching(&lease))).await?;
 
         let refused: Vec<Result<String, Outcome>> = fetched.inputs.iter().map(id_of).collect();
         let mut answers = Vec::new();
@@ -75,14 +78,9 @@ impl CallContext {
             let (inputs, outputs) = self.start(lease);
             sent(inputs.send(fetched.request()).await)?;
             drop(inputs);
+            let reading = async { read_all(outputs).await.ok_or_else(|| self.lost()) };
             let verdict;
-            let read = tokio::select! {
-                biased;
-                read = read_all(outputs) => read,
-                // Whoever reads no more stops the guest.
-                outcome = self.ended_by_others() => return Err(outcome),
-            };
-            (answers, verdict) = read.ok_or_else(|| self.lost())?;
+            (answers, verdict) = self.unless_ended(reading).await?;
             self.ended(&verdict);
             let outcome = Outcome::from(&verdict);
             if !outcome.is_success() {
@@ -113,8 +111,9 @@ impl CallContext {
             let started = async {
                 let (asked, parsed) = self.understand(request)?;
                 let parsed = single(parsed)?;
-                let lease = self.lease(&asked).await.map_err(|error| self.busy(error))?;
-                let request = whole(parsed, &self.fetching(&lease)).await?;
+                let leasing = async { self.lease(&asked).await.map_err(|error| self.busy(error)) };
+                let lease = self.unless_ended(leasing).await?;
+                let request = self.unless_ended(whole(parsed, &self.fetching(&lease))).await?;
                 let (inputs, outputs) = self.start(lease);
                 sent(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, asked.form))
@@ -146,9 +145,10 @@ impl CallContext {
                 let first = first(&mut requests, deadline).await?;
                 let (asked, parsed) = self.understand(first)?;
                 let parsed = single(parsed)?;
-                let lease = self.lease(&asked).await.map_err(not_retried)?;
+                let leasing = async { self.lease(&asked).await.map_err(not_retried) };
+                let lease = self.unless_ended(leasing).await?;
                 let fetching = self.fetching(&lease);
-                let request = whole(parsed, &fetching).await?;
+                let request = self.unless_ended(whole(parsed, &fetching)).await?;
                 let (inputs, outputs) = self.start(lease);
                 sent(inputs.send(request).await)?;
                 let answering = Answering::new(outputs, asked.form);
@@ -262,12 +262,19 @@ impl CallContext {
         );
         // A call runs once.
         let _ = self.running.set(running);
-        Ok(lease)
+        // Whoever stops a model ends the calls that run; those that have waited
+        // look for themselves.
+        match deployments.see(&asked.caller, &asked.name) {
+            Some(seen) if seen.stopped => Err(LeaseError::Stopped),
+            Some(_) | None => Ok(lease),
+        }
     }
 
     /// Starts the guest.
     fn start(&self, lease: Lease) -> (Inputs, Outputs) {
-        let (inputs, outputs) = lease.call(self.function, self.origin());
+        let never = CancellationToken::new();
+        let ended = self.running.get().map_or(&never, Running::ended);
+        let (inputs, outputs) = lease.call(ended, self.function, self.origin());
         let _ = self.found.spent.set(outputs.spent().clone());
         (inputs, outputs)
     }
@@ -281,10 +288,7 @@ impl CallContext {
     /// Clients before version 12 do not know the code of a busy model, and
     /// raise; they do wait and try again when they are throttled.
     fn busy(&self, error: LeaseError) -> Outcome {
-        let is_busy = matches!(
-            error,
-            LeaseError::Busy | LeaseError::Full(_) | LeaseError::NoRoom | LeaseError::Quota(_)
-        );
+        let is_busy = is_busy(&error);
         let outcome = Outcome::from(error);
         match (is_busy, self.client_major) {
             (true, Some(..12)) => Outcome { code: StatusCode::ConnThrottled, ..outcome },
@@ -387,13 +391,49 @@ fn of_batch(outcomes: &[Outcome]) -> Outcome {
     }
 }
 
+/// Whether the same call may be taken later.
+fn is_busy(error: &LeaseError) -> bool {
+    match error {
+        LeaseError::Busy | LeaseError::Full(_) | LeaseError::NoRoom | LeaseError::Quota(_) => true,
+        LeaseError::NoSuchModel
+        | LeaseError::NoSuchVersion
+        | LeaseError::NoVersion
+        | LeaseError::Stopped
+        | LeaseError::NoSuchNodepool(_)
+        | LeaseError::NoSuchDeployment(_)
+        | LeaseError::NotDeployedThere(_)
+        | LeaseError::OtherVersion { .. }
+        | LeaseError::DeadlinePassed
+        | LeaseError::Start(_) => false,
+    }
+}
+
 /// Clients retry a busy answer, and a stream that is retried has lost the
 /// messages it had sent.
 fn not_retried(error: LeaseError) -> Outcome {
-    let is_busy = matches!(error, LeaseError::Busy | LeaseError::Full(_) | LeaseError::Quota(_));
+    let is_busy = is_busy(&error);
     let outcome = Outcome::from(error);
     match is_busy {
         true => Outcome { code: StatusCode::RpcRequestQueueFull, ..outcome },
         false => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients of 12.5 retry these codes: 21351, 21354 and 21355.
+    #[test]
+    fn no_stream_is_told_what_clients_retry() {
+        let retried = [
+            StatusCode::ModelDeploying,
+            StatusCode::ModelBusyPleaseRetry,
+            StatusCode::ModelLoading,
+        ];
+        for error in [LeaseError::Busy, LeaseError::NoRoom, LeaseError::DeadlinePassed] {
+            let told = not_retried(error.clone()).code;
+            assert!(!retried.contains(&told), "{error}: {told:?}");
+        }
     }
 }

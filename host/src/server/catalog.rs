@@ -7,7 +7,7 @@ use super::typed;
 use super::uploading;
 use crate::auth::Caller;
 use crate::deploy::{LeaseError, Model, Version};
-use crate::package::config::ModelName;
+use crate::package::config::check_name;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
 use std::sync::Arc;
@@ -145,8 +145,7 @@ pub(crate) fn user(
 
 /// Whether a text can be the name of a user, an app or a model.
 pub(crate) fn name_part(text: &str) -> Result<(), Outcome> {
-    let checked = ModelName::new(ModelName::USER_DEFAULT, text, ModelName::APP_DEFAULT);
-    checked.map(drop).map_err(|error| Outcome::bad_request(format!("{text:?} {error}")))
+    check_name(text).map_err(|error| Outcome::bad_request(format!("{text:?} {error}")))
 }
 
 fn find(

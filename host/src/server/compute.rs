@@ -8,11 +8,9 @@ use super::names::user_of;
 use super::status::Outcome;
 use crate::auth::{Caller, Scope};
 use crate::deploy::{
-    CLUSTER_LOCAL, ClusterDetail, ComputeError, DeploymentDetail, NODEPOOL_DEFAULT, NodepoolDetail,
-    Resource,
+    CLUSTER_LOCAL, ClusterDetail, ComputeError, NODEPOOL_DEFAULT, NodepoolDetail, Resource,
 };
 use crate::proto::clarifai::api;
-use crate::store::DeploymentRow;
 
 /// Things of a request, at most.
 const ITEMS_MAX: usize = 64;
@@ -174,7 +172,9 @@ pub(super) fn post_deployments(
     let user = owner(app, &request.user_app_id, caller)?;
     each(Resource::Deployment, &request.deployments, |deployment| {
         let (row, said) = wire::new_deployment(deployment, user)?;
-        deploy(app, caller, row, &said, true)
+        let row = app.deployments.deploy(caller, row, &said)?;
+        audit(app, caller, "deployed a model", user, &row.id)?;
+        Ok(wire::deployment(&row))
     })
 }
 
@@ -188,21 +188,10 @@ pub(super) fn patch_deployments(
     each(Resource::Deployment, &request.deployments, |deployment| {
         let before = app.deployments.deployment(user, &deployment.id)?;
         let (row, said) = wire::changed_deployment(deployment, user, before)?;
-        deploy(app, caller, row, &said, false)
+        let row = app.deployments.change_deployment(caller, row, &said)?;
+        audit(app, caller, "changed a deployment", user, &row.id)?;
+        Ok(wire::deployment(&row))
     })
-}
-
-fn deploy(
-    app: &App,
-    caller: &Caller,
-    row: DeploymentRow,
-    said: &DeploymentDetail,
-    is_new: bool,
-) -> Result<api::Deployment, Outcome> {
-    let row = app.deployments.deploy(caller, row, said, is_new)?;
-    let what = if is_new { "deployed a model" } else { "changed a deployment" };
-    audit(app, caller, what, &row.user_id, &row.id)?;
-    Ok(wire::deployment(&row))
 }
 
 pub(super) fn deployments(
@@ -263,11 +252,12 @@ fn owner<'a>(
     }
 }
 
-/// Does the work for each of them, up to the first that fails.
+/// Does the work for each of them, up to the first that fails; what was done
+/// before stays, and the refusal says how many those are.
 fn each<Q, T>(
     kind: Resource,
     items: &[Q],
-    work: impl FnMut(&Q) -> Result<T, Outcome>,
+    mut work: impl FnMut(&Q) -> Result<T, Outcome>,
 ) -> Result<Vec<T>, Outcome> {
     let what = kind.as_str();
     if items.is_empty() {
@@ -276,7 +266,20 @@ fn each<Q, T>(
     if items.len() > ITEMS_MAX {
         return Err(kind.invalid(format!("a request has at most {ITEMS_MAX} of a kind")).into());
     }
-    items.iter().map(work).collect()
+    let mut done = Vec::with_capacity(items.len());
+    for item in items {
+        match work(item) {
+            Ok(one) => done.push(one),
+            Err(refused) if done.is_empty() => return Err(refused),
+            Err(mut refused) => {
+                let count = done.len();
+                refused.text =
+                    format!("{}; the first {count} of {} are done", refused.text, items.len());
+                return Err(refused);
+            }
+        }
+    }
+    Ok(done)
 }
 
 fn check_action(action: &str) -> Result<(), Outcome> {
@@ -316,5 +319,18 @@ mod tests {
         assert!(done(0).unwrap_err().text.contains("names no deployment"));
         assert_eq!(done(ITEMS_MAX).unwrap(), ITEMS_MAX);
         assert!(done(ITEMS_MAX + 1).unwrap_err().text.contains("at most 64"));
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_done_before_it() {
+        let refused_at = |refused: u32| {
+            let work = |item: &u32| match *item == refused {
+                true => Err(Outcome::bad_request("no")),
+                false => Ok(()),
+            };
+            each(Resource::Nodepool, &[1, 2, 3], work).unwrap_err().text
+        };
+        assert_eq!(refused_at(1), "no");
+        assert_eq!(refused_at(3), "no; the first 2 of 3 are done");
     }
 }

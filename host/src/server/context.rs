@@ -126,13 +126,28 @@ impl CallContext {
         };
         let ended = async {
             match self.running.get() {
-                Some(running) => running.is_ended().await,
+                Some(running) => running.ended().cancelled().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
+            // The token's end is that of the call, too.
+            biased;
             () = token => AuthError::Refused.into(),
             () = ended => Outcome::ended_by_others(),
+        }
+    }
+
+    /// What work gives, unless others end the call before.
+    pub(super) async fn unless_ended<T>(
+        &self,
+        work: impl Future<Output = Result<T, Outcome>>,
+    ) -> Result<T, Outcome> {
+        tokio::select! {
+            // A guest that others have ended has no verdict.
+            biased;
+            outcome = self.ended_by_others() => Err(outcome),
+            done = work => done,
         }
     }
 

@@ -68,7 +68,7 @@ impl Default for Options {
             connections_max: 1024,
             streams_per_connection_max: 256,
             message_bytes_max: 16 << 20,
-            upload_message_bytes_max: crate::upload::MESSAGE_BYTES_MAX,
+            upload_message_bytes_max: crate::limits::UPLOAD_MESSAGE_BYTES_MAX,
             preface_timeout: Duration::from_secs(10),
             first_message_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(20),

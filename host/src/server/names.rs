@@ -5,16 +5,13 @@ use crate::deploy::{LeaseError, PoolName, Wanted};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 
-/// The word by which a client means the user of its own token.
-const ME: &str = "me";
-
 /// The app of a client that names none.
 const APP_DEFAULT: &str = "main";
 
 /// The user that a request names, `me` and nothing being the caller.
 pub(crate) fn user_of<'a>(set: &'a Option<api::UserAppIdSet>, caller: &'a str) -> &'a str {
     match set.as_ref().map(|set| set.user_id.as_str()) {
-        None | Some("" | ME) => caller,
+        None | Some("" | ModelName::USER_ME) => caller,
         Some(user) => user,
     }
 }
@@ -37,7 +34,8 @@ pub(crate) fn model_name(
     name_of_parts(user_of(set, caller), app_of(set), model, caller)
 }
 
-/// The model of these parts; the caller's own and `main` where they are absent.
+/// The model of these parts; the caller's own, which `me` says too, and `main`
+/// where they are absent.
 pub(crate) fn name_of_parts(
     user: &str,
     app: &str,
@@ -47,7 +45,7 @@ pub(crate) fn name_of_parts(
     if model.is_empty() {
         return Err(Outcome::bad_request("the request names no model; set model_id"));
     }
-    let user = if user.is_empty() { caller } else { user };
+    let user = if matches!(user, "" | ModelName::USER_ME) { caller } else { user };
     let app = if app.is_empty() { APP_DEFAULT } else { app };
     ModelName::new(user, app, model)
         .map_err(|_| Outcome::from(crate::deploy::LeaseError::NoSuchModel))
@@ -66,7 +64,7 @@ pub(crate) fn wanted(
             // A model is deployed by its owner.
             let owner = match deployment.user_id.as_str() {
                 "" => model.user_id(),
-                ME => caller,
+                ModelName::USER_ME => caller,
                 user => user,
             };
             match owner == model.user_id() {
@@ -77,7 +75,7 @@ pub(crate) fn wanted(
         (None, Some(nodepool), None) => {
             let cluster = nodepool.compute_cluster.clone().unwrap_or_default();
             let user_id = match cluster.user_id.as_str() {
-                ME => caller.to_owned(),
+                ModelName::USER_ME => caller.to_owned(),
                 _ => cluster.user_id,
             };
             let id = nodepool.id.clone();

@@ -3,6 +3,7 @@
 
 use super::App;
 use super::gate::caller_of;
+use super::listing;
 use super::names::name_of_parts;
 use super::status::Outcome;
 use super::uploading::blocking;
@@ -10,7 +11,7 @@ use crate::auth::{Caller, NewToken, Scopes};
 use crate::package::config::ModelName;
 use crate::proto::ringfence::v1 as wire;
 use crate::proto::ringfence::v1::operations_server::Operations;
-use crate::store::{QuotaRow, StoreError, TokenRow, UserRow};
+use crate::store::{BackedUp, QuotaRow, StoreError, TokenRow, UserRow};
 use std::path::Path;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -46,6 +47,10 @@ impl Operations for Service {
     async fn create_user(&self, request: Request<wire::CreateUserRequest>) -> Answer<wire::User> {
         self.answer(request, |app, caller, request| {
             super::catalog::name_part(&request.id)?;
+            if request.id == ModelName::USER_ME {
+                let text = "`me` is what clients call the user of their token; choose another name";
+                return Err(Outcome::bad_request(text));
+            }
             let user = app.store.add_user(&request.id)?;
             app.store.ensure_app(&user.id, ModelName::APP_DEFAULT)?;
             app.store.audit(caller.user_id(), "made a user", &[("user", &user.id)])?;
@@ -72,13 +77,14 @@ impl Operations for Service {
                 let text = "this would lock you out; let another operator do it";
                 return Err(Outcome::bad_request(text));
             }
-            let user = app.auth.update_user(&request.id, |user| {
+            let change = |user: &mut UserRow| {
                 user.disabled = request.disabled.unwrap_or(user.disabled);
                 if let Some(quota) = request.quota {
                     set(&mut user.quota, quota);
                 }
-            })?;
-            app.deployments.set_disabled(&user.id, user.disabled);
+            };
+            let tell = |user: &UserRow| app.deployments.set_disabled(&user.id, user.disabled);
+            let user = app.auth.update_user(&request.id, change, tell)?;
             let disabled = user.disabled.to_string();
             let quota = quota_text(&user.quota);
             let about = [("user", user.id.as_str()), ("disabled", &disabled), ("quota", &quota)];
@@ -170,6 +176,24 @@ impl Operations for Service {
         .await
     }
 
+    async fn list_models(
+        &self,
+        request: Request<wire::ListModelsRequest>,
+    ) -> Answer<wire::ListModelsResponse> {
+        self.answer(request, |app, caller, request| listing::models(app, caller, &request)).await
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<wire::ListVersionsRequest>,
+    ) -> Answer<wire::ListVersionsResponse> {
+        self.answer(request, |app, caller, request| {
+            let name = named(caller, request.model)?;
+            listing::versions(app, caller, &name, request.page, request.per_page)
+        })
+        .await
+    }
+
     async fn promote_version(
         &self,
         request: Request<wire::PromoteVersionRequest>,
@@ -179,7 +203,10 @@ impl Operations for Service {
             let version = Some(request.version_id.as_str()).filter(|version| !version.is_empty());
             app.deployments.promote(caller, &name, version)?;
             audit(app, caller, "promoted a version", &name, version.unwrap_or("the newest"))?;
-            Ok(wire::PromoteVersionResponse {})
+            let promoted = app.deployments.find(&name);
+            let called = promoted.as_ref().and_then(|model| model.current());
+            let version_id = called.map(|called| called.version.clone()).unwrap_or_default();
+            Ok(wire::PromoteVersionResponse { version_id })
         })
         .await
     }
@@ -231,9 +258,9 @@ impl Operations for Service {
         self.answer(request, |app, caller, request| {
             let name = named(caller, request.model)?;
             let version = Some(request.version_id.as_str()).filter(|version| !version.is_empty());
-            app.deployments.delete(caller, &name, version)?;
+            let deployments = app.deployments.delete(caller, &name, version)?;
             audit(app, caller, "deleted a model", &name, version.unwrap_or("all"))?;
-            Ok(wire::DeleteModelResponse {})
+            Ok(wire::DeleteModelResponse { deployments })
         })
         .await
     }
@@ -331,9 +358,9 @@ impl Operations for Service {
                     "write the path from the root of the host's disk",
                 ));
             }
-            let bytes = app.store.backup(path)?;
+            let BackedUp { bytes, left_out } = app.store.backup(path)?;
             app.store.audit(caller.user_id(), "made a backup", &[("path", &request.path)])?;
-            Ok(wire::BackUpStoreResponse { bytes })
+            Ok(wire::BackUpStoreResponse { bytes, left_out })
         })
         .await
     }

@@ -62,6 +62,8 @@ const POLICY: &[(&str, Rule)] = &[
     ("/ringfence.v1.Operations/RevokeToken", ADMIN),
     ("/ringfence.v1.Operations/ListApps", Caller),
     ("/ringfence.v1.Operations/DeleteApp", UPLOAD),
+    ("/ringfence.v1.Operations/ListModels", Caller),
+    ("/ringfence.v1.Operations/ListVersions", Caller),
     ("/ringfence.v1.Operations/PromoteVersion", UPLOAD),
     ("/ringfence.v1.Operations/RollBackModel", UPLOAD),
     ("/ringfence.v1.Operations/StopModel", UPLOAD),

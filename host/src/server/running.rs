@@ -33,9 +33,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Resolves when somebody ends the call.
-    pub(crate) async fn is_ended(&self) {
-        self.ended.cancelled().await;
+    /// Cancelled when somebody ends the call, or its token counts no more.
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        &self.ended
     }
 }
 
@@ -55,7 +55,7 @@ impl RunningCalls {
         version: &str,
         function: Function,
     ) -> Running {
-        let ended = CancellationToken::new();
+        let ended = caller.bound();
         let call = RunningCall {
             id: id.to_owned(),
             user_id: caller.user_id().to_owned(),
@@ -72,7 +72,8 @@ impl RunningCalls {
     /// Those that the caller may see, the oldest first.
     pub(crate) fn list(&self, caller: &Caller) -> Vec<RunningCall> {
         let calls = self.lock();
-        let mut seen: Vec<_> = calls.values().filter(|call| sees(caller, call)).cloned().collect();
+        let seen = calls.values().filter(|call| sees(caller, call) && !call.ended.is_cancelled());
+        let mut seen: Vec<_> = seen.cloned().collect();
         seen.sort_by_key(|call| call.started_at);
         seen
     }

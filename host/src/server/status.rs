@@ -116,7 +116,12 @@ impl Outcome {
             // Nothing else is an outcome there.
             _ => Code::Internal,
         };
-        tonic::Status::new(code, format!("{}: {}", self.reason, self.text))
+        // Here an answer has no `req_id` to look for.
+        let text = match self.code {
+            StatusCode::InternalServerIssue => self.text.replace(" under this req_id", ""),
+            _ => self.text.clone(),
+        };
+        tonic::Status::new(code, format!("{}: {text}", self.reason))
     }
 
     /// Somebody who may has ended the call.
@@ -240,7 +245,7 @@ impl From<&StartError> for Outcome {
             }
             // A path of the host's disk is nothing for a caller.
             StartError::Store(error) if error.is_of_disk() => Self::host_disk(failed),
-            StartError::Store(_) => Self::host_bug(),
+            StartError::Store(_) | StartError::Panicked => Self::host_bug(),
             StartError::Stopping => Self::new(failed, "DRAINING", error.to_string()),
         }
     }
@@ -259,6 +264,7 @@ impl From<UploadError> for Outcome {
             | UploadError::Digest
             | UploadError::Archive(_) => (StatusCode::UploadFailed, "UPLOAD_REFUSED"),
             UploadError::Stopping => (StatusCode::UploadFailed, "DRAINING"),
+            UploadError::Panicked => return Self::host_bug(),
             UploadError::Store(StoreError::Absent { .. } | StoreError::Exists { .. }) => {
                 (StatusCode::UploadFailed, "UPLOAD_REFUSED")
             }
@@ -331,6 +337,11 @@ impl From<StoreError> for Outcome {
             StoreError::Absent { .. } => (StatusCode::ConnDoesNotExist, "NOT_FOUND"),
             StoreError::Exists { .. } => (StatusCode::ConnInvalidRequest, "EXISTS"),
             StoreError::Used { .. } => (StatusCode::ConnInvalidRequest, "IN_USE"),
+            // The path is the operator's own, and only the cause says what to do.
+            StoreError::Unwritable { .. } if !error.is_of_disk() => {
+                let text = with_causes(&error);
+                return Self::new(StatusCode::ConnInvalidRequest, "NOT_WRITABLE", text);
+            }
             StoreError::OtherContent { .. } => (StatusCode::ConnInvalidRequest, "OTHER_CONTENT"),
             StoreError::Directory { .. }
             | StoreError::NoStore { .. }
@@ -339,6 +350,8 @@ impl From<StoreError> for Outcome {
             | StoreError::Damaged { .. }
             | StoreError::DatabaseDamaged { .. }
             | StoreError::File { .. }
+            | StoreError::Unwritable { .. }
+            | StoreError::NotEmpty { .. }
             | StoreError::Newer { .. }
             | StoreError::Database { .. }
             | StoreError::Backup { .. }

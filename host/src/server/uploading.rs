@@ -223,7 +223,14 @@ async fn next<S>(requests: &mut S) -> Result<Option<UploadData>, Outcome>
 where
     S: Stream<Item = Result<api::PostModelVersionsUploadRequest, tonic::Status>> + Unpin,
 {
-    match tokio::time::timeout(PART_TIMEOUT, requests.next()).await {
+    next_within(PART_TIMEOUT, requests).await
+}
+
+async fn next_within<S>(timeout: Duration, requests: &mut S) -> Result<Option<UploadData>, Outcome>
+where
+    S: Stream<Item = Result<api::PostModelVersionsUploadRequest, tonic::Status>> + Unpin,
+{
+    match tokio::time::timeout(timeout, requests.next()).await {
         Ok(Some(Ok(message))) => match message.upload_data {
             Some(data) => Ok(Some(data)),
             None => Err(upload_refused("a message has neither upload_config nor content_part")),
@@ -290,4 +297,23 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) fn digest_of(metadata: &tonic::metadata::MetadataMap) -> Option<[u8; 32]> {
     let text = metadata.get(DIGEST_METADATA)?.to_str().ok()?;
     crate::text::unhex(text)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CLI-05, of uploads; of a shorter while, for the test's sake.
+    #[tokio::test]
+    async fn an_upload_whose_next_part_does_not_come_is_ended() {
+        assert_eq!(PART_TIMEOUT, Duration::from_secs(120));
+        let silent = next_within(Duration::from_millis(20), &mut tokio_stream::pending()).await;
+        let told = silent.unwrap_err().status("");
+        assert_eq!(told.code(), StatusCode::UploadFailed);
+        assert!(told.details.contains("no part came for too long"), "{told:?}");
+        assert!(next(&mut tokio_stream::empty()).await.unwrap().is_none());
+        let empty = api::PostModelVersionsUploadRequest::default();
+        let told = next(&mut tokio_stream::once(Ok(empty))).await.unwrap_err().status("");
+        assert!(told.details.contains("neither upload_config nor content_part"), "{told:?}");
+    }
 }

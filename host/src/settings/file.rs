@@ -55,7 +55,8 @@ pub fn open(path: &Path) -> Result<Settings, SettingsError> {
     let text =
         String::from_utf8(text).map_err(|_| SettingsError::NotUtf8 { path: path.to_owned() })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    Settings::parse(&text, folder)
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    Settings::parse_as(&name, &text, folder)
         .map_err(|problem| SettingsError::Wrong { path: path.to_owned(), problem })
 }
 

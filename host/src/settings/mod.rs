@@ -77,7 +77,12 @@ impl Settings {
     ///
     /// Fails with every problem that there is, each with its line.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, yaml::Error> {
-        yaml::read(&DOCUMENT, text, |root| Some(read::take(root, folder)))
+        Self::parse_as(DOCUMENT.name, text, folder)
+    }
+
+    /// The same of a file that errors call by a name of its own.
+    pub fn parse_as(name: &str, text: &str, folder: &Path) -> Result<Self, yaml::Error> {
+        yaml::read_as(&DOCUMENT, name, text, |root| Some(read::take(root, folder)))
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Sha256Digest, Store, StoreError};
 use crate::package::folder;
 use crate::text::with_causes;
 use rusqlite::Connection;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 /// What a check found.
@@ -86,19 +86,25 @@ impl Store {
         if !report.problems.is_empty() {
             return Ok(report);
         }
-        report.problems.extend(self.read(dangling)?);
-        let models: HashSet<_> = self.models()?.into_iter().map(|model| model.name).collect();
-        let versions = self.versions()?;
+        // What is deleted meanwhile stays on disk until this is over, and the rows
+        // are those of one moment.
+        let _contents = self.contents.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let rows = self.read(Rows::of)?;
+        report.problems.extend(rows.dangling);
+        let models: HashSet<_> = rows.models.iter().map(|model| &model.name).collect();
+        let versions: BTreeSet<_> = rows.versions.iter().map(|v| (&v.name, &*v.id)).collect();
         report.versions = versions.len();
-        let mut contents = BTreeMap::new();
-        for version in &versions {
-            let files = self.files(&version.name, &version.id)?;
-            self.check_version(version, &files, &mut report.problems);
-            contents.extend(files.into_iter().map(|file| (file.sha256, file.bytes)));
+        let mut files: BTreeMap<_, Vec<&FileRow>> = BTreeMap::new();
+        for file in &rows.files {
+            files.entry((&file.name, &*file.version_id)).or_default().push(file);
         }
-        for model in self.models()? {
+        for version in &rows.versions {
+            let files = files.get(&(&version.name, &*version.id)).map_or(&[][..], Vec::as_slice);
+            check_version(version, files, &mut report.problems);
+        }
+        for model in &rows.models {
             if let Some(promoted) = &model.promoted
-                && !versions.iter().any(|v| v.name == model.name && v.id == *promoted)
+                && !versions.contains(&(&model.name, &**promoted))
             {
                 report.problems.push(format!(
                     "{} has promoted the version {promoted}, which is not there",
@@ -106,18 +112,15 @@ impl Store {
                 ));
             }
         }
-        for deployment in self.deployments()? {
+        for deployment in &rows.deployments {
             if !models.contains(&deployment.model) {
                 report.problems.push(format!(
                     "the deployment {} is of {}, which is not there",
                     deployment.id, deployment.model
                 ));
             }
-            let is_pinned = |v: &&VersionRow| {
-                v.name == deployment.model && Some(&v.id) == deployment.version_id.as_ref()
-            };
             if let Some(version) = &deployment.version_id
-                && !versions.iter().any(|v| is_pinned(&v))
+                && !versions.contains(&(&deployment.model, &**version))
             {
                 report.problems.push(format!(
                     "the deployment {} is of the version {version}, which is not there",
@@ -125,6 +128,8 @@ impl Store {
                 ));
             }
         }
+        let contents: BTreeMap<_, _> =
+            rows.files.iter().map(|file| (file.sha256, file.bytes)).collect();
         report.contents = contents.len();
         for (digest, bytes) in &contents {
             if let Err(problem) = self.blobs.check(digest, *bytes) {
@@ -142,23 +147,6 @@ impl Store {
             }
         }
         Ok(report)
-    }
-
-    /// Whether the rows of a version belong together.
-    fn check_version(&self, version: &VersionRow, files: &[FileRow], problems: &mut Vec<String>) {
-        let label = format!("{}@{}", version.name, version.id);
-        let listed = files.iter().map(|file| (file.path.as_str(), file.bytes, &file.sha256));
-        if folder::version_of(listed) != version.id {
-            problems.push(format!("{label}: its files are not those that its id stands for"));
-        }
-        for path in folder::REQUIRED {
-            if !files.iter().any(|file| file.path == path) {
-                problems.push(format!("{label}: it has no {path}"));
-            }
-        }
-        if files.iter().map(|file| file.bytes).sum::<u64>() != version.bytes {
-            problems.push(format!("{label}: its files have other lengths than it says"));
-        }
     }
 
     /// Frees contents that nothing refers to, and compiled components of none.
@@ -213,6 +201,44 @@ impl Store {
     pub(super) fn used(&self) -> Result<HashSet<Sha256Digest>, StoreError> {
         let files: Vec<FileRow> = self.read(|connection| record::select(connection, "", []))?;
         Ok(files.into_iter().map(|file| file.sha256).collect())
+    }
+}
+
+/// What belongs together, as of one moment.
+struct Rows {
+    models: Vec<ModelRow>,
+    versions: Vec<VersionRow>,
+    files: Vec<FileRow>,
+    deployments: Vec<DeploymentRow>,
+    dangling: Vec<String>,
+}
+
+impl Rows {
+    fn of(connection: &Connection) -> Result<Self, RowError> {
+        Ok(Self {
+            models: record::select(connection, "", [])?,
+            versions: record::select(connection, "", [])?,
+            files: record::select(connection, "", [])?,
+            deployments: record::select(connection, "", [])?,
+            dangling: dangling(connection)?,
+        })
+    }
+}
+
+/// Whether the rows of a version belong together.
+fn check_version(version: &VersionRow, files: &[&FileRow], problems: &mut Vec<String>) {
+    let label = format!("{}@{}", version.name, version.id);
+    let listed = files.iter().map(|file| (file.path.as_str(), file.bytes, &file.sha256));
+    if folder::version_of(listed) != version.id {
+        problems.push(format!("{label}: its files are not those that its id stands for"));
+    }
+    for path in folder::REQUIRED {
+        if !files.iter().any(|file| file.path == path) {
+            problems.push(format!("{label}: it has no {path}"));
+        }
+    }
+    if files.iter().map(|file| file.bytes).sum::<u64>() != version.bytes {
+        problems.push(format!("{label}: its files have other lengths than it says"));
     }
 }
 

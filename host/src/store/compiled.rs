@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "cache";
 const MAC_BYTES: usize = 32;
+/// Of names of what is being written.
+const INCOMING_PREFIX: &str = "compiled-";
 /// Largest compiled component; one of 64 MiB compiles to a few times that.
 pub(super) const COMPILED_BYTES_MAX: u64 = 1 << 30;
 
@@ -27,7 +29,10 @@ impl CompiledCache {
     pub(super) fn open(data_dir: &Path, key: &Key) -> Result<Self, StoreError> {
         let folder = data_dir.join(FOLDER);
         private::directory(&folder)?;
-        Ok(Self { folder, key: key.clone() })
+        let cache = Self { folder, key: key.clone() };
+        // What an earlier host had begun to write.
+        cache.remove(|name| name.starts_with(INCOMING_PREFIX))?;
+        Ok(cache)
     }
 
     /// The compiled form of a component for one compiler, if it is there and
@@ -60,7 +65,7 @@ impl CompiledCache {
         let path = self.folder.join(&name);
         let write = || -> io::Result<()> {
             let mut file =
-                tempfile::Builder::new().prefix("compiled-").tempfile_in(&self.folder)?;
+                tempfile::Builder::new().prefix(INCOMING_PREFIX).tempfile_in(&self.folder)?;
             file.write_all(&self.mac(&name, bytes).0)?;
             file.write_all(bytes)?;
             // Not flushed: what a power cut leaves of it does not match its MAC.
@@ -77,13 +82,27 @@ impl CompiledCache {
     /// Removes what is not of the components that are kept, or of another
     /// compiler.
     pub(super) fn retain(&self, kept: impl Fn(&str) -> bool) -> Result<u64, StoreError> {
+        // What is being written gets its name, or goes, by itself.
+        self.remove(|name| !kept(name) && !name.starts_with(INCOMING_PREFIX))
+    }
+
+    fn remove(&self, goes: impl Fn(&str) -> bool) -> Result<u64, StoreError> {
         let error = |source| StoreError::File { path: self.folder.clone(), source };
         let mut freed = 0;
         for entry in fs::read_dir(&self.folder).map_err(error)? {
             let entry = entry.map_err(error)?;
-            if entry.file_name().to_str().is_none_or(|name| !kept(name)) {
-                freed += entry.metadata().map_err(error)?.len();
-                fs::remove_file(entry.path()).map_err(error)?;
+            if !goes(entry.file_name().to_str().unwrap_or_default()) {
+                continue;
+            }
+            let removed = entry.metadata().and_then(|metadata| {
+                fs::remove_file(entry.path())?;
+                Ok(metadata.len())
+            });
+            match removed {
+                Ok(bytes) => freed += bytes,
+                // One that is damaged goes when it is read.
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+                Err(other) => return Err(error(other)),
             }
         }
         Ok(freed)

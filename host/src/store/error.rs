@@ -97,6 +97,23 @@ pub enum StoreError {
         /// What it is, with its name.
         what: String,
     },
+    /// Nothing can be restored there.
+    #[error("there is something in {path}; restore into a new or an empty directory")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The place that was named for a backup cannot be written to.
+    #[error(
+        "the host cannot write the backup {path}; name a file in a folder that is there, on the \
+         host's machine, and that its user may write to"
+    )]
+    Unwritable {
+        /// The backup.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Something still needs it.
     #[error("{what} is still used by {by}; delete that first")]
     Used {
@@ -132,7 +149,9 @@ impl StoreError {
     pub fn is_of_disk(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         match self {
-            Self::Directory { source, .. } | Self::File { source, .. } => {
+            Self::Directory { source, .. }
+            | Self::File { source, .. }
+            | Self::Unwritable { source, .. } => {
                 matches!(source.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
                     || Errno::from_io_error(source) == Some(Errno::IO)
             }
@@ -153,6 +172,7 @@ impl StoreError {
             | Self::Newer { .. }
             | Self::Absent { .. }
             | Self::Exists { .. }
+            | Self::NotEmpty { .. }
             | Self::Used { .. }
             | Self::OtherContent { .. }
             | Self::Backup { .. }

@@ -30,6 +30,8 @@ mod private;
 #[cfg(test)]
 mod tests;
 
+pub use crate::clock::{now, now_ms};
+pub use backup::BackedUp;
 pub use blobs::Sha256Digest;
 pub use check::{Freed, Report};
 pub use error::StoreError;
@@ -49,7 +51,6 @@ use record::{RowError, WriteError};
 use rusqlite::{Connection, Transaction};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::SystemTime;
 
 const DATABASE: &str = "ringfence.db";
 const KEY: &str = "secret.key";
@@ -72,23 +73,15 @@ pub struct Store {
     _lock: Lock,
 }
 
-/// Seconds since 1970. A clock before that is no reason to fail.
-pub fn now() -> i64 {
-    now_ms() / 1000
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
-}
-
 impl Store {
     /// Opens a data directory, or makes one that only this user can enter.
     /// Every row is looked at; a damaged database is refused.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
         private::directory(data_dir)?;
-        let lock = Lock::take(data_dir, LOCK)?;
+        Self::open_locked(data_dir, Lock::take(data_dir, LOCK)?)
+    }
+
+    fn open_locked(data_dir: &Path, lock: Lock) -> Result<Self, StoreError> {
         let database = data_dir.join(DATABASE);
         let connection =
             schema::open(&database).map_err(|error| backup::advise(data_dir, error))?;

@@ -124,6 +124,26 @@ fn a_linked_damaged_or_lost_key_is_refused() {
     }
 }
 
+/// A check beside a host that works says nothing of what comes and goes meanwhile.
+#[test]
+fn a_check_sees_the_store_as_of_one_moment() {
+    let dir = TempDir::new().unwrap();
+    let store = with_model(dir.path());
+    add(&store, "stays").unwrap();
+    std::thread::scope(|scope| {
+        let changing = scope.spawn(|| {
+            for _ in 0..100 {
+                let row = new(add(&store, "goes").unwrap());
+                store.delete_version(&row.name, &row.id).unwrap();
+            }
+        });
+        while !changing.is_finished() {
+            let problems = store.check().unwrap().problems;
+            assert!(problems.is_empty(), "{problems:?}");
+        }
+    });
+}
+
 /// OPS-18.
 #[test]
 fn a_newer_schema_is_left_alone() {
@@ -347,7 +367,7 @@ fn a_backup_is_private_whole_and_restored_into_an_empty_directory_only() {
     assert_eq!(mode(&backup), 0o600);
     assert!(matches!(store.backup(&backup), Err(StoreError::Exists { .. })));
     let full = Store::restore(&backup, dir.path()).unwrap_err().to_string();
-    assert!(full.contains("restore into an empty directory"), "{full}");
+    assert!(full.contains("restore into a new or an empty directory"), "{full}");
 
     let bytes = fs::read(&backup).unwrap();
     for cut in [0, 100, bytes.len() / 2] {
@@ -356,10 +376,61 @@ fn a_backup_is_private_whole_and_restored_into_an_empty_directory_only() {
         let into = elsewhere.path().join(format!("into-{cut}"));
         let error = Store::restore(&broken, &into).unwrap_err();
         assert!(matches!(error, StoreError::Backup { .. }), "{cut}: {error}");
+        assert!(!into.exists(), "{cut}: what was restored stays");
     }
     let restored = elsewhere.path().join("data");
-    Store::restore(&backup, &restored).unwrap();
+    assert!(Store::restore(&backup, &restored).unwrap().is_empty());
     assert_eq!(Store::open(&restored).unwrap().key().hash(b"t"), hash);
+}
+
+/// OPS-06: one damaged content costs its own version, and neither the backup nor
+/// what is restored of it.
+#[test]
+fn a_backup_without_a_damaged_content_says_so_and_is_restored_with_all_others() {
+    let dir = TempDir::new().unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    let store = with_model(dir.path());
+    add(&store, "one").unwrap();
+    let whole = elsewhere.path().join("whole.tar");
+    assert!(store.backup(&whole).unwrap().left_out.is_empty());
+    add(&store, "two").unwrap();
+    let content = store.content_path(&Sha256::digest(b"two").into());
+    fs::set_permissions(&content, Permissions::from_mode(0o600)).unwrap();
+    fs::write(&content, b"twp").unwrap();
+    let partial = elsewhere.path().join("partial.tar");
+    let left_out = store.backup(&partial).unwrap().left_out;
+    assert!(left_out.len() == 1 && left_out[0].contains("another content"), "{left_out:?}");
+    let newest = fs::read_to_string(dir.path().join("newest-backup")).unwrap();
+    assert_eq!(Path::new(&newest), whole, "the whole one has more");
+
+    let restored = elsewhere.path().join("data");
+    let problems = Store::restore(&partial, &restored).unwrap();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(Store::open(&restored).unwrap().versions().unwrap().len(), 2);
+}
+
+/// A restoring that fails removes what it wrote, and never what a host has begun
+/// there meanwhile.
+#[test]
+fn no_host_starts_in_a_directory_that_is_being_restored() {
+    let scratch = TempDir::new().unwrap();
+    let (backup, into) = (scratch.path().join("backup.tar"), scratch.path().join("into"));
+    // It is read once there is a writer.
+    assert!(std::process::Command::new("mkfifo").arg(&backup).status().unwrap().success());
+    std::thread::scope(|scope| {
+        let restoring = scope.spawn(|| Store::restore(&backup, &into));
+        while !into.join(LOCK).exists() {
+            std::thread::yield_now();
+        }
+        // It may have been made and not taken yet.
+        while Lock::take(&into, LOCK).is_ok() {
+            std::thread::yield_now();
+        }
+        assert!(matches!(Store::open(&into), Err(StoreError::InUse { .. })));
+        drop(fs::OpenOptions::new().write(true).open(&backup).unwrap());
+        restoring.join().unwrap().unwrap_err();
+    });
+    assert!(!into.exists());
 }
 
 /// OPS-18.

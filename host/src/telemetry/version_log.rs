@@ -9,6 +9,7 @@ mod files;
 
 use super::request_id;
 use crate::call::{Origin, Phase, Verdict};
+use crate::clock;
 use crate::package::config::ModelName;
 use files::Files;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Entries that may wait to be written, of all versions together.
@@ -246,11 +247,10 @@ impl VersionLog {
     }
 
     fn add(&self, origin: &Origin, kind: Kind, level: Level, text: String) {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let number = self.logs.next.fetch_add(1, Ordering::Relaxed);
         let entry = Entry {
             id: format!("{}-{number}", self.logs.run),
-            at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            at_ms: u64::try_from(clock::now_ms()).unwrap_or_default(),
             kind,
             level,
             call: origin.call.to_string(),

@@ -4,19 +4,21 @@
 use super::builds::BuildState;
 use super::receiving::{Receiving, Said};
 use super::{Place, UploadError, quota};
-use crate::deploy::{Amount, StartError, component_of};
-use crate::package::Package;
+use crate::deploy::{Amount, Deployments, StartError, component_of};
 use crate::package::archive::{self, ArchiveError};
 use crate::package::checkpoint;
 use crate::package::config::ModelName;
 use crate::package::folder::{self, FolderError, Taking};
 use crate::package::quantity::Quantity;
+use crate::package::{ListedFile, Package};
 use crate::store::{StoreError, Stored, VersionFile, VersionRow, now};
 use crate::text::{hex, with_causes};
 use crate::worker::{Confinement, OneShotError};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use futures_util::FutureExt;
 use std::fs::File;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -39,12 +41,16 @@ struct Build {
     name: ModelName,
     version: String,
     said: Said,
+    /// Whether there was no such model when the build began.
+    is_new_model: bool,
     /// The unpacked archive.
     folder: TempDir,
 }
 
 /// Why a package is not taken; the uploader reads this.
 type Refusal = String;
+
+const HOST_FAILED: &str = "the host failed; its log says why";
 
 /// Unpacks an archive and begins what takes longer. Returns the version's id.
 pub(super) async fn begin(
@@ -56,22 +62,32 @@ pub(super) async fn begin(
     let run = uploads.deployments.loader().run_folder().to_owned();
     let (path, wanted_by) = (receiving.path().clone(), receiving.name().clone());
     let unpacked = tokio::task::spawn_blocking(move || unpack(&path, &staging));
-    let (folder, unpacked) = unpacked.await.map_err(|_| UploadError::Stopping)??;
-    let opened = {
-        let (folder, run) = (folder.path().to_owned(), run);
-        tokio::task::spawn_blocking(move || folder::open(&folder, &run, Taking::Link))
+    let (folder, unpacked) = unpacked.await??;
+    let opening = {
+        let (folder, store) = (folder.path().to_owned(), uploads.store().clone());
+        let name = wanted_by.clone();
+        tokio::task::spawn_blocking(move || {
+            let opened = folder::open(&folder, &run, Taking::Link).and_then(|package| {
+                // What is tried out and kept from here on has no secrets.
+                folder::cut_secrets(&folder)?;
+                Ok(package)
+            });
+            (opened, store.model(&name).map(|model| model.is_none()))
+        })
     };
-    let opened = opened.await.map_err(|_| UploadError::Stopping)?;
+    let (opened, is_new_model) = opening.await?;
     let version = match &opened {
         Ok(package) => package.version.clone(),
         Err(_) => hex(&digest).chars().take(ID_DIGITS).collect(),
     };
+    let is_new_model = is_new_model?;
     uploads.builds().begin(&wanted_by, &version);
     let said = receiving.said().clone();
     let build = Build {
         name: wanted_by,
         version: version.clone(),
         said,
+        is_new_model,
         folder,
         place: receiving.take_place()?,
     };
@@ -88,7 +104,8 @@ pub(super) async fn begin(
     };
     uploads.tasks.spawn(async move {
         let began = Instant::now();
-        let built = build.run(package).await;
+        let built = AssertUnwindSafe(build.run(package)).catch_unwind().await;
+        let built = built.unwrap_or_else(|_| Err(HOST_FAILED.to_owned()));
         tracing::info!(
             model = %build.name,
             version = build.version,
@@ -138,7 +155,7 @@ impl Build {
         }
         let machine = uploads.deployments.pools().machine();
         // A replica that reaches its limit has to find the memory.
-        let needs = Amount::of(&package);
+        let needs = Amount::of(&package.config);
         let memory_bytes = needs.memory_bytes.max(package.limits().memory_bytes_max);
         if let Err(full) = machine.fits(Amount { memory_bytes, ..needs })
             && full.is_for_ever()
@@ -148,6 +165,11 @@ impl Build {
         let waited = uploads.turns.acquire().await;
         let _turn = waited.map_err(|_| "the host is being stopped".to_owned())?;
         let store = uploads.store().clone();
+        // What was sent is smaller than what it becomes.
+        let is_new = store.files(&self.name, &self.version).map(|files| files.is_empty());
+        if is_new.map_err(|error| store_refusal(&error))? {
+            quota::may_store(&store, &self.name, bytes_of(&package)).map_err(upload_refusal)?;
+        }
         let quota =
             quota::quota_of(&store, self.name.user_id()).map_err(|error| store_refusal(&error))?;
         let loader = uploads.deployments.loader();
@@ -236,56 +258,33 @@ impl Build {
 
     /// Stores the version and makes it callable.
     async fn keep(&self, package: Package, methods: String) -> Result<(), Refusal> {
-        let store = self.place.uploads.store().clone();
-        let (root, name) = (self.folder.path().to_owned(), self.name.clone());
-        let stored = tokio::task::spawn_blocking(move || -> Result<Stored, StoreError> {
-            let bytes = package.listing.iter().map(|file| file.bytes).sum();
-            let row = VersionRow {
-                name,
-                id: package.version.clone(),
-                number: 0,
-                created_at: now(),
-                model_type_id: package.config.model_type_id.clone(),
-                concepts: package.config.concepts.len() as u64,
-                methods,
-                bytes,
-            };
-            let mut files = Vec::with_capacity(package.listing.len());
-            for file in &package.listing {
-                let path = root.join(&file.path);
-                let content =
-                    File::open(&path).map_err(|source| StoreError::File { path, source })?;
-                files.push(VersionFile {
-                    path: file.path.clone(),
-                    sha256: file.sha256,
-                    bytes: file.bytes,
-                    content,
-                });
-            }
-            store.ensure_app(row.name.user_id(), row.name.app_id())?;
-            store.ensure_model(&row.name, &row.model_type_id)?;
-            store.add_version(&row, &mut files)
+        let (root, row) = (self.folder.path().to_owned(), self.row(&package, methods));
+        let (deployments, is_new_model) =
+            (self.place.uploads.deployments.clone(), self.is_new_model);
+        let kept = tokio::task::spawn_blocking(move || {
+            keep(&deployments, &root, &package.listing, &row, is_new_model)
         });
-        let stored = stored.await.map_err(|error| hidden(&error))?;
-        let deployments = &self.place.uploads.deployments;
-        let ensured = deployments.ensure_model(&self.name, "");
-        let stored = stored.map_err(|error| match error {
-            StoreError::OtherContent { .. } => error.to_string(),
-            other => store_refusal(&other),
-        })?;
-        ensured.map_err(|error| hidden(&error))?;
-        match stored {
-            Stored::New(row) => {
-                deployments.stored(&row);
+        match kept.await.map_err(|error| hidden(&error))?? {
+            Kept::New => {
                 self.audit("uploaded a version");
                 self.tell(&format!("stored; {} can be called", self.name));
             }
-            Stored::Same(_) => {
-                deployments.mended(&self.name, &self.version);
-                self.tell("this version was stored before; nothing has changed");
-            }
+            Kept::Same => self.tell("this version was stored before; nothing has changed"),
         }
         Ok(())
+    }
+
+    fn row(&self, package: &Package, methods: String) -> VersionRow {
+        VersionRow {
+            name: self.name.clone(),
+            id: package.version.clone(),
+            number: 0,
+            created_at: now(),
+            model_type_id: package.config.model_type_id.clone(),
+            concepts: package.config.concepts.len() as u64,
+            methods,
+            bytes: bytes_of(package),
+        }
     }
 
     fn audit(&self, what: &str) {
@@ -303,7 +302,7 @@ impl Build {
     /// Tells how it ended, when nothing is left of it: whoever is told may upload
     /// again at once.
     fn end(self, built: Result<(), Refusal>) {
-        let Self { place, name, version, said: _, folder } = self;
+        let Self { place, name, version, folder, .. } = self;
         let uploads = place.uploads.clone();
         drop((folder, place));
         let mut builds = uploads.builds();
@@ -316,6 +315,61 @@ impl Build {
         };
         builds.end(&name, &version, state);
     }
+}
+
+/// What became of a version.
+enum Kept {
+    New,
+    /// It was there.
+    Same,
+}
+
+/// Blocks. A model that was deleted since its build began does not come back.
+fn keep(
+    deployments: &Deployments,
+    root: &Path,
+    listing: &[ListedFile],
+    row: &VersionRow,
+    is_new_model: bool,
+) -> Result<Kept, Refusal> {
+    let store = deployments.loader().store();
+    let failed = |error: StoreError| match error {
+        StoreError::OtherContent { .. } => error.to_string(),
+        other => store_refusal(&other),
+    };
+    let deleted = || Err("the model was deleted meanwhile; upload it again".to_owned());
+    if store.model(&row.name).map_err(failed)?.is_none() {
+        if !is_new_model {
+            return deleted();
+        }
+        store.ensure_app(row.name.user_id(), row.name.app_id()).map_err(failed)?;
+        deployments.ensure_model(&row.name, &row.model_type_id).map_err(|error| hidden(&error))?;
+    }
+    let mut files = Vec::with_capacity(listing.len());
+    for file in listing {
+        let path = root.join(&file.path);
+        let content =
+            File::open(&path).map_err(|source| failed(StoreError::File { path, source }))?;
+        let (path, sha256, bytes) = (file.path.clone(), file.sha256, file.bytes);
+        files.push(VersionFile { path, sha256, bytes, content });
+    }
+    let (kept, row) = match store.add_version(row, &mut files).map_err(failed)? {
+        Stored::New(row) => (Kept::New, row),
+        Stored::Same(row) => (Kept::Same, row),
+    };
+    match kept {
+        Kept::New if !deployments.stored(&row).map_err(failed)? => deleted(),
+        Kept::Same if store.files(&row.name, &row.id).map_err(failed)?.is_empty() => deleted(),
+        Kept::New => Ok(kept),
+        Kept::Same => {
+            deployments.mended(&row.name, &row.id);
+            Ok(kept)
+        }
+    }
+}
+
+fn bytes_of(package: &Package) -> u64 {
+    package.listing.iter().map(|file| file.bytes).sum()
 }
 
 /// What an uploader is told of a folder that is no package: nothing of where it
@@ -339,6 +393,13 @@ fn refusal_of(error: &FolderError) -> Refusal {
     }
 }
 
+fn upload_refusal(error: UploadError) -> Refusal {
+    match error {
+        UploadError::Store(error) => store_refusal(&error),
+        other => other.to_string(),
+    }
+}
+
 fn start_refusal(error: &StartError) -> Refusal {
     match error {
         StartError::Store(error) => store_refusal(error),
@@ -347,7 +408,8 @@ fn start_refusal(error: &StartError) -> Refusal {
         StartError::Compile(_)
         | StartError::Corrupt(_)
         | StartError::Admit(_)
-        | StartError::Stopping => error.to_string(),
+        | StartError::Stopping
+        | StartError::Panicked => error.to_string(),
     }
 }
 
@@ -363,13 +425,13 @@ fn store_refusal(error: &StoreError) -> Refusal {
 /// A fault of the host: its log has the cause.
 fn hidden(error: &dyn std::error::Error) -> Refusal {
     tracing::error!("a build failed on the host's side: {}", with_causes(error));
-    "the host failed; its log says why".to_owned()
+    HOST_FAILED.to_owned()
 }
 
 fn path_text(path: &Path) -> Result<String, Refusal> {
     let absolute: PathBuf = std::path::absolute(path).map_err(|error| hidden(&error))?;
     absolute.into_os_string().into_string().map_err(|path| {
         tracing::error!(?path, "the data directory has a name that is no text");
-        "the host failed; its log says why".to_owned()
+        HOST_FAILED.to_owned()
     })
 }

@@ -3,7 +3,10 @@
 use crate::package::config::ModelName;
 use std::collections::VecDeque;
 
-/// Builds that are remembered.
+/// Builds that are remembered: those of one user do not push out what another is
+/// told.
+const BUILDS_OF_USER_MAX: usize = 64;
+/// Of all users; more than that only where so many go on at a time.
 const BUILDS_MAX: usize = 512;
 /// Lines of one.
 const LINES_MAX: usize = 300;
@@ -46,8 +49,12 @@ impl Builds {
     /// Begins one, or begins it again.
     pub(super) fn begin(&mut self, name: &ModelName, version: &str) {
         self.0.retain(|build| build.name != *name || build.version != version);
+        let is_own = |build: &Build| build.name.user_id() == name.user_id();
+        if self.0.iter().filter(|build| is_own(build)).count() >= BUILDS_OF_USER_MAX {
+            self.forget_oldest(is_own);
+        }
         if self.0.len() >= BUILDS_MAX {
-            self.0.pop_front();
+            self.forget_oldest(|_| true);
         }
         self.0.push_back(Build {
             name: name.clone(),
@@ -55,6 +62,13 @@ impl Builds {
             state: BuildState::Building,
             lines: Vec::new(),
         });
+    }
+
+    /// Of those that have ended.
+    fn forget_oldest(&mut self, may_go: impl Fn(&Build) -> bool) {
+        let has_ended = |build: &Build| build.state != BuildState::Building;
+        let oldest = self.0.iter().position(|build| has_ended(build) && may_go(build));
+        oldest.map(|index| self.0.remove(index));
     }
 
     /// Tells its uploader something; each line of the text is one.
@@ -100,20 +114,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_remembered_is_bounded() {
-        let name = ModelName::new("a", "b", "c").unwrap();
+    fn what_is_remembered_is_bounded_and_no_user_pushes_out_anothers() {
+        let of = |user: usize| ModelName::new(&format!("user{user}"), "b", "c").unwrap();
         let mut builds = Builds::default();
-        for number in 0..=BUILDS_MAX {
-            builds.begin(&name, &number.to_string());
+        for user in 0..=BUILDS_MAX / BUILDS_OF_USER_MAX {
+            for number in 0..=BUILDS_OF_USER_MAX {
+                builds.begin(&of(user), &number.to_string());
+                if (user, number) != (0, 1) {
+                    builds.end(&of(user), &number.to_string(), BuildState::Built);
+                }
+            }
         }
         assert_eq!(builds.0.len(), BUILDS_MAX);
-        assert_eq!(builds.state(&name, "0"), None);
+        let own = builds.0.iter().filter(|build| build.name == of(2)).count();
+        assert_eq!(own, BUILDS_OF_USER_MAX);
+        assert_eq!(builds.state(&of(1), "0"), None);
+        assert_eq!(builds.state(&of(0), "1"), Some(BuildState::Building), "it goes on");
+
+        let name = of(8);
         builds.tell(&name, "1", &"line\n".repeat(2 * LINES_MAX));
         builds.tell(&name, "2", &"x".repeat(2 * LINE_BYTES_MAX));
         assert_eq!(builds.lines(&name, "1").len(), LINES_MAX);
         assert_eq!(builds.lines(&name, "2")[0].text.len(), LINE_BYTES_MAX);
+        builds.begin(&name, "1");
+        assert_eq!(builds.state(&name, "1"), Some(BuildState::Building));
         builds.end(&name, "1", BuildState::Built);
         assert_eq!(builds.state(&name, "1"), Some(BuildState::Built));
-        assert_eq!(builds.state(&name, "2"), Some(BuildState::Building));
     }
 }

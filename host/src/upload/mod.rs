@@ -10,11 +10,15 @@ mod builds;
 mod quota;
 mod receiving;
 
+#[cfg(test)]
+mod tests;
+
 pub use builds::{BuildState, Line};
 pub use receiving::{Receiving, Said};
 
 use crate::auth::Caller;
 use crate::deploy::{Deployments, Full, Reservation};
+use crate::limits::{UPLOAD_MESSAGE_BYTES_MAX, UPLOADS_MAX};
 use crate::package::archive::ArchiveError;
 use crate::package::config::ModelName;
 use crate::package::folder::PACKAGE_BYTES_MAX;
@@ -26,6 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 
 /// Archives and what is made of them, below the data directory.
@@ -33,11 +38,6 @@ const STAGING_FOLDER: &str = "staging";
 
 /// Builds at a time; more wait.
 const BUILDS_MAX: usize = 2;
-/// Uploads and builds together, waiting ones included.
-pub const UPLOADS_MAX: usize = 16;
-
-/// Bytes of one message of an upload: clients send parts of 127 MiB.
-pub const MESSAGE_BYTES_MAX: usize = 130 << 20;
 
 /// Every upload and every build of a host.
 #[derive(Debug)]
@@ -106,6 +106,15 @@ pub enum UploadError {
     /// The host is shutting down.
     #[error("the host is being stopped")]
     Stopping,
+    /// A fault of the host's own.
+    #[error("the host failed while it took the archive")]
+    Panicked,
+}
+
+impl From<JoinError> for UploadError {
+    fn from(error: JoinError) -> Self {
+        if error.is_panic() { Self::Panicked } else { Self::Stopping }
+    }
 }
 
 impl Uploads {
@@ -128,7 +137,7 @@ impl Uploads {
     /// of it takes while it comes.
     pub fn enter(self: &Arc<Self>, caller: &Caller) -> Result<Place, UploadError> {
         let mut place = Place::take(self, caller.user_id())?;
-        place.buffer = Some(self.deployments.reserve_upload(MESSAGE_BYTES_MAX as u64)?);
+        place.buffer = Some(self.deployments.reserve_upload(UPLOAD_MESSAGE_BYTES_MAX as u64)?);
         Ok(place)
     }
 

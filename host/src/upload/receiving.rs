@@ -69,7 +69,7 @@ impl Receiving {
             Some(digest) => staging.join(format!("{}-{}.tar.gz", name.user_id(), hex(&digest))),
             None => staging.join(format!("{}.tar.gz", crate::telemetry::request_id())),
         };
-        let kept = uploads.partial.take(&path).filter(|kept| *kept < bytes);
+        let kept = uploads.partial.take(&path).filter(|kept| *kept <= bytes);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -114,7 +114,7 @@ impl Receiving {
         // Whoever leaves meanwhile leaves what was written before.
         let (file, at) = (self.file.clone(), self.received);
         let written = tokio::task::spawn_blocking(move || file.write_all_at(&piece, at));
-        let written = written.await.map_err(|_| UploadError::Stopping)?;
+        let written = written.await?;
         if let Err(source) = written {
             self.failed = true;
             return Err(UploadError::Staging { path: self.path.clone(), source });
@@ -131,7 +131,7 @@ impl Receiving {
         self.done = true;
         let (path, digest) = (self.path.clone(), self.digest);
         let hashed = tokio::task::spawn_blocking(move || sha256_of(File::open(path)?));
-        let hashed = hashed.await.map_err(|_| UploadError::Stopping)?;
+        let hashed = hashed.await?;
         let (hashed, _) =
             hashed.map_err(|source| UploadError::Staging { path: self.path.clone(), source })?;
         if digest.is_some_and(|digest| digest != hashed) {
@@ -202,5 +202,40 @@ fn remove(path: &PathBuf) {
             tracing::warn!(path = %path.display(), %error, "cannot remove what was uploaded");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(folder: &std::path::Path, number: usize) -> PathBuf {
+        let path = folder.join(number.to_string());
+        std::fs::write(&path, "x").unwrap();
+        path
+    }
+
+    #[test]
+    fn beginnings_of_archives_are_kept_up_to_a_number_some_bytes_and_an_hour() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let there = |number: usize| folder.path().join(number.to_string()).exists();
+        let partial = Partial::default();
+        for number in 0..=KEPT_MAX {
+            partial.keep(begun(folder.path(), number), 1);
+        }
+        assert!(!there(0) && (1..=KEPT_MAX).all(there), "the oldest goes, and its file");
+        assert_eq!(partial.take(&folder.path().join("1")), Some(1));
+        assert_eq!(partial.take(&folder.path().join("1")), None, "it goes on once");
+
+        let large = KEPT_MAX + 1;
+        partial.keep(begun(folder.path(), large), KEPT_BYTES_MAX);
+        assert!(there(large) && !(2..=KEPT_MAX).any(there), "they are too many bytes together");
+        partial.keep(begun(folder.path(), large + 1), 1);
+        assert!(!there(large) && there(large + 1));
+
+        let long_ago = Instant::now().checked_sub(KEPT + Duration::from_secs(1)).unwrap();
+        partial.0.lock().unwrap().values_mut().for_each(|(_, at)| *at = long_ago);
+        partial.keep(begun(folder.path(), large + 2), 1);
+        assert!(!there(large + 1) && there(large + 2), "an hour is over");
     }
 }

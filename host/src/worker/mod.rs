@@ -11,6 +11,8 @@ mod one_shot;
 
 pub use confine::{Confinement, confine};
 pub use frames::Frame;
+#[cfg(test)]
+pub(crate) use one_shot::tests::scripted;
 pub use one_shot::{Given, OneShot, OneShotError, Urgency};
 
 use crate::call::{Deadline, Event, Function, Holder, Methods, Origin, Request};
@@ -20,6 +22,7 @@ use crate::sandbox::{
     Calling, Code, Compiled, MethodsError, Program, Requests, Runtime, Surroundings,
 };
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 pub use crate::sandbox::{AdmitError, OverLimit, SendError, Spent};
 
@@ -93,16 +96,18 @@ impl Worker {
         Ok(Self { program, methods })
     }
 
-    /// Starts a call. `hold` is kept until the guest has ended, whether or not
-    /// anybody still reads the outputs.
+    /// Starts a call, which ends without a verdict when `ended` is cancelled.
+    /// `hold` is kept until the guest has ended, whether or not anybody still
+    /// reads the outputs.
     pub fn call<H: Send + 'static>(
         &self,
+        ended: &CancellationToken,
         function: Function,
         origin: Origin,
         deadline: Deadline,
         hold: H,
     ) -> (Inputs, Outputs) {
-        let (requests, calling) = self.program.call(function, origin, deadline, hold);
+        let (requests, calling) = self.program.call_until(ended, function, origin, deadline, hold);
         (Inputs(requests), Outputs(calling))
     }
 

@@ -18,12 +18,22 @@ use tokio::process::{Child, Command};
 /// What is kept of what a process writes about its own end.
 const STDERR_BYTES_MAX: u64 = 4 << 10;
 
-/// CPU time of compiling; four times that of the largest model at hand.
-const COMPILE_CPU_SECONDS: u64 = 60;
-/// Memory of compiling.
-const COMPILE_DATA_BYTES: u64 = 2 << 30;
-/// Time of compiling, waiting for a CPU included.
-const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
+/// What compiling one component may take.
+#[derive(Debug, Clone, Copy)]
+struct CompileLimits {
+    /// CPU time and memory; the former four times that of the largest model at
+    /// hand.
+    confinement: Confinement,
+    /// Time, waiting for a CPU included.
+    timeout: Duration,
+}
+
+impl CompileLimits {
+    const DEFAULT: Self = Self {
+        confinement: Confinement { cpu_seconds: 60, data_bytes: 2 << 30 },
+        timeout: Duration::from_secs(180),
+    };
+}
 
 /// How much nicer than calls a process is that nobody waits for.
 const AHEAD_NICE: i32 = 15;
@@ -59,6 +69,7 @@ pub enum OneShotError {
 pub struct OneShot {
     program: PathBuf,
     urgency: Urgency,
+    compiling: CompileLimits,
 }
 
 /// What a process gave.
@@ -78,7 +89,13 @@ impl OneShot {
 
     /// From another program that takes the same arguments.
     pub(crate) fn of(program: PathBuf) -> Self {
-        Self { program, urgency: Urgency::Waited }
+        Self { program, urgency: Urgency::Waited, compiling: CompileLimits::DEFAULT }
+    }
+
+    /// The same with another deadline of compiling.
+    #[cfg(test)]
+    pub(crate) fn compiling_within(self, timeout: Duration) -> Self {
+        Self { compiling: CompileLimits { timeout, ..self.compiling }, ..self }
     }
 
     /// Compiles a component that may start with so much memory.
@@ -88,12 +105,11 @@ impl OneShot {
         memory_bytes_max: u64,
         urgency: Urgency,
     ) -> Result<Vec<u8>, OneShotError> {
-        let confinement =
-            Confinement { cpu_seconds: COMPILE_CPU_SECONDS, data_bytes: COMPILE_DATA_BYTES };
+        let CompileLimits { confinement, timeout } = self.compiling;
         let memory = memory_bytes_max.to_string();
         let arguments = ["compile-worker", "--memory-bytes-max", &memory];
         let given = Self { urgency, ..self.clone() }
-            .run(&arguments, confinement, component, COMPILE_TIMEOUT, Path::new("/"), |_| {})
+            .run(&arguments, confinement, component, timeout, Path::new("/"), |_| {})
             .await?;
         given.compiled.ok_or_else(|| OneShotError::Died("it gave no code".to_owned()))
     }
@@ -219,9 +235,24 @@ fn ended(status: ExitStatus, said: &str, confinement: Confinement) -> OneShotErr
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::unix::process::ExitStatusExt;
+    use std::time::Instant;
+
+    /// Processes of a script in a folder, which it calls FOLDER. Another process
+    /// writes it: what this one has open for writing, a process that another test
+    /// starts meanwhile has too, and then the kernel runs it for nobody.
+    pub(crate) fn scripted(folder: &Path, script: &str) -> OneShot {
+        let (text, program) = (folder.join("compiler.sh"), folder.join("compiler"));
+        std::fs::write(&text, script.replace("FOLDER", folder.to_str().unwrap())).unwrap();
+        let copy = std::process::Command::new("install")
+            .args(["-m", "700"])
+            .args([&text, &program])
+            .status();
+        assert!(copy.unwrap().success());
+        OneShot::of(program)
+    }
 
     /// PKG-07, PKG-08.
     #[test]
@@ -235,5 +266,44 @@ mod tests {
         assert!(memory.contains("more than 2147483648 bytes of memory"), "{memory}");
         assert!(told(9, "").contains("was killed"), "{}", told(9, ""));
         assert!(told(11, "odd\n\u{1b}words").contains("odd"), "{}", told(11, "odd"));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_compiled_with_a_lower_priority() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        // It is given something to do when its priority is what it should be.
+        let script = "#!/bin/sh\nread -r component; nice >> FOLDER/nice\n";
+        let one_shot = scripted(scratch.path(), script);
+        for urgency in [Urgency::Waited, Urgency::Ahead] {
+            one_shot.compile(b"component\n", 1, urgency).await.unwrap_err();
+        }
+        let nice = std::fs::read_to_string(scratch.path().join("nice")).unwrap();
+        let nice: Vec<i32> = nice.lines().map(|line| line.parse().unwrap()).collect();
+        assert_eq!(nice[1], AHEAD_NICE);
+        assert!(nice[0] < nice[1], "{nice:?}");
+    }
+
+    /// PKG-08: one that hangs, and says so much meanwhile that nobody could keep
+    /// it, is ended at the deadline.
+    #[tokio::test]
+    async fn a_compiler_that_does_not_end_is_killed_at_its_deadline() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let pid = scratch.path().join("pid");
+        let hangs = "#!/bin/sh\n\
+            echo $$ > FOLDER/pid; while true; do echo noise >&2; sleep 0.01; done\n";
+        let one_shot = scripted(scratch.path(), hangs).compiling_within(Duration::from_secs(10));
+        let ended = one_shot.compile(b"component", 1, Urgency::Waited).await;
+        assert_eq!(ended, Err(OneShotError::Limit("10 s".to_owned())));
+        let pid: u32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        let runs = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // It may wait for its parent to notice.
+            !(stat.is_empty() || stat.contains(") Z "))
+        };
+        let began = Instant::now();
+        while runs() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

@@ -35,7 +35,7 @@ pub enum Error {
     #[error("{file} has {bytes} bytes; {BYTES_MAX} are allowed")]
     TooLong {
         /// Its name.
-        file: &'static str,
+        file: String,
         /// How long it is.
         bytes: usize,
     },
@@ -43,7 +43,7 @@ pub enum Error {
     #[error("{file}:{}:{}: {problem}; correct the YAML there", place.line, place.column)]
     Yaml {
         /// Its name.
-        file: &'static str,
+        file: String,
         /// Where; line 0 is the whole file.
         place: Place,
         /// What the YAML reader says.
@@ -54,7 +54,7 @@ pub enum Error {
     #[error("{}", listed(file, problems))]
     Problems {
         /// Its name.
-        file: &'static str,
+        file: String,
         /// What is wrong.
         problems: Vec<Problem>,
     },
@@ -75,13 +75,26 @@ pub(crate) fn read<T>(
     text: &str,
     take: impl FnOnce(Section) -> Option<T>,
 ) -> Result<T, Error> {
-    let file = document.name;
+    read_as(document, document.name, text, take)
+}
+
+/// The same of a file that errors call by a name of its own.
+pub(crate) fn read_as<T>(
+    document: &'static Document,
+    name: &str,
+    text: &str,
+    take: impl FnOnce(Section) -> Option<T>,
+) -> Result<T, Error> {
+    let file = name.to_owned();
     if text.len() > BYTES_MAX {
         return Err(Error::TooLong { file, bytes: text.len() });
     }
-    let root =
-        tree::parse(text).map_err(|(place, problem)| Error::Yaml { file, place, problem })?;
-    let found = Found::of(document);
+    let root = tree::parse(text).map_err(|(place, problem)| Error::Yaml {
+        file: file.clone(),
+        place,
+        problem,
+    })?;
+    let found = Found::of(document, name);
     match Section::new("", root, &found).and_then(take) {
         Some(taken) if found.is_empty() => Ok(taken),
         _ => Err(Error::Problems { file, problems: found.in_order(text) }),

@@ -33,7 +33,7 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The file's name.
-    pub file: &'static str,
+    pub file: String,
     /// Where it is.
     pub place: Place,
     /// Path of the key, with dots.
@@ -48,23 +48,24 @@ pub struct Problem {
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     document: &'static Document,
+    file: Rc<str>,
     problems: Rc<RefCell<Vec<Problem>>>,
 }
 
 impl Found {
-    pub(super) fn of(document: &'static Document) -> Self {
-        Self { document, problems: Rc::default() }
+    pub(super) fn of(document: &'static Document, name: &str) -> Self {
+        Self { document, file: name.into(), problems: Rc::default() }
     }
 
     /// What the file is called.
-    pub(super) fn file(&self) -> &'static str {
-        self.document.name
+    pub(super) fn file(&self) -> &str {
+        &self.file
     }
 
     pub(super) fn add(&self, key: &str, place: Place, text: String) {
         let mut problems = self.problems.borrow_mut();
         if problems.len() < PROBLEMS_MAX {
-            let file = self.file();
+            let file = self.file().to_owned();
             problems.push(Problem { file, place, key: key.to_owned(), text, shown: None });
         }
     }

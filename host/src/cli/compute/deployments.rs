@@ -31,7 +31,7 @@ enum DeploymentsCommand {
     Create {
         /// The deployment's name
         id: String,
-        /// USER/APP/MODEL[@VERSION], or MODEL for local/main/MODEL; without a version it follows the model
+        /// USER/APP/MODEL[@VERSION], or MODEL for one in your app `main`; without a version it follows the model
         #[arg(long)]
         model: ModelRef,
         /// CLUSTER/NODEPOOL

@@ -10,7 +10,7 @@ use crate::text::escape_controls;
 use anyhow::Context;
 
 pub(super) fn sheet_of(model: &ModelRef, global: &GlobalArgs) -> anyhow::Result<Sheet> {
-    let what = format!("inspect {}", model.name);
+    let what = format!("inspect {}", model.label());
     client::block_on(async {
         let mut client = Client::connect(global).await?;
         let asked = client.request(GetModelRequest {

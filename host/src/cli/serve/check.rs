@@ -2,10 +2,9 @@
 //!
 //! Reads and looks; makes nothing that stays.
 
-use super::super::Usage;
-use super::refused_address;
+use super::super::{ServeArgs, Usage, usage};
+use super::{listen_setter, metrics_setter, refused_address, resolve};
 use crate::package::{admission, folder};
-use crate::settings::Settings;
 use crate::store::{self, StoreError};
 use crate::text::with_causes;
 use std::io::Write;
@@ -13,8 +12,9 @@ use std::iter;
 use std::path::Path;
 
 /// Prints `ok`, or fails with everything that is wrong.
-pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
-    let mut problems = Vec::new();
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let settings = &resolve::unchecked(args).map_err(usage)?;
+    let mut problems = resolve::refusals(args, settings);
     if let Some(tls) = &settings.tls
         && let Err(error) = tls.load()
     {
@@ -30,10 +30,12 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
             false
         }
     };
-    let metrics_listen = settings.metrics_listen.map(|address| (address, "--metrics-listen"));
-    for (address, argument) in iter::once((settings.listen, "--listen")).chain(metrics_listen) {
+    let metrics_listen = settings.metrics_listen.map(|address| (address, metrics_setter(args)));
+    for (address, setter) in
+        iter::once((settings.listen, listen_setter(args))).chain(metrics_listen)
+    {
         if !running && let Err(error) = std::net::TcpListener::bind(address) {
-            problems.push(refused_address(address, argument, &error));
+            problems.push(refused_address(address, &setter, &error));
         }
     }
     for path in &settings.models {

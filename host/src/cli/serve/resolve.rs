@@ -21,6 +21,15 @@ pub(super) enum ResolveError {
 
 /// What the file says, and over it what the arguments say.
 pub(super) fn settings(args: &ServeArgs) -> Result<Settings, ResolveError> {
+    let settings = unchecked(args)?;
+    match refusals(args, &settings).into_iter().next() {
+        None => Ok(settings),
+        Some(first) => Err(Usage(first).into()),
+    }
+}
+
+/// The same, whether a host may be so or not.
+pub(super) fn unchecked(args: &ServeArgs) -> Result<Settings, ResolveError> {
     let mut settings = match &args.host_config {
         Some(path) => settings::open(path)?,
         None => Settings::default(),
@@ -48,7 +57,6 @@ pub(super) fn settings(args: &ServeArgs) -> Result<Settings, ResolveError> {
     if !args.allow_url_host.is_empty() {
         settings.allow_url_hosts.clone_from(&args.allow_url_host);
     }
-    allowed(args, &settings)?;
     Ok(settings)
 }
 
@@ -56,17 +64,34 @@ fn address(argument: &str, text: &str) -> Result<SocketAddr, Usage> {
     settings::address(text).map_err(|error| Usage(format!("{argument} {text:?} {error}")))
 }
 
+/// How an operator changes a setting: by the key of the file where the file is
+/// what set it, else by the flag.
+pub(super) fn setter(args: &ServeArgs, flag: Option<&str>, key: &str, name: &str) -> String {
+    match (&args.host_config, flag) {
+        (Some(path), None) => format!("`{key}` of {}", path.display()),
+        (None, None) | (_, Some(_)) => name.to_owned(),
+    }
+}
+
 /// Two ways of serving are only for loopback as long as a guest has one wall.
-fn allowed(args: &ServeArgs, settings: &Settings) -> Result<(), Usage> {
+pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
+    let mut refusals = Vec::new();
     let loopback = settings.listen.ip().is_loopback();
     if !loopback && args.no_auth {
-        let text = "--no-auth works on loopback only; listen on 127.0.0.1 or drop it";
-        return Err(Usage(text.to_owned()));
+        let setter = setter(args, args.listen.as_deref(), "listen", "--listen");
+        refusals.push(format!(
+            "--no-auth works on loopback only; choose 127.0.0.1 with {setter}, or drop it"
+        ));
     }
     if !loopback && !settings.unsafe_no_jail {
-        let text = "guests run in this process, inside one wall; to listen beyond loopback \
-                    all the same, add --unsafe-no-jail";
-        return Err(Usage(text.to_owned()));
+        let add = match &args.host_config {
+            Some(path) => format!("write `unsafe_no_jail: true` in {}", path.display()),
+            None => "add --unsafe-no-jail".to_owned(),
+        };
+        refusals.push(format!(
+            "guests run in this process, inside one wall; to listen beyond loopback all the same, \
+             {add}"
+        ));
     }
-    Ok(())
+    refusals
 }

@@ -24,16 +24,23 @@ pub(super) async fn note_calls(app: &App) {
 }
 
 async fn keep(app: &App) -> Infallible {
-    loop {
-        tokio::time::sleep(KEEP_INTERVAL).await;
-        app.deployments.keep();
-    }
+    every(KEEP_INTERVAL, async || {
+        let deployments = app.deployments.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || deployments.keep()).await {
+            tracing::error!(%error, "cannot keep as many replicas as there should be");
+        }
+    })
+    .await
 }
 
 async fn keep_calls(app: &App) -> Infallible {
+    every(CALLS_KEPT_EVERY, async || note_calls(app).await).await
+}
+
+async fn every(interval: Duration, work: impl AsyncFn()) -> Infallible {
     loop {
-        tokio::time::sleep(CALLS_KEPT_EVERY).await;
-        note_calls(app).await;
+        tokio::time::sleep(interval).await;
+        work().await;
     }
 }
 
@@ -60,5 +67,33 @@ async fn free(app: &App) {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::error!(%error, "cannot free what nothing refers to"),
         Err(error) => tracing::error!(%error, "cannot free what nothing refers to"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    /// What is kept of calls is kept again and again, and not in between; of a
+    /// shorter while, for the test's sake.
+    #[tokio::test]
+    async fn what_is_done_now_and_then_is_done_again_and_again() {
+        const WHILE: Duration = Duration::from_millis(20);
+        assert_eq!(CALLS_KEPT_EVERY, Duration::from_secs(60));
+        let (times, enough) = (Cell::new(0), tokio::sync::Notify::new());
+        let began = Instant::now();
+        let working = every(WHILE, async || {
+            times.set(times.get() + 1);
+            if times.get() == 5 {
+                enough.notify_one();
+            }
+        });
+        tokio::select! {
+            never = working => match never {},
+            () = enough.notified() => {}
+        }
+        assert!(began.elapsed() >= 5 * WHILE);
     }
 }

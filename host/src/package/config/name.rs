@@ -39,6 +39,8 @@ pub enum NameError {
 impl ModelName {
     /// The user of a model whose `config.yaml` names none.
     pub const USER_DEFAULT: &'static str = "local";
+    /// What a client calls the user of its own token.
+    pub const USER_ME: &'static str = "me";
     /// The app of a model whose `config.yaml` names none.
     pub const APP_DEFAULT: &'static str = "main";
 
@@ -71,6 +73,11 @@ impl fmt::Display for ModelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.user_id, self.app_id, self.id)
     }
+}
+
+/// Whether a text can be the name of a model, a user, an app, or of what they own.
+pub fn check_name(text: &str) -> Result<(), NameError> {
+    text.parse::<Part>().map(drop)
 }
 
 /// One checked part of a name.
@@ -106,23 +113,19 @@ impl FromStr for Part {
 mod tests {
     use super::*;
 
-    fn checked(text: &str) -> Result<(), NameError> {
-        text.parse::<Part>().map(drop)
-    }
-
     #[test]
     fn names_need_no_escaping_anywhere() {
-        assert!(checked("facebook_mask2former-swin-tiny-ade-semantic").is_ok());
-        assert!(checked("qwen3-0.6B").is_ok());
-        assert!(checked(&"a".repeat(64)).is_ok());
-        assert_eq!(checked(&"a".repeat(65)), Err(NameError::TooLong));
-        assert_eq!(checked(""), Err(NameError::Empty));
-        assert_eq!(checked(".."), Err(NameError::Dot));
+        assert!(check_name("facebook_mask2former-swin-tiny-ade-semantic").is_ok());
+        assert!(check_name("qwen3-0.6B").is_ok());
+        assert!(check_name(&"a".repeat(64)).is_ok());
+        assert_eq!(check_name(&"a".repeat(65)), Err(NameError::TooLong));
+        assert_eq!(check_name(""), Err(NameError::Empty));
+        assert_eq!(check_name(".."), Err(NameError::Dot));
         for text in ["../../etc", ".hidden"] {
-            assert_eq!(checked(text), Err(NameError::Dot));
+            assert_eq!(check_name(text), Err(NameError::Dot));
         }
         for text in ["a/b", "a b", "a@b", "é", "a\0", "a\n", "a%2e", "a?b"] {
-            assert_eq!(checked(text), Err(NameError::Character), "{text:?}");
+            assert_eq!(check_name(text), Err(NameError::Character), "{text:?}");
         }
     }
 

@@ -29,7 +29,7 @@ impl Config {
         match Self::parse_beside(&stripped, Labels::NotThere).map(Self::forgetful) {
             Ok(config) if config == wanted && secret_values(&stripped).is_empty() => Ok(stripped),
             _ => Err(ConfigError::Yaml {
-                file: super::DOCUMENT.name,
+                file: super::DOCUMENT.name.to_owned(),
                 place: Place::default(),
                 problem: "a token or a secret is written in a form that cannot be left out; \
                           write it on one line"

@@ -323,7 +323,6 @@ fn what_is_left_to_defaults_or_has_no_effect_is_said_once() {
         "model: {id: m}\nbuild_info: {image: a/b}\nmcp_server: {command: x}\nsecrets: [{id: a, env_var: B}]\n",
     );
     for note in [
-        "no `model.user_id`: local",
         "no `model.app_id`: main",
         "no `model.model_type_id`: any-to-any",
         "no `cpu_limit`: 1 CPU",
@@ -335,7 +334,7 @@ fn what_is_left_to_defaults_or_has_no_effect_is_said_once() {
         let said = config.notes.iter().filter(|line| *line == note).count();
         assert_eq!(said, 1, "{note} in {:?}", config.notes);
     }
-    assert_eq!(config.notes.len(), 8, "{:?}", config.notes);
+    assert_eq!(config.notes.len(), 7, "{:?}", config.notes);
 }
 
 #[test]

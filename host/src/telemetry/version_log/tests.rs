@@ -150,3 +150,26 @@ fn entry_of(text: String) -> Entry {
         text,
     }
 }
+
+/// As where the disk takes nothing for a while.
+#[test]
+fn entries_beyond_those_that_wait_are_counted_and_nobody_waits() {
+    let (sender, stalled) = sync_channel(ENTRIES_WAITING_MAX);
+    let logs = Arc::new(VersionLogs {
+        folder: PathBuf::new(),
+        sender,
+        lost: Arc::default(),
+        readings: Semaphore::new(READINGS_MAX),
+        run: String::new(),
+        next: AtomicU64::new(0),
+    });
+    let log = logs.of(&model("m"), VERSION);
+    for _ in 0..ENTRIES_WAITING_MAX {
+        log.output(&origin(), Level::Info, "line".into());
+    }
+    assert_eq!(logs.entries_lost(), 0);
+    log.output(&origin(), Level::Info, "line".into());
+    log.output(&origin(), Level::Info, "line".into());
+    assert_eq!(logs.entries_lost(), 2);
+    assert_eq!(stalled.try_iter().count(), ENTRIES_WAITING_MAX);
+}

@@ -1,0 +1,197 @@
+//! How often a version is tried again that does not start.
+
+use super::*;
+use crate::auth::Caller;
+use crate::deploy::details::DeploymentDetail;
+use crate::deploy::{Deployments, Target};
+use crate::digest::sha256_of;
+use crate::package::config::ModelName;
+use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH};
+use crate::sandbox::{Diagnostics, Runtime};
+use crate::store::{DeploymentRow, Store, StoreError, VersionFile, VersionRow};
+use std::io::{Seek, Write};
+use tempfile::TempDir;
+
+const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30 };
+
+/// A version whose component is lost, deployed to run always. A start of it
+/// fails without a process.
+struct Place {
+    deployments: Deployments,
+    version: Arc<Version>,
+    group: Arc<Group>,
+    _scratch: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let scratch = TempDir::new().unwrap();
+        let run = scratch.path().join("run");
+        std::fs::create_dir(&run).unwrap();
+        let store = Arc::new(Store::open(&scratch.path().join("data")).unwrap());
+        store.add_user("alice").unwrap();
+        store.ensure_app("alice", "main").unwrap();
+        store.ensure_model(&model(), "").unwrap();
+        let component = file(COMPONENT_PATH, b"component");
+        let lost = component.sha256;
+        let mut files = [file(CONFIG_PATH, b"model:\n  id: m\n"), component];
+        store.add_version(&row("0"), &mut files).unwrap();
+        let runtime = Runtime::start(Diagnostics::Off).unwrap();
+        let loader = Loader::new(runtime, store.clone(), run);
+        let deployments = Deployments::open(loader, MACHINE).unwrap();
+        let version = deployments.all().pop().unwrap();
+        // Looked at by the deployment, and known from then on.
+        version.set_needs(Amount { cpu_millis: 1, memory_bytes: 1 });
+        std::fs::remove_file(store.content_path(&lost)).unwrap();
+        let said = DeploymentDetail { replicas_min: 1, replicas_max: 1, ..Default::default() };
+        let row = DeploymentRow {
+            user_id: "alice".to_owned(),
+            id: "d".to_owned(),
+            created_at: 0,
+            modified_at: 0,
+            model: model(),
+            version_id: None,
+            cluster_id: "local".to_owned(),
+            nodepool_id: "default".to_owned(),
+            detail: String::new(),
+        };
+        deployments.deploy(&Caller::operator(), row, &said).unwrap();
+        let group = version.all_groups().pop().unwrap();
+        Self { deployments, version, group, _scratch: scratch }
+    }
+
+    fn attempts(&self) -> u32 {
+        self.group.failures.load(Ordering::Acquire)
+    }
+
+    /// So much time is as if it had passed since the last attempt.
+    fn pass(&self, time: Duration) {
+        let mut state = self.group.state.write().unwrap();
+        if let State::Failed(_, at) = &mut *state {
+            *at = at.checked_sub(time).unwrap();
+        }
+    }
+
+    /// Waits for the start that was just begun, if one was.
+    async fn settled(&self) {
+        drop(self.group.starting.lock().await);
+        tokio::task::yield_now().await;
+        drop(self.group.starting.lock().await);
+    }
+}
+
+fn model() -> ModelName {
+    ModelName::new("alice", "main", "m").unwrap()
+}
+
+fn row(digit: &str) -> VersionRow {
+    VersionRow {
+        name: model(),
+        id: digit.repeat(32),
+        number: 0,
+        created_at: 0,
+        model_type_id: String::new(),
+        concepts: 0,
+        methods: String::new(),
+        bytes: 1,
+    }
+}
+
+fn file(path: &str, content: &[u8]) -> VersionFile {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(content).unwrap();
+    file.rewind().unwrap();
+    let (sha256, bytes) = sha256_of(content).unwrap();
+    VersionFile { path: path.to_owned(), sha256, bytes, content: file }
+}
+
+/// OPS-16, as far as there are processes to start: the host looks every second,
+/// and tries ever more rarely.
+#[tokio::test]
+async fn a_version_that_never_starts_is_tried_ever_more_rarely() {
+    let place = Place::new();
+    place.settled().await;
+    let (mut waits, mut waited, mut attempts) = (Vec::new(), 0_u64, place.attempts());
+    assert_eq!(attempts, 1, "its deployment tries it at once");
+    for _second in 0..3000 {
+        place.pass(Duration::from_secs(1));
+        waited += 1;
+        place.deployments.keep();
+        place.settled().await;
+        if place.attempts() > attempts {
+            waits.push(waited);
+            (waited, attempts) = (0, place.attempts());
+        }
+    }
+    let expected = [10, 20, 40, 80, 160].into_iter().chain([320].repeat(8));
+    assert_eq!(waits.len(), 13, "{waits:?}");
+    for (wait, expected) in waits.iter().zip(expected) {
+        // The test itself takes some time as well.
+        assert!((expected / 2 + 1..=expected).contains(wait), "{waits:?}");
+    }
+}
+
+/// OPS-16: a call tries it sooner, and calls that follow at once are told the
+/// same without trying.
+#[tokio::test]
+async fn a_call_tries_a_version_again_that_did_not_start_but_not_at_once() {
+    let place = Place::new();
+    place.settled().await;
+    let target =
+        Target { version: place.version.clone(), placement: place.group.placement.clone() };
+    let call = async || place.deployments.lease(&target, None).await.unwrap_err();
+    place.pass(START_AGAIN_AFTER);
+    let first = place.attempts();
+    assert!(call().await.to_string().contains("1/model.wasm is not there"));
+    assert_eq!(place.attempts(), first + 1);
+    for _ in 0..100 {
+        assert!(matches!(call().await, LeaseError::Start(_)));
+    }
+    assert_eq!(place.attempts(), first + 1);
+    place.pass(START_AGAIN_AFTER);
+    call().await;
+    assert_eq!(place.attempts(), first + 2);
+}
+
+/// What is stored while its model is deleted is not called, and does not come
+/// back with the next start either.
+#[tokio::test]
+async fn a_version_whose_model_is_deleted_while_it_comes_is_not_callable() {
+    let place = Place::new();
+    let store = place.deployments.loader().store().clone();
+    let files = || [file(CONFIG_PATH, b"model:\n  id: m\n"), file(COMPONENT_PATH, b"other")];
+    let row = row("1");
+    store.add_version(&row, &mut files()).unwrap();
+    place.deployments.delete(&Caller::operator(), &model(), None).unwrap();
+    assert!(!place.deployments.stored(&row).unwrap());
+    assert!(place.deployments.find(&model()).is_none());
+    assert!(store.model(&model()).unwrap().is_none());
+
+    store.ensure_model(&model(), "").unwrap();
+    store.add_version(&row, &mut files()).unwrap();
+    assert!(place.deployments.stored(&row).unwrap());
+    let found = place.deployments.find(&model()).unwrap();
+    assert_eq!(found.current().unwrap().version, row.id);
+}
+
+/// Who starts a version that is about to be deleted is told that it is gone, and
+/// nobody that its files are damaged.
+#[tokio::test]
+async fn a_version_that_is_deleted_while_it_starts_is_gone_and_not_damaged() {
+    let place = Place::new();
+    place.settled().await;
+    place.pass(START_AGAIN_AFTER);
+    let attempts = place.attempts();
+    let lease = async || {
+        let (version, placement) = (place.version.clone(), place.group.placement.clone());
+        place.deployments.lease(&Target { version, placement }, None).await.unwrap_err()
+    };
+    let versions = [place.version.clone()];
+    crate::deploy::models::going(&versions, || Err(StoreError::Absent { what: String::new() }))
+        .unwrap_err();
+    assert!(matches!(lease().await, LeaseError::Start(_)));
+    place.pass(START_AGAIN_AFTER);
+    crate::deploy::models::going(&versions, || Ok(())).unwrap();
+    assert!(matches!(lease().await, LeaseError::NoSuchVersion));
+    assert_eq!(place.attempts(), attempts + 1);
+}
