@@ -4,12 +4,16 @@
 //! worded. What a key means is decided by whoever takes it. Opens no file.
 
 mod amount;
+#[cfg(test)]
+mod fits;
 mod key;
 mod problem;
 mod section;
 mod tree;
 
 pub(crate) use amount::{bytes_text, duration_text};
+#[cfg(test)]
+pub(crate) use fits::fits;
 pub(crate) use key::{Form, Key, Unknown as UnknownKeys, key, leaves, schema};
 pub use problem::{Place, Problem};
 pub(crate) use section::{Entry, Section, Unknown, near};
