@@ -185,8 +185,8 @@ impl Client {
         }
         if status.code == StatusCode::ConnKeyInvalid as i32 {
             return Err(anyhow!(
-                "{what} at {} was refused: the PAT of {} is none of that host's; `serve` prints \
-                 where its own is, such as ringfence-data/admin.pat",
+                "{what} at {} was refused: the PAT of {} does not count there, or not any more; \
+                 whoever runs that host makes another with `ringfence pat create`",
                 self.base,
                 self.pat_source
             ));

@@ -586,6 +586,9 @@ pub(crate) struct UploadArgs {
     /// The model folder, built
     #[arg(default_value = ".", value_name = "DIR")]
     pub(crate) dir: PathBuf,
+    /// Send it though the host has this version: what is damaged of it is made whole
+    #[arg(long)]
+    pub(crate) again: bool,
 }
 
 /// `doctor`

@@ -49,7 +49,10 @@ pub(super) fn run(args: &StoreArgs, global: &GlobalArgs) -> anyhow::Result<()> {
                     },
                     || json!({ "path": path, "bytes": bytes, "left_out": left_out }),
                 )?;
-                damaged("it lacks what is damaged; upload that again", &left_out)
+                damaged(
+                    "it lacks what is damaged; `ringfence upload --again DIR` makes that whole",
+                    &left_out,
+                )
             })
         }
     }
@@ -97,7 +100,10 @@ fn restore(global: &GlobalArgs, file: &Path, data_dir: Option<&Path>) -> anyhow:
     let label = data_dir.display().to_string();
     let object = || json!({ "data_dir": label, "problems": problems });
     tell(global, || format!("restored into {label}"), object)?;
-    damaged("the backup was not whole; upload again, or delete, the versions of these", &problems)
+    damaged(
+        "the backup was not whole; `ringfence upload --again DIR`, or delete, what is named",
+        &problems,
+    )
 }
 
 /// It was done, and fails all the same where something of it is damaged.

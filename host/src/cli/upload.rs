@@ -4,6 +4,7 @@
 //! folder, so an upload that broke off goes on where it was.
 
 use super::client::{Client, describe};
+use super::serve::staleness;
 use super::{GlobalArgs, UploadArgs, Usage, client};
 use crate::digest::sha256_of;
 use crate::package::Package;
@@ -39,12 +40,15 @@ const LINES_PER_PAGE: u32 = 100;
 pub(super) fn run(args: &UploadArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     let package = folder::open(&args.dir, scratch.path(), Taking::Nothing)?;
+    if let Some(note) = staleness(&args.dir) {
+        writeln!(io::stderr(), "note: {note}")?;
+    }
     let archive = archive(&args.dir, &package)?;
     client::block_on(async {
         let mut client = Client::connect(global).await?;
         let name = name(&mut client, &package.config).await?;
         let mut teller = Teller { json: global.json };
-        if is_there(&mut client, &name, &package.version).await? {
+        if !args.again && is_there(&mut client, &name, &package.version).await? {
             return teller.end(&name, &package.version, "is there already");
         }
         prepare(&mut client, &name, &package.config).await?;

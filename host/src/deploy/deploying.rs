@@ -73,7 +73,16 @@ impl Deployments {
             })?),
             None => model.current(),
         };
-        if let Some(version) = version {
+        let is_less = before.is_some_and(|before| {
+            let was = before.said();
+            before.version_id == row.version_id
+                && before.model == row.model
+                && (&before.cluster_id, &before.nodepool_id) == (&row.cluster_id, &row.nodepool_id)
+                && said.replicas_min <= was.replicas_min
+                && said.replicas_max <= was.replicas_max
+        });
+        // A nodepool may have become smaller than what is in it.
+        if let Some(version) = version.filter(|_| !is_less) {
             let has_now = before.map(|before| self.reserved_by(before, &pool));
             self.check_room(&row, &said, version, &pool, has_now.unwrap_or_default())?;
         }
@@ -88,10 +97,11 @@ impl Deployments {
         // What is not the user's own is not there.
         let own = row.model.user_id() == row.user_id;
         match table.stored(&row.model) {
-            Some(model) if own => Ok(model.clone()),
-            None if own && table.has_folder(&row.model) => Err(Resource::Deployment.invalid(
-                "the model is served from a folder and runs as it is; upload it to deploy it",
+            _ if own && table.has_folder(&row.model) => Err(Resource::Deployment.invalid(
+                "the model is served from a folder and runs as it is; start the host without \
+                 that folder and upload it to deploy it",
             )),
+            Some(model) if own => Ok(model.clone()),
             _ => Err(Resource::Deployment.invalid(format!(
                 "there is no model {}; a user deploys models of its own",
                 row.model

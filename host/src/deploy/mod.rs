@@ -104,6 +104,11 @@ impl Deployments {
         Ok(())
     }
 
+    /// Whether a folder is called under this name, whatever is stored.
+    pub fn is_folder(&self, name: &ModelName) -> bool {
+        self.read().has_folder(name)
+    }
+
     /// What the caller may see of a model.
     pub fn see(&self, caller: &Caller, name: &ModelName) -> Option<Arc<Model>> {
         self.read().see(caller.user_id(), name).cloned()

@@ -124,8 +124,9 @@ impl Deployments {
         }
         let table = self.read();
         match table.stored(name) {
+            // What is stored is not what is called.
+            _ if table.has_folder(name) => Err(ModelError::Folder),
             Some(model) => Ok(model.clone()),
-            None if table.has_folder(name) => Err(ModelError::Folder),
             None => Err(ModelError::NoSuchModel),
         }
     }

@@ -51,6 +51,11 @@ impl Operations for Service {
                 let text = "`me` is what clients call the user of their token; choose another name";
                 return Err(Outcome::bad_request(text));
             }
+            if request.id == "everyone" {
+                let text = "`everyone` is whom a model is shared with that all may call; choose \
+                            another name";
+                return Err(Outcome::bad_request(text));
+            }
             let user = app.store.add_user(&request.id)?;
             app.store.ensure_app(&user.id, ModelName::APP_DEFAULT)?;
             app.store.audit(caller.user_id(), "made a user", &[("user", &user.id)])?;

@@ -263,6 +263,7 @@ impl From<UploadError> for Outcome {
             | UploadError::Length { .. }
             | UploadError::Digest
             | UploadError::Archive(_) => (StatusCode::UploadFailed, "UPLOAD_REFUSED"),
+            UploadError::Folder => (StatusCode::UploadFailed, "UPLOAD_REFUSED"),
             UploadError::Stopping => (StatusCode::UploadFailed, "DRAINING"),
             UploadError::Panicked => return Self::host_bug(),
             UploadError::Store(StoreError::Absent { .. } | StoreError::Exists { .. }) => {

@@ -116,7 +116,12 @@ fn fill(path: &Path, data_dir: &Path) -> Result<(), StoreError> {
     let mut expected = [FORMAT, DATABASE, KEY].into_iter();
     let mut contents = None;
     for entry in archive.entries().map_err(unreadable)?.raw(true) {
-        let mut entry = entry.map_err(unreadable)?;
+        let mut entry = match entry {
+            Ok(entry) => entry,
+            // What has come is restored; what is missing is found afterwards.
+            Err(_) if expected.len() == 0 => break,
+            Err(error) => return Err(unreadable(error)),
+        };
         let name = String::from_utf8_lossy(&entry.header().path_bytes()).into_owned();
         let bytes = entry.header().size().map_err(unreadable)?;
         if entry.header().entry_type() != EntryType::Regular {
@@ -154,7 +159,11 @@ fn fill(path: &Path, data_dir: &Path) -> Result<(), StoreError> {
                     Some(contents) => contents,
                     none => none.insert(blobs::Blobs::open(data_dir)?),
                 };
-                contents.put(&digest, bytes, &mut entry)?;
+                match contents.put(&digest, bytes, &mut entry) {
+                    // It is found to be missing afterwards.
+                    Err(StoreError::Damaged { .. }) => {}
+                    put => put?,
+                }
             }
         }
     }

@@ -14,6 +14,9 @@ use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
+/// Versions that are named with a content that is damaged.
+const VERSIONS_NAMED_MAX: usize = 8;
+
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -128,12 +131,21 @@ impl Store {
                 ));
             }
         }
-        let contents: BTreeMap<_, _> =
-            rows.files.iter().map(|file| (file.sha256, file.bytes)).collect();
+        let mut contents: BTreeMap<_, (u64, BTreeSet<String>)> = BTreeMap::new();
+        for file in &rows.files {
+            let (bytes, of) = contents.entry(file.sha256).or_default();
+            *bytes = file.bytes;
+            of.insert(format!("{}@{}", file.name, file.version_id));
+        }
         report.contents = contents.len();
-        for (digest, bytes) in &contents {
+        for (digest, (bytes, of)) in &contents {
             if let Err(problem) = self.blobs.check(digest, *bytes) {
-                report.problems.push(problem);
+                let more = of.len().saturating_sub(VERSIONS_NAMED_MAX);
+                let mut of: Vec<_> = of.iter().take(VERSIONS_NAMED_MAX).cloned().collect();
+                if more > 0 {
+                    of.push(format!("{more} more"));
+                }
+                report.problems.push(format!("{problem}; it is of {}", of.join(", ")));
             }
         }
         for (path, digest, bytes) in self.blobs.all()? {

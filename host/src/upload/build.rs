@@ -269,7 +269,7 @@ impl Build {
                 self.audit("uploaded a version");
                 self.tell(&format!("stored; {} can be called", self.name));
             }
-            Kept::Same => self.tell("this version was stored before; nothing has changed"),
+            Kept::Same => self.tell("this version was stored before; it is whole, and nothing else has changed"),
         }
         Ok(())
     }

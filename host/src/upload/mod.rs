@@ -92,6 +92,12 @@ pub enum UploadError {
     /// The archive cannot be taken.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// What would come would not be what is called.
+    #[error(
+        "the model is served from a folder; change it there, or have the host started without \
+         that folder"
+    )]
+    Folder,
     /// The archive cannot be kept meanwhile.
     #[error("cannot keep the archive in {path}")]
     Staging {
@@ -156,6 +162,9 @@ impl Uploads {
         }
         if bytes == 0 || bytes > PACKAGE_BYTES_MAX {
             return Err(UploadError::Size { bytes });
+        }
+        if self.deployments.is_folder(name) {
+            return Err(UploadError::Folder);
         }
         quota::may_store(self.store(), name, bytes)?;
         Receiving::begin(place, name.clone(), bytes, digest, said)
