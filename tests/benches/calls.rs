@@ -17,7 +17,7 @@ use ringfence::nn::{Cancel, ElementType, Engine, Tensor, Tract};
 use ringfence::package::folder;
 use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence::sandbox::{Code, Diagnostics, Program, Runtime, Surroundings};
-use ringfence_tests::{Client, Host, guests, image_input, params, request, text_input};
+use ringfence_tests::{Client, Host, Variant, guests, image_input, params, request, text_input};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,7 +57,8 @@ fn main() {
 async fn calls(time: Duration) {
     println!("echo of {} bytes over loopback", TEXT.len());
     let bare = bare::Process::start(None);
-    let host = Host::serve(&[guests::ECHO]);
+    let variant = unlimited(guests::ECHO);
+    let host = Host::serve(&[variant.path()]);
     let ask = || request("echo", vec![text_input(TEXT)]);
     let mut singles = Vec::new();
     for concurrency in [1, 16] {
@@ -110,8 +111,8 @@ async fn sandboxes(time: Duration) {
     println!("sandboxes of echo, in this process");
     let scratch = tempfile::TempDir::new().unwrap();
     let runtime = Runtime::start(Diagnostics::Off).unwrap();
-    let package =
-        folder::open(guests::ECHO.as_ref(), scratch.path(), folder::Taking::Copy).unwrap();
+    let variant = unlimited(guests::ECHO);
+    let package = folder::open(variant.folder(), scratch.path(), folder::Taking::Copy).unwrap();
     let program =
         Arc::new(Program::admit(&runtime, package, &Code::Component, Surroundings::Real).unwrap());
     let mut times = Times::default();
@@ -197,7 +198,8 @@ async fn digits(time: Duration) {
     let scans = concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/digits/held-out/three.png");
     let ask = || request("digits", vec![image_input(std::fs::read(scans).unwrap())]);
     let bare = bare::Process::start(Some(&onnx_path));
-    let host = Host::serve(&[guests::DIGITS]);
+    let variant = unlimited(guests::DIGITS);
+    let host = Host::serve(&[variant.path()]);
     for concurrency in [1, 16] {
         let without = load(bare.base(), "", ask(), concurrency, time).await;
         without.print(&format!("bare tonic and tract, {concurrency} at a time"));
@@ -216,7 +218,8 @@ async fn scribe() {
     const CALLS: u64 = 10;
     const AROUND: usize = 5;
     println!("scribe, 220 tokens a call");
-    let host = Host::serve(&[guests::SCRIBE]);
+    let variant = unlimited(guests::SCRIBE);
+    let host = Host::serve(&[variant.path()]);
     let client = Client::connect(host.base(), &host.pat()).await;
     let (mut early, mut late) = (Times::default(), Times::default());
     for seed in 0..CALLS {
@@ -237,6 +240,13 @@ async fn scribe() {
     early.print("around token 20");
     late.print("around token 200");
     println!("  token 200 ÷ token 20 at the median: {:.2}", ratio(late.median(), early.median()));
+}
+
+/// What a call costs is one thing, and what `cpu_limit` leaves of it another.
+fn unlimited(guest: &str) -> Variant {
+    let config = std::fs::read_to_string(format!("{guest}/config.yaml")).unwrap();
+    let limit = config.lines().find(|line| line.trim().starts_with("cpu_limit:")).unwrap();
+    Variant::of(guest, &[(limit, "  cpu_limit: \"64\"")])
 }
 
 /// Calls a server for a while from several connections.

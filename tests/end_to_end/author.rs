@@ -204,10 +204,20 @@ fn what_has_grown_beyond_a_baseline_fails() {
 fn a_limit_that_ends_a_call_is_told_with_the_key_to_change() {
     let slow = Variant::of(
         guests::COUNTING_LOOP,
-        &[("\"200m\"", "\"1m\""), ("call_timeout: 2s", "call_timeout: 20s")],
+        &[("call_timeout: 2s", "call_timeout: 20s\n  max_fuel_per_call: 400000000")],
+    );
+    let held_back = Variant::of(
+        guests::COUNTING_LOOP,
+        &[("\"200m\"", "\"20m\""), ("call_timeout: 2s", "call_timeout: 1s")],
     );
     let cases = [
-        (slow.path(), "FUEL_EXHAUSTED", "400000000 fuel", "inference_compute_info.cpu_limit"),
+        (slow.path(), "FUEL_EXHAUSTED", "400000000 fuel", "ringfence.max_fuel_per_call"),
+        (
+            held_back.path(),
+            "WALL_DEADLINE",
+            "for its CPU limit",
+            "inference_compute_info.cpu_limit",
+        ),
         (guests::MEMORY_HOG, "MEMORY_LIMIT", "67108864 bytes", "inference_compute_info.cpu_memory"),
         (guests::SLEEPER, "WALL_DEADLINE", "it waited in the host", "ringfence.call_timeout"),
         (guests::OUTPUT_FLOOD, "OUTPUT_LIMIT", "16777216 bytes", "ringfence.max_output_bytes"),

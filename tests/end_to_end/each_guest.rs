@@ -269,6 +269,17 @@ async fn counting_loop(client: &Client) {
     assert!(["FUEL_EXHAUSTED", "WALL_DEADLINE"].contains(&last.reason()), "{last:?}");
 }
 
+async fn cpu_mixes(client: &Client) {
+    for mix in ["integer", "fill", "division", "calls"] {
+        let asked = params(plain("cpu-mixes"), json!({ "mix": mix }));
+        let answers = client.generate_all(asked).await;
+        let (last, counts) = answers.split_last().unwrap();
+        assert!(!counts.is_empty(), "{mix}: {last:?}");
+        assert!(["FUEL_EXHAUSTED", "WALL_DEADLINE"].contains(&last.reason()), "{mix}: {last:?}");
+    }
+    assert_eq!(client.predict_request(plain("cpu-mixes")).await.text(), "4096");
+}
+
 async fn digits(client: &Client) {
     let scan = super::digits::single("seven.png");
     let answer = client.predict("digits", vec![image_input(scan)]).await;

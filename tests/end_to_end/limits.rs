@@ -1,38 +1,75 @@
 //! What `config.yaml` promises.
 
+use crate::receipts::{host, line_of};
 use prost::Message;
 use ringfence::proto::clarifai::api::MultiOutputResponse;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Answer, Client, Host, Variant, block_on, collect, guests, request, text_input,
+    Answer, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
 };
+use serde_json::json;
 use std::collections::BTreeSet;
 
-/// The rounds that `counting-loop` counted until its fuel was gone, and what
-/// it was told then.
-fn counted(cpu_limit: &str) -> (u64, String) {
-    let changes = [("\"200m\"", cpu_limit), ("call_timeout: 2s", "call_timeout: 20s")];
-    let variant = Variant::of(guests::COUNTING_LOOP, &changes);
+/// The rounds that `counting-loop` counted until the end, and what it was told
+/// then.
+fn counted(changes: &[(&str, &str)], reason: &str) -> (u64, String) {
+    let variant = Variant::of(guests::COUNTING_LOOP, changes);
     let host = Host::serve(&[variant.path()]);
     let answers = block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         client.generate_all(request("counting-loop", vec![text_input("x")])).await
     });
     let (end, counts) = answers.split_last().unwrap();
-    assert_eq!(end.reason(), "FUEL_EXHAUSTED", "{end:?}");
+    assert_eq!(end.reason(), reason, "{end:?}");
     let last = counts.last().unwrap_or_else(|| panic!("no count before {end:?}"));
     (last.text().parse().unwrap(), end.status.details.clone())
 }
 
+/// CPU-01, with a ceiling that comes before the deadline.
 #[test]
-fn halving_cpu_limit_halves_what_a_call_may_burn() {
-    let (whole, whole_end) = counted("\"10m\"");
-    let (half, half_end) = counted("\"5m\"");
+fn halving_the_fuel_of_a_call_halves_what_it_counts() {
+    let of = |fuel: u64| {
+        let timeout = format!("call_timeout: 1h\n  max_fuel_per_call: {fuel}");
+        let changes = [("\"200m\"", "\"2\""), ("call_timeout: 2s", timeout.as_str())];
+        let (rounds, end) = counted(&changes, "FUEL_EXHAUSTED");
+        assert!(end.contains(&format!("burnt all of its {fuel} fuel")), "{end}");
+        rounds
+    };
+    let (whole, half) = (of(1_000_000_000), of(500_000_000));
     let ratio = whole as f64 / half as f64;
     assert!((1.9..=2.1).contains(&ratio), "{whole} and {half} rounds");
-    // 10 thousandths of a CPU for 20 s, at 2e10 a CPU-second.
-    assert!(whole_end.contains("burnt all of its 4000000000 fuel"), "{whole_end}");
-    assert!(half_end.contains("burnt all of its 2000000000 fuel"), "{half_end}");
+}
+
+/// Whatever a guest does all the time, it takes no more of the CPUs than its limit
+/// and one burst: by the clock of the threads, not by its fuel. How much less it
+/// gets is its neighbours' doing.
+#[test]
+fn no_mix_takes_more_cpu_time_than_its_limit() {
+    const CPUS: f64 = 0.2;
+    const BURST_MS: f64 = 100.0;
+    // A turn is charged when it has ended: a time slice, or what one function of
+    // the host takes, on a machine that does not always let it end.
+    const TURNS_MS: f64 = 40.0;
+    let host = host(&[guests::CPU_MIXES, guests::COMPUTE_LOOP]);
+    let calls = ["integer", "fill", "division", "calls"]
+        .map(|mix| params(request("cpu-mixes", vec![text_input("x")]), json!({ "mix": mix })));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let mut ids = Vec::new();
+        for asked in calls {
+            let answers = client.generate_all(asked).await;
+            ids.push(answers.last().unwrap().status.req_id.clone());
+        }
+        let computes = client.predict("compute-loop", vec![text_input("x")]).await;
+        ids.push(computes.status.req_id);
+        for id in ids {
+            let line = line_of(&host, &id);
+            let ms = |field: &str| line[field].as_f64().unwrap();
+            let (took, wall) = (ms("cpu_ms") + ms("tensor_ms"), ms("wall_ms"));
+            let most = CPUS * (wall + BURST_MS) + TURNS_MS;
+            assert!(took > 0.0 && took <= most, "{took} of {most} ms: {line}");
+        }
+    });
 }
 
 #[test]

@@ -13,12 +13,13 @@ use tempfile::TempDir;
 use tonic::metadata::MetadataMap;
 
 /// Trailers, and the fields of the log line that say the same.
-const SAME: [(&str, &str); 14] = [
+const SAME: [(&str, &str); 15] = [
     ("ringfence-call-id", "req_id"),
     ("ringfence-version", "version"),
     ("ringfence-fuel", "fuel"),
     ("ringfence-fuel-is-lower-bound", "fuel_is_lower_bound"),
     ("ringfence-cpu-ms", "cpu_ms"),
+    ("ringfence-cpu-wait-ms", "cpu_wait_ms"),
     ("ringfence-tensor-ms", "tensor_ms"),
     ("ringfence-computes", "computes"),
     ("ringfence-memory-bytes-peak", "memory_bytes_peak"),
@@ -30,7 +31,7 @@ const SAME: [(&str, &str); 14] = [
     ("ringfence-wall-ms", "wall_ms"),
 ];
 
-fn host(models: &[&str]) -> Host {
+pub(crate) fn host(models: &[&str]) -> Host {
     Host::start(HostOptions {
         models: models.iter().map(Into::into).collect(),
         args: vec!["--log-format".into(), "json".into()],
@@ -47,7 +48,7 @@ fn lines(host: &Host) -> Vec<Value> {
 }
 
 /// The one line of a call.
-fn line_of(host: &Host, call: &str) -> Value {
+pub(crate) fn line_of(host: &Host, call: &str) -> Value {
     let of_call = |host: &Host| -> Vec<Value> {
         let ended = |line: &Value| line["target"] == "call" && line["req_id"] == call;
         lines(host).into_iter().filter(ended).collect()

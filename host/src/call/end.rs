@@ -190,6 +190,9 @@ pub struct Receipt {
     pub guest_cpu: Duration,
     /// CPU time of the engine's threads while they computed for the call.
     pub engine_cpu: Duration,
+    /// Time that the guest waited for a CPU: its replica had used up its
+    /// `cpu_limit`, or others were to run first.
+    pub cpu_wait: Duration,
     /// Time that the call waited for a sandbox that had run `load-model`, and
     /// before that for its replica to start; nothing where one was ready.
     pub load: Duration,

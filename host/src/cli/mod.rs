@@ -425,6 +425,9 @@ pub(crate) struct AdmissionWorkerArgs {
     pub(crate) dir: PathBuf,
     /// A folder to write to, in the same file system
     pub(crate) scratch: PathBuf,
+    /// Fuel that this machine burns in a second
+    #[arg(long)]
+    pub(crate) fuel_per_cpu_second: u64,
     #[command(flatten)]
     pub(crate) confinement: ConfinementArgs,
 }

@@ -38,8 +38,7 @@ pub(super) fn run_admission(args: &AdmissionWorkerArgs) -> anyhow::Result<()> {
     let code = Compiled::trusted(input()?);
     let package = folder::open(&args.dir, &args.scratch, Taking::Link)?;
     let mut line = |text: String| Ok(Frame::Line(text).write(&mut io::stdout().lock())?);
-    let tried =
-        super::serve::runtime()?.block_on(test::try_out(&args.dir, package, code, &mut line));
+    let tried = super::serve::runtime()?.block_on(test::try_out(args, package, code, &mut line));
     let mut out = io::stdout().lock();
     match tried {
         Ok(methods) => Frame::Done(methods).write(&mut out)?,

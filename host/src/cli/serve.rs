@@ -12,7 +12,7 @@ use crate::deploy::{Deployments, Loader};
 use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
 use crate::package::folder::{self, Taking};
-use crate::sandbox::{Diagnostics, Runtime};
+use crate::sandbox::{Diagnostics, FUEL_VERSION, Runtime, calibrate, calibration_id};
 use crate::server::{self, App};
 use crate::settings::{Current, Settings};
 use crate::store::{Store, StoreError};
@@ -149,7 +149,8 @@ pub(super) async fn start(
         .with_context(|| format!("cannot keep logs in {}", store.data_dir().display()))?;
     let telemetry =
         Telemetry { logs: Some(logs.clone()), log_lines_dropped, ..Telemetry::default() };
-    let sandboxes = Runtime::start_with(Diagnostics::Off, Some(logs))?;
+    let fuel_per_cpu_second = fuel_per_cpu_second(&store)?;
+    let sandboxes = Runtime::start_with(Diagnostics::Off, Some(logs), fuel_per_cpu_second)?;
     let loader = Loader::new(sandboxes.clone(), store.clone(), scratch.clone());
     let deployments = Arc::new(Deployments::open(loader, crate::doctor::machine())?);
     for path in folders {
@@ -182,6 +183,21 @@ pub(super) async fn start(
     let fetcher = RwLock::new(Arc::new(fetcher));
     let app = App { store, auth, deployments, uploads, running, default_model, fetcher, telemetry };
     Ok((Arc::new(app), sandboxes))
+}
+
+/// What this machine was measured to burn, or is now, where it was not yet.
+fn fuel_per_cpu_second(store: &Store) -> anyhow::Result<u64> {
+    let failed = |error: String| anyhow::anyhow!("cannot measure this machine: {error}");
+    let id = calibration_id().map_err(failed)?;
+    if let Some(measured) = store.calibration(&id) {
+        return Ok(measured);
+    }
+    let measured = calibrate().map_err(failed)?;
+    tracing::info!(fuel_per_cpu_second = measured, fuel_version = FUEL_VERSION, "measured the CPU");
+    if let Err(error) = store.keep_calibration(&id, measured) {
+        tracing::warn!(%error, "the next start measures the CPU again");
+    }
+    Ok(measured)
 }
 
 /// What to say where the source has changed since it was built. No answer is

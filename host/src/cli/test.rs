@@ -12,7 +12,7 @@ mod report;
 mod suggest;
 
 use super::client::ModelRef;
-use super::{GlobalArgs, TestArgs, Usage, request, usage};
+use super::{AdmissionWorkerArgs, GlobalArgs, TestArgs, Usage, request, usage};
 use crate::call::{
     Deadline, Event, Function, GuestError, Holder, Method, Methods, Receipt, Request, Value,
     Verdict,
@@ -270,17 +270,18 @@ async fn call_all(
 /// limits, and an answer to the example, if the folder has one. Returns what the
 /// model says of its methods.
 pub(super) async fn try_out(
-    dir: &Path,
+    args: &AdmissionWorkerArgs,
     package: Package,
     code: Compiled,
     line: &mut dyn FnMut(String) -> anyhow::Result<()>,
 ) -> anyhow::Result<String> {
+    let dir = args.dir.as_path();
     let asked = match examples(dir)?.is_empty() {
         true => None,
         false => Some(asked(&TestArgs::of_example(dir), &package)?),
     };
     // As the code was compiled.
-    let runtime = Runtime::start(Diagnostics::Off)?;
+    let runtime = Runtime::start_with(Diagnostics::Off, None, args.fuel_per_cpu_second)?;
     let program =
         Program::admit(&runtime, package, &Code::Compiled(code), Surroundings::Seeded(0))?;
     let program = Arc::new(program);

@@ -65,6 +65,11 @@ impl Loader {
         self.code.id()
     }
 
+    /// Fuel that the fastest mix burns in a second of this machine's CPU time.
+    pub fn fuel_per_cpu_second(&self) -> u64 {
+        self.runtime.fuel_per_cpu_second()
+    }
+
     pub(super) fn code(&self) -> &Compiler {
         &self.code
     }

@@ -1,6 +1,7 @@
 //! The kernel, its clocks and the limits of this process.
 
 use super::{Finding, Surroundings};
+use crate::sandbox::{FUEL_VERSION, calibrate};
 use rustix::process::{Resource, geteuid, getrlimit};
 use rustix::time::{ClockId, clock_getres};
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
         kernel(surroundings),
         monotonic_clock(),
         wall_clock(),
+        fuel(),
         files(),
         core_dumps(surroundings),
         user(),
@@ -50,6 +52,21 @@ fn monotonic_clock() -> Finding {
             "deadlines are no more exact than this; a kernel with high-resolution timers is",
         ),
         false => Finding::ok("monotonic clock", found),
+    }
+}
+
+/// What `cpu_limit` becomes as the ceiling of a call.
+fn fuel() -> Finding {
+    match calibrate() {
+        Ok(fuel) => Finding::ok(
+            "fuel",
+            format!("v{FUEL_VERSION}, {:.2}e9 in a second of CPU time", fuel as f64 / 1e9),
+        ),
+        Err(error) => Finding::fail(
+            "fuel",
+            format!("this program runs no guest here: {error}"),
+            "use the build for this kind of machine",
+        ),
     }
 }
 

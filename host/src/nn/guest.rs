@@ -216,8 +216,11 @@ impl inference::HostGraphExecutionContext for State {
             Ok(ordered) => ordered,
             Err(text) => return self.fail(failure(ErrorCode::InvalidArgument, text)),
         };
-        let outputs = match graph.compute(ordered, held, self.meters.clone()).await {
+        let (meters, share) = (self.meters.clone(), &self.shared.share);
+        let outputs = match graph.compute(ordered, held, meters, share, self.deadline).await {
             Ok(outputs) => outputs,
+            // Nobody but the deadline cancels what the guest waits for.
+            Err(RunError::Cancelled) => return Err(Stop::DeadlinePassed.into()),
             Err(error) => {
                 let code = match &error {
                     RunError::Engine(_) | RunError::Cancelled => ErrorCode::RuntimeError,

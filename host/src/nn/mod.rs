@@ -17,10 +17,11 @@ pub use tract::Tract;
 
 use crate::call::Holder;
 use crate::package::GraphFile;
-use crate::sandbox::{Account, Charge, Meters};
+use crate::sandbox::{Account, Charge, Meters, Share};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 use threads::Threads;
 
 /// The engines of a process and the threads they compute on.
@@ -110,7 +111,7 @@ impl NamedGraph {
         }
     }
 
-    /// Computes on the engine's threads. `held` are the inputs' charges, which
+    /// Computes on the engine's threads, when it is the replica's turn. `held` are the inputs' charges, which
     /// last as long as the engine has the inputs, whoever still waits; `meters`
     /// are those of the call.
     pub(crate) async fn compute(
@@ -118,14 +119,16 @@ impl NamedGraph {
         inputs: Vec<Tensor>,
         held: Vec<Charge>,
         meters: Arc<Meters>,
+        share: &Arc<Share>,
+        deadline: Instant,
     ) -> Result<Vec<(String, Tensor)>, RunError> {
-        let graph = self.graph.clone();
+        let (graph, counted) = (self.graph.clone(), meters.clone());
         let work = move |cancel: &Cancel| {
-            let outputs = meters.time_engine(|| graph.run(inputs, cancel));
+            let outputs = counted.time_engine(|| graph.run(inputs, cancel));
             drop(held);
             outputs
         };
-        let outputs = self.threads.run(work).await?;
+        let outputs = self.threads.run(share, &meters, Cancel::at(deadline), work).await?;
         let names = self.graph.outputs().iter().map(|port| port.name.clone());
         Ok(names.zip(outputs).collect())
     }

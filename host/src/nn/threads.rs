@@ -1,37 +1,36 @@
 //! The threads that compute.
 //!
-//! Owns a bounded queue and as many threads as it is given. A job whose asker
-//! has gone is skipped; a job that panics takes nothing with it.
+//! Owns as many threads as there are turns at a time. A job waits for its
+//! replica's turn before it has a thread; one whose asker has gone is not started,
+//! and one that panics takes nothing with it.
 
 use super::engine::{Cancel, RunError};
 use super::tensor::Tensor;
+use crate::sandbox::{Meters, Share, Turn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-
-/// Jobs that may wait for a thread.
-const QUEUE_MAX: usize = 256;
+use tokio::sync::oneshot;
 
 type Outputs = Result<Vec<Tensor>, RunError>;
 type Work = Box<dyn FnOnce(&Cancel) -> Outputs + Send>;
 
 struct Job {
+    turn: Turn,
     work: Work,
     cancel: Cancel,
     reply: oneshot::Sender<Outputs>,
-    room: OwnedSemaphorePermit,
 }
 
-/// The threads and their queue.
+/// The threads, and the way of a job to them.
 pub(crate) struct Threads {
     jobs: SyncSender<Job>,
-    room: Arc<Semaphore>,
 }
 
 impl Threads {
     pub(crate) fn start(count: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = sync_channel(QUEUE_MAX);
+        // Each job has a turn, and there are as many of these as threads.
+        let (jobs, queue) = sync_channel(count);
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..count {
             let queue = queue.clone();
@@ -40,24 +39,35 @@ impl Threads {
                 work(&queue);
             })?;
         }
-        Ok(Self { jobs, room: Arc::new(Semaphore::new(QUEUE_MAX)) })
+        Ok(Self { jobs })
     }
 
-    /// Runs `work` on one of the threads. Waits without holding a thread for
-    /// room in the queue and for the outputs; if it is dropped meanwhile, the
-    /// work is cancelled.
+    /// Runs `work` on one of the threads. Waits without holding one for the
+    /// replica's turn and for the outputs; if it is dropped meanwhile, the work is
+    /// cancelled.
     pub(crate) async fn run(
         &self,
+        share: &Arc<Share>,
+        meters: &Meters,
+        cancel: Cancel,
         work: impl FnOnce(&Cancel) -> Outputs + Send + 'static,
     ) -> Outputs {
         let gone = |_| RunError::Engine("the engine's threads have ended".into());
-        // A permit goes with its job until a thread takes it out, so there are
-        // as many permits as places and sending never fails for want of one.
-        let room = self.room.clone().acquire_owned().await.map_err(|_| RunError::Cancelled)?;
         let (reply, outputs) = oneshot::channel();
-        let cancel = CancelOnDrop(Cancel::default());
-        let job = Job { work: Box::new(work), cancel: cancel.0.clone(), reply, room };
-        self.jobs.try_send(job).map_err(|_| RunError::Cancelled)?;
+        let (jobs, cancelled) = (self.jobs.clone(), cancel.clone());
+        let _cancel = CancelOnDrop(cancel);
+        let (starts, started) = oneshot::channel();
+        let mut waits = meters.waits();
+        waits.begin();
+        let _waiting = share.queue(move |turn| {
+            // Whoever asked may have gone.
+            let _ = starts.send(());
+            let job = Job { turn, work: Box::new(work), cancel: cancelled, reply };
+            // What is not taken is dropped, and whoever waits hears of it.
+            drop(jobs.try_send(job));
+        });
+        let _ = started.await;
+        waits.end();
         outputs.await.map_err(gone)?
     }
 }
@@ -77,13 +87,16 @@ fn work(queue: &Mutex<Receiver<Job>>) {
             Ok(queue) => queue.recv(),
             Err(poisoned) => poisoned.into_inner().recv(),
         };
-        let Ok(Job { work, cancel, reply, room }) = next else { return };
-        drop(room);
+        let Ok(Job { turn, work, cancel, reply }) = next else { return };
         if cancel.is_cancelled() {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(RunError::Cancelled));
             continue;
         }
+        let turn = turn.begin();
         let outputs =
             catch_unwind(AssertUnwindSafe(|| work(&cancel))).unwrap_or(Err(RunError::Panicked));
+        drop(turn);
         // Whoever asked may have gone meanwhile.
         let _ = reply.send(outputs);
     }
@@ -93,25 +106,34 @@ fn work(queue: &Mutex<Receiver<Job>>) {
 mod tests {
     use super::*;
     use crate::nn::ElementType;
+    use crate::sandbox::Cpus;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
+
+    /// One thread and one CPU.
+    fn one() -> (Arc<Threads>, Arc<Share>) {
+        (Arc::new(Threads::start(1).unwrap()), Share::new(&Cpus::new(1), 64_000))
+    }
 
     fn answer() -> Outputs {
         Ok(vec![Tensor::new(ElementType::U8, vec![1], vec![7]).unwrap()])
     }
 
     /// A job that runs until it is released.
-    async fn held(threads: &Arc<Threads>) -> (SyncSender<()>, tokio::task::JoinHandle<Outputs>) {
+    async fn held(
+        threads: &Arc<Threads>,
+        share: &Arc<Share>,
+    ) -> (SyncSender<()>, tokio::task::JoinHandle<Outputs>) {
         let (release, held) = sync_channel(0);
         let (began, begun) = oneshot::channel();
-        let threads = threads.clone();
+        let (threads, share) = (threads.clone(), share.clone());
         let job = tokio::spawn(async move {
             let work = move |_: &Cancel| {
                 began.send(()).unwrap();
                 held.recv().unwrap();
                 answer()
             };
-            threads.run(work).await
+            threads.run(&share, &Meters::default(), Cancel::default(), work).await
         });
         begun.await.unwrap();
         (release, job)
@@ -119,56 +141,71 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_panics_takes_nothing_with_it() {
-        let threads = Threads::start(1).unwrap();
+        let (threads, share) = one();
         for _ in 0..3 {
             #[allow(clippy::panic, reason = "that is what is tested")]
-            let outcome = threads.run(|_| panic!("in the engine")).await;
+            let outcome = threads
+                .run(&share, &Meters::default(), Cancel::default(), |_| panic!("in the engine"))
+                .await;
             assert!(matches!(outcome, Err(RunError::Panicked)), "{outcome:?}");
-            assert_eq!(threads.run(|_| answer()).await.unwrap().len(), 1);
+            assert_eq!(
+                threads
+                    .run(&share, &Meters::default(), Cancel::default(), |_| answer())
+                    .await
+                    .unwrap()
+                    .len(),
+                1
+            );
         }
     }
 
-    /// One thread that a job holds, a full queue, and one job more, which waits
-    /// outside until there is room.
+    /// One thread that a job holds, and many more, which wait for their turn.
     #[tokio::test]
-    async fn a_job_beyond_the_queue_waits_and_is_not_lost() {
-        let threads = Arc::new(Threads::start(1).unwrap());
-        let (release, first) = held(&threads).await;
+    async fn jobs_beyond_the_threads_wait_and_are_not_lost() {
+        const JOBS: usize = 300;
+        let (threads, share) = one();
+        let (release, first) = held(&threads, &share).await;
         let done = Arc::new(AtomicUsize::new(0));
         let mut jobs = tokio::task::JoinSet::new();
-        let mut add = || {
-            let (threads, done) = (threads.clone(), done.clone());
+        for _ in 0..JOBS {
+            let (threads, share, done) = (threads.clone(), share.clone(), done.clone());
             jobs.spawn(async move {
-                let outputs = threads.run(|_| answer()).await;
+                let outputs =
+                    threads.run(&share, &Meters::default(), Cancel::default(), |_| answer()).await;
                 done.fetch_add(1, Ordering::Relaxed);
                 outputs
             });
-        };
-        for _ in 0..QUEUE_MAX {
-            add();
         }
-        while threads.room.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        add();
-        let beyond = tokio::time::timeout(Duration::from_millis(50), jobs.join_next()).await;
-        assert!(beyond.is_err() && done.load(Ordering::Relaxed) == 0, "{beyond:?}");
-
+        let early = tokio::time::timeout(Duration::from_millis(50), jobs.join_next()).await;
+        assert!(early.is_err() && done.load(Ordering::Relaxed) == 0, "{early:?}");
         release.send(()).unwrap();
         for outcome in jobs.join_all().await {
             assert!(outcome.is_ok(), "{outcome:?}");
         }
         assert!(first.await.unwrap().is_ok());
-        assert_eq!(done.load(Ordering::Relaxed), QUEUE_MAX + 1);
+        assert_eq!(done.load(Ordering::Relaxed), JOBS);
+    }
+
+    /// A deadline is looked at before a job starts and, by the engine, before each
+    /// of its nodes.
+    #[tokio::test]
+    async fn a_job_whose_time_is_over_is_not_started() {
+        let (threads, share) = one();
+        let over = Cancel::at(std::time::Instant::now());
+        let outcome = threads.run(&share, &Meters::default(), over, |_| answer()).await;
+        assert!(matches!(outcome, Err(RunError::Cancelled)), "{outcome:?}");
+        let later = Cancel::at(std::time::Instant::now() + Duration::from_secs(3600));
+        assert!(threads.run(&share, &Meters::default(), later, |_| answer()).await.is_ok());
     }
 
     #[tokio::test]
-    async fn a_job_whose_asker_has_gone_is_skipped() {
-        let threads = Arc::new(Threads::start(1).unwrap());
-        let (release, holder) = held(&threads).await;
+    async fn a_job_whose_asker_has_gone_is_not_started() {
+        let (threads, share) = one();
+        let (release, holder) = held(&threads, &share).await;
         let ran = Arc::new(AtomicUsize::new(0));
         let seen = ran.clone();
-        let gone = threads.run(move |_| {
+        let meters = Meters::default();
+        let gone = threads.run(&share, &meters, Cancel::default(), move |_| {
             seen.fetch_add(1, Ordering::Relaxed);
             answer()
         });
@@ -176,7 +213,9 @@ mod tests {
         assert!(left.is_err());
         release.send(()).unwrap();
         assert!(holder.await.unwrap().is_ok());
-        assert!(threads.run(|_| answer()).await.is_ok());
+        assert!(
+            threads.run(&share, &Meters::default(), Cancel::default(), |_| answer()).await.is_ok()
+        );
         assert_eq!(ran.load(Ordering::Relaxed), 0);
     }
 }

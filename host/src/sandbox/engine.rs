@@ -1,6 +1,8 @@
 //! wasmtime as this host sets it up, and the thread that interrupts guests.
 
 use super::Diagnostics;
+use super::cpu::Cpus;
+use super::fuel::prices;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,7 +11,7 @@ use std::time::Duration;
 use wasmtime::{Config, OptLevel, Strategy, WasmBacktraceDetails};
 
 /// Length of a guest's time slice.
-const TICK: Duration = Duration::from_millis(1);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks without a guest after which the ticker sleeps. Calls in quick
 /// succession should not pay for waking it each time.
@@ -29,6 +31,7 @@ pub(crate) fn config(diagnostics: Diagnostics) -> Config {
     let mut config = Config::new();
     config
         .consume_fuel(true)
+        .operator_cost(prices())
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK_BYTES)
         .async_stack_size(FIBRE_STACK_BYTES)
@@ -64,8 +67,9 @@ pub(crate) fn config(diagnostics: Diagnostics) -> Config {
     config
 }
 
-/// Increments the epoch every millisecond while a guest runs, from a thread of
-/// its own: a task could be starved by the very guests that it must interrupt.
+/// Increments the epoch every millisecond while a guest runs, and looks who has
+/// credit for the CPUs again, from a thread of its own: a task could be starved by
+/// the very guests that it must interrupt.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
@@ -82,8 +86,9 @@ struct Shared {
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: &wasmtime::Engine) -> std::io::Result<Self> {
+    pub(crate) fn start(engine: &wasmtime::Engine, cpus: &Arc<Cpus>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
+        let cpus = cpus.clone();
         let thread = std::thread::Builder::new().name("epoch".into()).spawn({
             let shared = shared.clone();
             let engine = engine.weak();
@@ -101,6 +106,7 @@ impl Ticker {
                     std::thread::sleep(TICK);
                     let Some(engine) = engine.upgrade() else { return };
                     engine.increment_epoch();
+                    cpus.tick();
                 }
             }
         })?;

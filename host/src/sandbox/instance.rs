@@ -3,7 +3,9 @@
 use super::bindings::ModelRunner;
 use super::bindings::ringfence::model::types as wit;
 use super::convert::guest_error;
-use super::meters::Meters;
+use super::cpu::Share;
+use super::engine::TICK;
+use super::meters::{Meters, nanoseconds, thread_cpu};
 use super::program::Shared;
 use super::state::State;
 use super::stop::{Stop, end_of};
@@ -12,13 +14,14 @@ use super::trace;
 use crate::call::{End, Event, Function, Origin, Phase, Receipt, Trace, Verdict};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use wasmtime::{Store, UpdateDeadline};
 
-/// Fuel after which a guest yields even if no epoch has ended.
-const FUEL_YIELD_INTERVAL: u64 = 10_000_000;
+/// Fuel after which a guest yields even if no epoch has ended: some milliseconds
+/// of it.
+const FUEL_YIELD_INTERVAL: u64 = 100_000_000;
 
 /// Largest sandbox, in bytes of linear memory, that is unmapped after the caller
 /// has been answered.
@@ -27,7 +30,7 @@ const LATE_DROP_BYTES_MAX: u64 = 4 << 20;
 /// A sandbox whose `load-model` has run and which no call has used.
 pub(crate) struct Instance {
     shared: Arc<Shared>,
-    store: Store<State>,
+    held: Held,
     runner: ModelRunner,
 }
 
@@ -35,7 +38,44 @@ pub(crate) struct Instance {
 /// many calls, so the caller is answered first; but not where the next call may
 /// need the room.
 pub(crate) struct Used {
-    _store: Store<State>,
+    _held: Held,
+}
+
+/// A store whose end is charged to its replica, wherever it comes: unmapping what
+/// a guest has touched takes time, too. Fields are dropped in their order.
+struct Held {
+    _begins: Begins,
+    store: Store<State>,
+    _ends: Ends,
+}
+
+/// When its end began, in time of the thread.
+struct Begins(Arc<AtomicU64>);
+
+struct Ends {
+    began: Arc<AtomicU64>,
+    share: Arc<Share>,
+}
+
+impl Held {
+    fn new(store: Store<State>, share: &Arc<Share>) -> Self {
+        let began = Arc::new(AtomicU64::new(0));
+        let ends = Ends { began: began.clone(), share: share.clone() };
+        Self { _begins: Begins(began), store, _ends: ends }
+    }
+}
+
+impl Drop for Begins {
+    fn drop(&mut self) {
+        self.0.store(nanoseconds(thread_cpu()), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let began = Duration::from_nanos(self.began.load(Ordering::Relaxed));
+        self.share.charge(thread_cpu().saturating_sub(began));
+    }
 }
 
 /// What a call brings along.
@@ -55,25 +95,26 @@ impl Instance {
         deadline: Instant,
     ) -> Result<Self, Box<Verdict>> {
         let limits = &shared.limits;
-        let mut store = fresh(shared, deadline)?;
+        let mut held = shared.share.charged(|| fresh(shared, deadline))?;
+        let mut store = &mut held.store;
         let meters = store.data().meters.clone();
         let loading = async {
             let runner = shared.pre.instantiate_async(&mut store).await?;
             let loaded = runner.ringfence_model_runner().call_load_model(&mut store).await?;
             Ok::<_, wasmtime::Error>((runner, loaded))
         };
-        let (end, error) = match before(deadline, meters.time(loading)).await {
+        let (end, error) = match before(deadline, shared.share.run(&meters, loading)).await {
             Some(Ok((runner, Ok(())))) => {
-                return Ok(Self { shared: shared.clone(), store, runner });
+                return Ok(Self { shared: shared.clone(), held, runner });
             }
             Some(Ok((_, Err(error)))) => {
                 (End::GuestError(guest_error(error, limits.error_text_bytes_max)), None)
             }
-            Some(Err(error)) => (end_of(&error, &mut store, limits), Some(error)),
+            Some(Err(error)) => (end_of(&error, store, limits), Some(error)),
             None => (End::DeadlinePassed, None),
         };
         let fuel = limits.fuel_per_call();
-        Err(Box::new(verdict(end, Phase::Load, &mut store, fuel, error.as_ref())))
+        Err(Box::new(verdict(end, Phase::Load, store, fuel, error.as_ref())))
     }
 
     /// Asks the guest which typed methods it has, before `load-model`.
@@ -81,14 +122,15 @@ impl Instance {
         shared: &Arc<Shared>,
         deadline: Instant,
     ) -> Result<String, Box<Verdict>> {
-        let mut store = fresh(shared, deadline)?;
+        let mut held = shared.share.charged(|| fresh(shared, deadline))?;
+        let mut store = &mut held.store;
         let asking = async {
             let runner = shared.pre.instantiate_async(&mut store).await?;
             runner.ringfence_model_runner().call_methods(&mut store).await
         };
-        let end = match before(deadline, asking).await {
+        let end = match before(deadline, shared.share.run(&Meters::default(), asking)).await {
             Some(Ok(text)) => return Ok(text),
-            Some(Err(error)) => end_of(&error, &mut store, &shared.limits),
+            Some(Err(error)) => end_of(&error, store, &shared.limits),
             None => End::DeadlinePassed,
         };
         Err(Box::new(Verdict::early(end, Phase::Load)))
@@ -96,12 +138,12 @@ impl Instance {
 
     /// What instantiation and `load-model` took.
     pub(crate) fn load_receipt(&self) -> Receipt {
-        receipt(&self.store, self.shared.limits.fuel_per_call())
+        receipt(&self.held.store, self.shared.limits.fuel_per_call())
     }
 
     /// Bytes of its linear memory.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.store.data().limiter.memory_bytes()
+        self.held.store.data().limiter.memory_bytes()
     }
 
     /// Runs one call and consumes the sandbox, so that nothing can run in it
@@ -112,37 +154,38 @@ impl Instance {
         let fuel = limits.fuel_per_call();
         let deadline = job.deadline;
         let meters = job.meters.clone();
-        let state = self.store.data_mut();
+        let state = self.held.store.data_mut();
         state.deadline = deadline;
         state.meters = meters.clone();
         // Nothing of `load-model` is left in what the call is judged by.
         state.limiter.start_call();
         state.forget_host_calls();
         state.log.lock().start_call(job.origin.clone(), limits);
-        if let Err(error) = refuel(&mut self.store, fuel) {
+        if let Err(error) = refuel(&mut self.held.store, fuel) {
             let end = End::HostBug(format!("{error:#}"));
-            return (verdict(end, Phase::Call, &mut self.store, fuel, None), None);
+            return (verdict(end, Phase::Call, &mut self.held.store, fuel, None), None);
         }
-        let Self { store, runner, .. } = &mut self;
-        let running = meters.time(run(store, runner, job, limits.error_text_bytes_max));
+        let Self { held: Held { store, .. }, runner, .. } = &mut self;
+        let running = run(store, runner, job, limits.error_text_bytes_max);
+        let running = shared.share.run(&meters, running);
         let (end, error) = match before(deadline, running).await {
             Some(Ok(end)) => (end, None),
-            Some(Err(error)) => (end_of(&error, &mut self.store, limits), Some(error)),
+            Some(Err(error)) => (end_of(&error, &mut self.held.store, limits), Some(error)),
             None => (End::DeadlinePassed, None),
         };
-        self.store.data_mut().log.lock().finish();
-        let verdict = verdict(end, Phase::Call, &mut self.store, fuel, error.as_ref());
+        self.held.store.data_mut().log.lock().finish();
+        let verdict = verdict(end, Phase::Call, &mut self.held.store, fuel, error.as_ref());
         let bytes = verdict.receipt.memory_bytes_peak;
         // The next call may come before it is gone, and needs as much.
         let account = &shared.account;
         let has_room = account.bytes().saturating_add(bytes) <= account.bytes_max();
         let late = has_room && bytes <= LATE_DROP_BYTES_MAX;
-        (verdict, late.then_some(Used { _store: self.store }))
+        (verdict, late.then_some(Used { _held: self.held }))
     }
 }
 
 /// A store with all of its limits, and nothing in it.
-fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Store<State>, Box<Verdict>> {
+fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Held, Box<Verdict>> {
     let limits = &shared.limits;
     let early = |end| Box::new(Verdict::early(end, Phase::Load));
     let state =
@@ -153,9 +196,15 @@ fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Store<State>, Box<Ve
     store.set_hostcall_fuel(limits.hostcall_bytes());
     store.set_max_component_handles(limits.handles_max);
     store.epoch_deadline_callback(|context| {
-        if Instant::now() >= context.data().deadline {
+        let state = context.data();
+        if Instant::now() >= state.deadline {
             return Err(Stop::DeadlinePassed.into());
         }
+        // Epochs go on while it waits: what counts is what it has run.
+        if state.meters.turn_has_run() < TICK {
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        state.meters.yields();
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
 
@@ -164,7 +213,7 @@ fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Store<State>, Box<Ve
     if let Err(error) = ready {
         return Err(early(End::HostBug(format!("{error:#}"))));
     }
-    Ok(store)
+    Ok(Held::new(store, &shared.share))
 }
 
 /// Runs a future to its end or until the deadline.

@@ -2,10 +2,8 @@
 
 use crate::call::Receipt;
 use rustix::time::{ClockId, clock_gettime};
-use std::future::Future;
-use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// The counters of one call. The engine's threads and the guest share them.
 #[derive(Debug, Default)]
@@ -13,7 +11,10 @@ pub(crate) struct Meters {
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     computes: Counter,
-    guest_cpu_ns: Counter,
+    pub(super) guest_cpu_ns: Counter,
+    cpu_wait_ns: Counter,
+    turn_began_ns: Counter,
+    yielded: AtomicBool,
     engine_cpu_ns: Counter,
 }
 
@@ -36,17 +37,30 @@ impl Counter {
 }
 
 impl Meters {
-    /// Runs a future and adds up the CPU time of its polls, whichever threads
-    /// they run on.
-    pub(crate) async fn time<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        std::future::poll_fn(|context| {
-            let began = thread_cpu();
-            let polled = future.as_mut().poll(context);
-            self.guest_cpu_ns.add(nanoseconds(thread_cpu().saturating_sub(began)));
-            polled
-        })
-        .await
+    /// What is waited for a CPU from now on, once that begins.
+    pub(crate) fn waits(&self) -> Waits<'_> {
+        Waits { meters: self, since: None }
+    }
+
+    /// A guest has a turn on this thread.
+    pub(super) fn turn_begins(&self) {
+        self.turn_began_ns.0.store(nanoseconds(thread_cpu()), Ordering::Relaxed);
+    }
+
+    /// The guest could go on, and lets others go first.
+    pub(super) fn yields(&self) {
+        self.yielded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did so since this was last asked.
+    pub(super) fn has_yielded(&self) -> bool {
+        self.yielded.swap(false, Ordering::Relaxed)
+    }
+
+    /// How long it has had it, in time of this thread.
+    pub(super) fn turn_has_run(&self) -> Duration {
+        let began = Duration::from_nanos(self.turn_began_ns.value());
+        thread_cpu().saturating_sub(began)
     }
 
     /// Computes a graph on this thread and adds its CPU time.
@@ -63,6 +77,7 @@ impl Meters {
         Receipt {
             guest_cpu: Duration::from_nanos(self.guest_cpu_ns.value()),
             engine_cpu: Duration::from_nanos(self.engine_cpu_ns.value()),
+            cpu_wait: Duration::from_nanos(self.cpu_wait_ns.value()),
             computes: self.computes.value(),
             bytes_in: self.bytes_in.value(),
             bytes_out: self.bytes_out.value(),
@@ -71,13 +86,38 @@ impl Meters {
     }
 }
 
+/// A wait that is counted when it ends, or with this value.
+#[derive(Debug)]
+pub(crate) struct Waits<'a> {
+    meters: &'a Meters,
+    since: Option<Instant>,
+}
+
+impl Waits<'_> {
+    pub(crate) fn begin(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    pub(crate) fn end(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.meters.cpu_wait_ns.add(nanoseconds(since.elapsed()));
+        }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// CPU time that the calling thread has taken: clock_gettime(2).
-fn thread_cpu() -> Duration {
+pub(super) fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+pub(super) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -19,6 +19,11 @@ mod instance;
 mod state;
 mod streams;
 
+mod bucket;
+mod calibration;
+mod cpu;
+mod fuel;
+
 mod account;
 mod ambient;
 mod context;
@@ -32,16 +37,20 @@ mod stop;
 mod trace;
 
 pub use account::{Account, Charge, OverLimit};
+pub use calibration::{calibrate, calibration_id};
 pub use calling::{Calling, Requests, SendError, Spent};
 pub use compiled::{Compiled, compile};
+pub use fuel::FUEL_VERSION;
 pub use program::{AdmitError, Code, MethodsError, Program, Surroundings};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
+pub(crate) use cpu::{Cpus, Share, Turn};
 pub(crate) use executor::be_nice;
 pub(crate) use meters::Meters;
 pub(crate) use state::State;
 pub(crate) use stop::Stop;
 
+use crate::limits::FUEL_PER_CPU_SECOND;
 use crate::nn::Nn;
 use crate::telemetry::VersionLogs;
 use engine::Ticker;
@@ -51,12 +60,14 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::component::Linker;
 
 /// What all programs of a process share: wasmtime's engine, the linker, the
-/// guests' executor, the epoch and the engines for graphs.
+/// guests' executor, the epoch, the CPUs and the engines for graphs.
 pub struct Runtime {
     engine: wasmtime::Engine,
     linker: Linker<State>,
     executor: Executor,
     ticker: Ticker,
+    cpus: Arc<Cpus>,
+    fuel_per_cpu_second: u64,
     nn: Nn,
     stopping: CancellationToken,
     diagnostics: Diagnostics,
@@ -87,23 +98,37 @@ impl Runtime {
     /// Starts with as many guest threads and engine threads as there are CPUs.
     /// What guests write is told to `tracing` under the target `guest`.
     pub fn start(diagnostics: Diagnostics) -> Result<Arc<Self>, StartError> {
-        Self::start_with(diagnostics, None)
+        Self::start_with(diagnostics, None, FUEL_PER_CPU_SECOND)
     }
 
-    /// The same, and what guests write goes to their versions' logs.
+    /// The same on a machine that burns so much fuel in a second, and what guests
+    /// write goes to their versions' logs.
     pub fn start_with(
         diagnostics: Diagnostics,
         logs: Option<Arc<VersionLogs>>,
+        fuel_per_cpu_second: u64,
     ) -> Result<Arc<Self>, StartError> {
         let wasmtime = |error: wasmtime::Error| StartError::Wasmtime(format!("{error:#}"));
         let threads = std::thread::available_parallelism()?.get();
         let engine = wasmtime::Engine::new(&engine::config(diagnostics)).map_err(wasmtime)?;
         let linker = linker::linker(&engine).map_err(wasmtime)?;
-        let ticker = Ticker::start(&engine)?;
+        let cpus = Cpus::new(threads);
+        let ticker = Ticker::start(&engine, &cpus)?;
         let executor = Executor::start(threads)?;
         let nn = Nn::start(threads)?;
         let stopping = CancellationToken::new();
-        Ok(Arc::new(Self { engine, linker, executor, ticker, nn, stopping, diagnostics, logs }))
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            executor,
+            ticker,
+            cpus,
+            fuel_per_cpu_second,
+            nn,
+            stopping,
+            diagnostics,
+            logs,
+        }))
     }
 
     /// Waits until no guest runs any more. Whoever drains has stopped calls
@@ -132,6 +157,14 @@ impl Runtime {
 
     pub(crate) fn ticker(&self) -> &Ticker {
         &self.ticker
+    }
+
+    pub(crate) fn fuel_per_cpu_second(&self) -> u64 {
+        self.fuel_per_cpu_second
+    }
+
+    pub(crate) fn cpus(&self) -> &Arc<Cpus> {
+        &self.cpus
     }
 
     /// Cancelled when nothing new should start.

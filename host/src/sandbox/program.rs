@@ -5,6 +5,7 @@ use super::account::Account;
 use super::bindings::ModelRunnerPre;
 use super::bindings::ringfence::model::context;
 use super::calling::{Calling, Events, Requests, give_up_at};
+use super::cpu::Share;
 use super::engine::Running;
 use super::instance::{Instance, Job, Used};
 use super::log::LogRate;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) pre: ModelRunnerPre<State>,
     pub(crate) limits: Limits,
     pub(crate) account: Account,
+    pub(crate) share: Arc<Share>,
     pub(crate) graphs: Graphs,
     pub(crate) info: context::ModelInfo,
     pub(crate) label: Arc<str>,
@@ -128,8 +130,10 @@ impl Program {
         let pre = runtime.linker().instantiate_pre(&compiled).map_err(component)?;
         let pre = ModelRunnerPre::new(pre).map_err(component)?;
 
-        let limits = package.limits().clone();
+        let fuel_per_cpu_second = runtime.fuel_per_cpu_second();
+        let limits = Limits { fuel_per_cpu_second, ..package.limits().clone() };
         let account = Account::new(limits.memory_bytes_max);
+        let share = Share::new(runtime.cpus(), limits.cpu_millis);
         let graphs = Graphs::load(runtime.nn(), &package.graphs, &account)?;
         let mut asset_files = HashMap::new();
         for asset in &package.assets.files {
@@ -146,6 +150,7 @@ impl Program {
             pre,
             limits,
             account,
+            share,
             graphs,
             info,
             label,
@@ -301,9 +306,12 @@ impl Program {
         let _running = self.running();
         let began = Instant::now();
         let (instance, load) = match self.ready.take(job.deadline).await {
-            Some(Taken::Ready(instance)) => (Ok(*instance), Duration::ZERO),
-            Some(Taken::Awaited(instance)) => (Ok(instance), began.elapsed()),
-            None => (Instance::load(&self.shared, job.deadline).await, began.elapsed()),
+            Taken::Ready(instance) => (Ok(*instance), Duration::ZERO),
+            Taken::Awaited(instance) => (Ok(instance), began.elapsed()),
+            Taken::Own(_loads) => {
+                let loaded = Instance::load(&self.shared, job.deadline).await;
+                (loaded, began.elapsed())
+            }
         };
         let (mut verdict, used) = match instance {
             Ok(instance) => {

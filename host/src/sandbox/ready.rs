@@ -9,7 +9,7 @@
 use super::instance::Instance;
 use super::program::Shared;
 use crate::call::{Deadline, Receipt, Verdict};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::{Semaphore, oneshot};
@@ -19,14 +19,27 @@ pub(super) struct Ready {
     place: Mutex<Place>,
     /// Held by whoever loads.
     loading: Semaphore,
+    /// Calls that load their own.
+    own_loads: AtomicUsize,
     /// Linear memory that `load-model` left the last time, in bytes.
     load_bytes: AtomicU64,
 }
 
 /// A sandbox for a call, and whether the call had to wait for it.
-pub(super) enum Taken {
+pub(super) enum Taken<'a> {
     Ready(Box<Instance>),
     Awaited(Instance),
+    /// There is none; the call loads its own while it has this.
+    Own(OwnLoad<'a>),
+}
+
+/// A call loads a sandbox of its own: none is made beside it.
+pub(super) struct OwnLoad<'a>(&'a AtomicUsize);
+
+impl Drop for OwnLoad<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 enum Place {
@@ -40,22 +53,30 @@ impl Ready {
         Self {
             place: Mutex::new(Place::Empty),
             loading: Semaphore::new(1),
+            own_loads: AtomicUsize::new(0),
             load_bytes: AtomicU64::new(0),
         }
     }
 
-    /// The sandbox that waits or is about to; nothing if there is none, or not
-    /// in time.
-    pub(super) async fn take(&self, deadline: Instant) -> Option<Taken> {
-        let place = std::mem::replace(&mut *self.lock(), Place::Empty);
-        match place {
-            Place::Empty => None,
-            Place::Loaded(instance) => Some(Taken::Ready(instance)),
-            Place::Loading(loaded) => {
-                let loaded = tokio::time::timeout_at(deadline.into(), loaded).await.ok()?.ok()?;
-                Some(Taken::Awaited(loaded))
+    /// The sandbox that waits or is about to, if it comes in time.
+    pub(super) async fn take(&self, deadline: Instant) -> Taken<'_> {
+        let loading = {
+            let mut place = self.lock();
+            match std::mem::replace(&mut *place, Place::Empty) {
+                Place::Empty => return self.own(),
+                Place::Loaded(instance) => return Taken::Ready(instance),
+                Place::Loading(loading) => loading,
             }
+        };
+        match tokio::time::timeout_at(deadline.into(), loading).await {
+            Ok(Ok(loaded)) => Taken::Awaited(loaded),
+            Ok(Err(_)) | Err(_) => self.own(),
         }
+    }
+
+    fn own(&self) -> Taken<'_> {
+        self.own_loads.fetch_add(1, Ordering::AcqRel);
+        Taken::Own(OwnLoad(&self.own_loads))
     }
 
     /// Loads a first sandbox, so that a model that cannot load is known before
@@ -75,7 +96,8 @@ impl Ready {
         let (sender, receiver) = oneshot::channel();
         {
             let mut place = self.lock();
-            if !matches!(*place, Place::Empty) || !self.has_room(shared) {
+            let is_alone = self.own_loads.load(Ordering::Acquire) == 0;
+            if !matches!(*place, Place::Empty) || !is_alone || !self.has_room(shared) {
                 return;
             }
             *place = Place::Loading(receiver);

@@ -54,6 +54,8 @@ impl State {
         wasi.stdout(LogStream(log.clone()))
             .stderr(LogStream(log.clone()))
             .max_random_size(limits.random_bytes_max)
+            // On the guest's own thread and in its turn, so that it is charged.
+            .allow_blocking_current_thread(true)
             .allow_tcp(false)
             .allow_udp(false)
             .preopened_dir(shared.assets.path(), "/model", FsPerms::ReadOnly)

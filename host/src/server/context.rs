@@ -186,6 +186,7 @@ impl CallContext {
             load_ms = milliseconds(receipt.load),
             first_output_ms = usage.first_output.map(milliseconds),
             cpu_ms = milliseconds(receipt.guest_cpu),
+            cpu_wait_ms = milliseconds(receipt.cpu_wait),
             tensor_ms = milliseconds(receipt.engine_cpu),
             computes = receipt.computes,
             fuel = receipt.fuel,

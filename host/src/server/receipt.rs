@@ -48,7 +48,7 @@ pub(crate) fn milliseconds(time: Duration) -> f64 {
 
 impl Usage {
     /// The trailers, by their names without what they all begin with.
-    fn trailers(&self) -> [(&'static str, String); 14] {
+    fn trailers(&self) -> [(&'static str, String); 15] {
         let Self { call_id, version, wall, queue, first_output, receipt } = self;
         let milliseconds = |time| milliseconds(time).to_string();
         [
@@ -57,6 +57,7 @@ impl Usage {
             ("ringfence-fuel", receipt.fuel.to_string()),
             ("ringfence-fuel-is-lower-bound", receipt.fuel_is_lower_bound.to_string()),
             ("ringfence-cpu-ms", milliseconds(receipt.guest_cpu)),
+            ("ringfence-cpu-wait-ms", milliseconds(receipt.cpu_wait)),
             ("ringfence-tensor-ms", milliseconds(receipt.engine_cpu)),
             ("ringfence-computes", receipt.computes.to_string()),
             ("ringfence-memory-bytes-peak", receipt.memory_bytes_peak.to_string()),

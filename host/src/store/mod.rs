@@ -19,6 +19,7 @@ mod compiled;
 
 mod audit;
 mod backup;
+mod calibration;
 mod check;
 
 mod error;

@@ -254,6 +254,7 @@ impl Metrics {
             series.load.observe(receipt.load.as_secs_f64());
         }
         series.guest_cpu.inc_by(receipt.guest_cpu.as_secs_f64());
+        series.cpu_wait.inc_by(receipt.cpu_wait.as_secs_f64());
         series.fuel.inc_by(receipt.fuel);
         series.tensor_cpu.inc_by(receipt.engine_cpu.as_secs_f64());
         series.computes.inc_by(receipt.computes);

@@ -46,6 +46,7 @@ pub(super) struct Families {
     queue: Histograms<Model>,
     load: Histograms<Model>,
     guest_cpu: Family<Model, Seconds>,
+    cpu_wait: Family<Model, Seconds>,
     fuel: Family<Model, Counter>,
     tensor_cpu: Family<Model, Seconds>,
     computes: Family<Model, Counter>,
@@ -70,6 +71,7 @@ impl Families {
             queue: histograms(),
             load: histograms(),
             guest_cpu: Family::default(),
+            cpu_wait: Family::default(),
             fuel: Family::default(),
             tensor_cpu: Family::default(),
             computes: Family::default(),
@@ -99,9 +101,14 @@ impl Families {
              ready are not counted",
             load.clone(),
         );
-        let Self { guest_cpu, fuel, tensor_cpu, computes, input_bytes, output_bytes, .. } =
-            &families;
+        let Self { guest_cpu, cpu_wait, fuel, tensor_cpu, computes, .. } = &families;
+        let Self { input_bytes, output_bytes, .. } = &families;
         registry.register("guest_cpu_seconds", "CPU time of guests", guest_cpu.clone());
+        registry.register(
+            "cpu_wait_seconds",
+            "Time that guests waited for a CPU: for their limit, or for others",
+            cpu_wait.clone(),
+        );
         registry.register("guest_fuel", "Fuel that guests burnt", fuel.clone());
         registry.register(
             "tensor_cpu_seconds",
@@ -124,6 +131,7 @@ pub(super) struct Series {
     pub(super) queue: Histogram,
     pub(super) load: Histogram,
     pub(super) guest_cpu: Seconds,
+    pub(super) cpu_wait: Seconds,
     pub(super) fuel: Counter,
     pub(super) tensor_cpu: Seconds,
     pub(super) computes: Counter,
@@ -140,6 +148,7 @@ impl Series {
             queue: families.queue.get_or_create_owned(&label),
             load: families.load.get_or_create_owned(&label),
             guest_cpu: families.guest_cpu.get_or_create_owned(&label),
+            cpu_wait: families.cpu_wait.get_or_create_owned(&label),
             fuel: families.fuel.get_or_create_owned(&label),
             tensor_cpu: families.tensor_cpu.get_or_create_owned(&label),
             computes: families.computes.get_or_create_owned(&label),
@@ -182,6 +191,7 @@ impl Series {
         families.queue.remove(&label);
         families.load.remove(&label);
         families.guest_cpu.remove(&label);
+        families.cpu_wait.remove(&label);
         families.fuel.remove(&label);
         families.tensor_cpu.remove(&label);
         families.computes.remove(&label);

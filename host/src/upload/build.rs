@@ -241,7 +241,9 @@ impl Build {
             .saturating_add(Duration::from_secs(PROCESS_CPU_SECONDS));
         let folder = path_text(self.folder.path())?;
         let scratch_text = path_text(scratch.path())?;
-        let arguments = ["admission-worker", &folder, &scratch_text];
+        let fuel = uploads.deployments.loader().fuel_per_cpu_second().to_string();
+        let arguments =
+            ["admission-worker", &folder, &scratch_text, "--fuel-per-cpu-second", &fuel];
         let line = |text: String| self.tell(&text);
         let given = uploads
             .deployments
@@ -269,7 +271,8 @@ impl Build {
                 self.audit("uploaded a version");
                 self.tell(&format!("stored; {} can be called", self.name));
             }
-            Kept::Same => self.tell("this version was stored before; it is whole, and nothing else has changed"),
+            Kept::Same => self
+                .tell("this version was stored before; it is whole, and nothing else has changed"),
         }
         Ok(())
     }

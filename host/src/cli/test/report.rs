@@ -3,7 +3,8 @@
 use super::super::render;
 use super::Ran;
 use super::suggest::Suggestion;
-use crate::call::{End, Holder, HostCall, Phase, Trace, TraceFrame, Verdict};
+use crate::call::{End, Holder, HostCall, Phase, Receipt, Trace, TraceFrame, Verdict};
+use crate::limits::CPU_BURST;
 use crate::proto::clarifai::api;
 use crate::server::status::Outcome;
 use crate::text::printable;
@@ -135,6 +136,7 @@ impl Report {
             "fuel": ran.receipt.fuel,
             "fuel_is_lower_bound": ran.receipt.fuel_is_lower_bound,
             "guest_cpu_us": micros(ran.receipt.guest_cpu),
+            "cpu_wait_us": micros(ran.receipt.cpu_wait),
             "engine_cpu_us": micros(ran.receipt.engine_cpu),
             "wall_us": micros(ran.wall),
             "computes": ran.receipt.computes,
@@ -215,7 +217,7 @@ fn stopped(verdict: &Verdict) -> Vec<String> {
     if let End::HostBug(text) = &verdict.end {
         lines.push(format!("  host      {text}"));
     }
-    if let Some(key) = key_to_change(&verdict.end) {
+    if let Some(key) = key_to_change(verdict) {
         lines.push(format!("  change    {key}"));
     }
     if let Some(trace) = verdict.trace.as_deref() {
@@ -275,12 +277,17 @@ fn frame(frame: &TraceFrame) -> String {
 }
 
 /// The key of `config.yaml` that sets the limit, where there is one.
-fn key_to_change(end: &End) -> Option<&'static str> {
-    match end {
+fn key_to_change(verdict: &Verdict) -> Option<&'static str> {
+    let Receipt { guest_cpu, engine_cpu, cpu_wait, .. } = verdict.receipt;
+    match &verdict.end {
         End::FuelExhausted { .. } => Some(
             "inference_compute_info.cpu_limit, ringfence.call_timeout, or ringfence.max_fuel_per_call \
              where it is set",
         ),
+        // It was held back for longer than it ran.
+        End::DeadlinePassed if cpu_wait > (guest_cpu + engine_cpu).max(CPU_BURST) => {
+            Some("inference_compute_info.cpu_limit, for which it waited, or ringfence.call_timeout")
+        }
         End::DeadlinePassed => Some("ringfence.call_timeout"),
         End::MemoryLimit { .. } => Some("inference_compute_info.cpu_memory"),
         End::OutputLimit { .. } => Some("ringfence.max_output_bytes"),
@@ -310,6 +317,9 @@ fn measures(ran: &Ran) -> String {
         format!("fuel {at_least}{}", grouped(receipt.fuel)),
         format!("CPU {}", time(receipt.guest_cpu)),
     ];
+    if receipt.cpu_wait > Duration::ZERO {
+        parts.push(format!("waited {} for its CPU limit", time(receipt.cpu_wait)));
+    }
     if receipt.computes > 0 {
         parts.push(format!("engine {} in {} computes", time(receipt.engine_cpu), receipt.computes));
     }

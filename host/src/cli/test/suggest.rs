@@ -58,12 +58,18 @@ pub(super) async fn suggest(
     asked: &Asked,
     ran: &[Ran],
 ) -> anyhow::Result<Suggestion> {
-    let wall = ran.iter().map(|ran| ran.wall).max().unwrap_or_default();
+    let ran_for = |ran: &Ran| ran.wall.saturating_sub(ran.receipt.cpu_wait);
+    let wall = ran.iter().map(ran_for).max().unwrap_or_default();
     let timeout = (wall * PATIENCE).max(TIMEOUT_MIN).as_secs_f64().ceil();
     let fuel = ran.iter().map(|ran| ran.receipt.fuel).max().unwrap_or_default() as f64;
-    let cpu = |ran: &Ran| (ran.receipt.guest_cpu + ran.receipt.engine_cpu).as_secs_f64();
-    let cpu = ran.iter().map(cpu).fold(0.0, f64::max).max(fuel / FUEL_PER_CPU_SECOND as f64);
-    let cpu_millis = ((cpu * SPARE * 1000.0 / timeout).ceil() as u64).max(CPU_MILLIS_MIN);
+    // As much of a CPU as it had while it ran, so that it is not held back.
+    let cpus = |ran: &Ran| {
+        let cpu = ran.receipt.guest_cpu + ran.receipt.engine_cpu;
+        cpu.as_secs_f64() / ran_for(ran).max(Duration::from_micros(1)).as_secs_f64()
+    };
+    let cpus = ran.iter().map(cpus).fold(0.0, f64::max);
+    let cpus = cpus.max(fuel / FUEL_PER_CPU_SECOND as f64 / timeout);
+    let cpu_millis = ((cpus * SPARE * 1000.0).ceil() as u64).max(CPU_MILLIS_MIN);
 
     let held: u64 = ran
         .iter()
