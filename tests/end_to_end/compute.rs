@@ -2,11 +2,11 @@
 //! how many replicas there are.
 
 use crate::author::text;
+use crate::operators::succeeds;
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{Client, Host, HostOptions, Variant, block_on, guests, request, text_input};
 use std::path::Path;
-use std::process::Output;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc::Sender;
@@ -19,11 +19,6 @@ pub(crate) fn start(data_dir: &Path) -> Host {
     let args = ["--metrics-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
     let data_dir = Some(data_dir.to_owned());
     Host::start(HostOptions { data_dir, args, ..HostOptions::default() })
-}
-
-pub(crate) fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{}", text(output));
-    String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 pub(crate) fn run(host: &Host, args: &[&str]) -> String {

@@ -1,6 +1,7 @@
 //! Calls that others end, whoever reads or waits.
 
-use crate::compute::{occupy, run, start, succeeds, upload};
+use crate::compute::{occupy, run, start, upload};
+use crate::operators::succeeds;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::web::{Page, Web};
 use ringfence_tests::{Client, Host, HostOptions, Variant, block_on, guests, request, text_input};

@@ -10,7 +10,6 @@ use crate::sandbox::{Diagnostics, Runtime};
 use crate::store::{Store, VersionCallRow, VersionFile, VersionRow};
 use crate::worker::scripted;
 use std::fs;
-use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
@@ -49,8 +48,8 @@ impl Place {
         for (number, component) in components.iter().enumerate() {
             let config = config(number);
             let mut files = [
-                file(CONFIG_PATH, config.as_bytes()),
-                file(COMPONENT_PATH, format!("{component}\n").as_bytes()),
+                VersionFile::of(CONFIG_PATH, config.as_bytes()),
+                VersionFile::of(COMPONENT_PATH, format!("{component}\n").as_bytes()),
             ];
             let version = VersionRow {
                 name: model(),
@@ -132,14 +131,6 @@ fn id(number: usize) -> String {
 
 fn config(number: usize) -> String {
     format!("model:\n  id: m\nnum_threads: {}\n", number + 1)
-}
-
-fn file(path: &str, content: &[u8]) -> VersionFile {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(content).unwrap();
-    file.rewind().unwrap();
-    let (sha256, bytes) = sha256_of(content).unwrap();
-    VersionFile { path: path.to_owned(), sha256, bytes, content: file }
 }
 
 #[tokio::test]

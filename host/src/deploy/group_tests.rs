@@ -4,12 +4,10 @@ use super::*;
 use crate::auth::Caller;
 use crate::deploy::details::DeploymentDetail;
 use crate::deploy::{Deployments, Target};
-use crate::digest::sha256_of;
 use crate::package::config::ModelName;
 use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH};
 use crate::sandbox::{Diagnostics, Runtime};
 use crate::store::{DeploymentRow, Store, StoreError, VersionFile, VersionRow};
-use std::io::{Seek, Write};
 use tempfile::TempDir;
 
 const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30 };
@@ -32,9 +30,9 @@ impl Place {
         store.add_user("alice").unwrap();
         store.ensure_app("alice", "main").unwrap();
         store.ensure_model(&model(), "").unwrap();
-        let component = file(COMPONENT_PATH, b"component");
+        let component = VersionFile::of(COMPONENT_PATH, b"component");
         let lost = component.sha256;
-        let mut files = [file(CONFIG_PATH, b"model:\n  id: m\n"), component];
+        let mut files = [VersionFile::of(CONFIG_PATH, b"model:\n  id: m\n"), component];
         store.add_version(&row("0"), &mut files).unwrap();
         let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let loader = Loader::new(runtime, store.clone(), run);
@@ -97,14 +95,6 @@ fn row(digit: &str) -> VersionRow {
     }
 }
 
-fn file(path: &str, content: &[u8]) -> VersionFile {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(content).unwrap();
-    file.rewind().unwrap();
-    let (sha256, bytes) = sha256_of(content).unwrap();
-    VersionFile { path: path.to_owned(), sha256, bytes, content: file }
-}
-
 /// OPS-16, as far as there are processes to start: the host looks every second,
 /// and tries ever more rarely.
 #[tokio::test]
@@ -159,7 +149,12 @@ async fn a_call_tries_a_version_again_that_did_not_start_but_not_at_once() {
 async fn a_version_whose_model_is_deleted_while_it_comes_is_not_callable() {
     let place = Place::new();
     let store = place.deployments.loader().store().clone();
-    let files = || [file(CONFIG_PATH, b"model:\n  id: m\n"), file(COMPONENT_PATH, b"other")];
+    let files = || {
+        [
+            VersionFile::of(CONFIG_PATH, b"model:\n  id: m\n"),
+            VersionFile::of(COMPONENT_PATH, b"other"),
+        ]
+    };
     let row = row("1");
     store.add_version(&row, &mut files()).unwrap();
     place.deployments.delete(&Caller::operator(), &model(), None).unwrap();

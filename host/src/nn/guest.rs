@@ -219,11 +219,11 @@ impl inference::HostGraphExecutionContext for State {
         let (meters, share) = (self.meters.clone(), &self.shared.share);
         let outputs = match graph.compute(ordered, held, meters, share, self.deadline).await {
             Ok(outputs) => outputs,
-            // Nobody but the deadline cancels what the guest waits for.
-            Err(RunError::Cancelled) => return Err(Stop::DeadlinePassed.into()),
             Err(error) => {
                 let code = match &error {
-                    RunError::Engine(_) | RunError::Cancelled => ErrorCode::RuntimeError,
+                    // Nobody but the deadline cancels what the guest waits for.
+                    RunError::Cancelled => return Err(Stop::DeadlinePassed.into()),
+                    RunError::Engine(_) => ErrorCode::RuntimeError,
                     RunError::OutputType { .. } => ErrorCode::UnsupportedOperation,
                     RunError::Panicked => {
                         // In the guest's log, whose rate is limited: a guest

@@ -262,8 +262,9 @@ impl Share {
                     turn
                 }
             };
-            let turn = turn.begin();
-            meters.turn_begins();
+            let began = thread_cpu();
+            let turn = turn.begin_at(began);
+            meters.turn_begins(began);
             let polled = future.as_mut().poll(context);
             let wants_more = polled.is_pending() && meters.has_yielded();
             let (cpu_ns, next) = turn.end(wants_more);
@@ -353,8 +354,12 @@ impl Turn {
     }
 
     /// From here on this thread's time is charged.
-    pub(crate) fn begin(mut self) -> Self {
-        self.began = Some(thread_cpu());
+    pub(crate) fn begin(self) -> Self {
+        self.begin_at(thread_cpu())
+    }
+
+    fn begin_at(mut self, began: Duration) -> Self {
+        self.began = Some(began);
         self
     }
 

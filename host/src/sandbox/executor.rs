@@ -12,7 +12,8 @@ use tokio_util::task::TaskTracker;
 /// How much nicer guests and engines are than the server.
 pub(crate) const NICE: i32 = 10;
 
-/// Threads for the host's own blocking file reads on behalf of guests.
+/// Threads for what blocks. Guests' reads of files do not come here: they are a part
+/// of their turns.
 const BLOCKING_THREADS_MAX: usize = 8;
 
 /// Threads that run guests.

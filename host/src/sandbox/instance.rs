@@ -124,11 +124,12 @@ impl Instance {
     ) -> Result<String, Box<Verdict>> {
         let mut held = shared.share.charged(|| fresh(shared, deadline))?;
         let mut store = &mut held.store;
+        let meters = store.data().meters.clone();
         let asking = async {
             let runner = shared.pre.instantiate_async(&mut store).await?;
             runner.ringfence_model_runner().call_methods(&mut store).await
         };
-        let end = match before(deadline, shared.share.run(&Meters::default(), asking)).await {
+        let end = match before(deadline, shared.share.run(&meters, asking)).await {
             Some(Ok(text)) => return Ok(text),
             Some(Err(error)) => end_of(&error, store, &shared.limits),
             None => End::DeadlinePassed,

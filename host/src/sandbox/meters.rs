@@ -42,9 +42,9 @@ impl Meters {
         Waits { meters: self, since: None }
     }
 
-    /// A guest has a turn on this thread.
-    pub(super) fn turn_begins(&self) {
-        self.turn_began_ns.0.store(nanoseconds(thread_cpu()), Ordering::Relaxed);
+    /// A guest has a turn on this thread, from this time of it on.
+    pub(super) fn turn_begins(&self, began: Duration) {
+        self.turn_began_ns.0.store(nanoseconds(began), Ordering::Relaxed);
     }
 
     /// The guest could go on, and lets others go first.

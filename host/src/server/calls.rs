@@ -232,24 +232,11 @@ impl CallContext {
             LeaseError::Full(_) if !is_own && !asked.caller.may(Scope::Admin) => LeaseError::NoRoom,
             error => error,
         });
-        let lease = lease.inspect_err(|error| match error {
-            LeaseError::Busy
-            | LeaseError::Full(_)
-            | LeaseError::NoRoom
-            | LeaseError::DeadlinePassed => {
+        let lease = lease.inspect_err(|error| {
+            // Else there was no queue to wait in.
+            if is_busy(error) || matches!(error, LeaseError::DeadlinePassed) {
                 self.found.leased(&called.version, began.elapsed(), Duration::ZERO);
             }
-            // There was no queue to wait in.
-            LeaseError::NoSuchModel
-            | LeaseError::NoSuchVersion
-            | LeaseError::NoVersion
-            | LeaseError::Stopped
-            | LeaseError::NoSuchNodepool(_)
-            | LeaseError::NoSuchDeployment(_)
-            | LeaseError::NotDeployedThere(_)
-            | LeaseError::OtherVersion { .. }
-            | LeaseError::Quota(_)
-            | LeaseError::Start(_) => {}
         })?;
         let version = lease.version();
         self.found.leased(version, lease.queued(), lease.started());

@@ -24,6 +24,19 @@ pub struct VersionFile {
     pub content: File,
 }
 
+#[cfg(test)]
+impl VersionFile {
+    /// Of a content that a test has.
+    pub(crate) fn of(path: &str, content: &[u8]) -> Self {
+        use std::io::{Seek, Write};
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        file.rewind().unwrap();
+        let (sha256, bytes) = crate::digest::sha256_of(content).unwrap();
+        Self { path: path.to_owned(), sha256, bytes, content: file }
+    }
+}
+
 /// What became of a version that was to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {

@@ -4,7 +4,6 @@ use super::*;
 use crate::package::config::ModelName;
 use sha2::{Digest, Sha256};
 use std::fs::{self, Permissions};
-use std::io::{Seek, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 
@@ -198,17 +197,7 @@ fn with_model(dir: &Path) -> Store {
 }
 
 fn files(contents: &[(&str, &str)]) -> Vec<VersionFile> {
-    let files = contents.iter().map(|(path, content)| {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(content.as_bytes()).unwrap();
-        file.rewind().unwrap();
-        VersionFile {
-            path: (*path).into(),
-            sha256: Sha256::digest(content).into(),
-            bytes: content.len() as u64,
-            content: file,
-        }
-    });
+    let files = contents.iter().map(|(path, content)| VersionFile::of(path, content.as_bytes()));
     files.collect()
 }
 

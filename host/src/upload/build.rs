@@ -267,11 +267,11 @@ impl Build {
             keep(&deployments, &root, &package.listing, &row, is_new_model)
         });
         match kept.await.map_err(|error| hidden(&error))?? {
-            Kept::New => {
+            Stored::New(_) => {
                 self.audit("uploaded a version");
                 self.tell(&format!("stored; {} can be called", self.name));
             }
-            Kept::Same => self
+            Stored::Same(_) => self
                 .tell("this version was stored before; it is whole, and nothing else has changed"),
         }
         Ok(())
@@ -320,13 +320,6 @@ impl Build {
     }
 }
 
-/// What became of a version.
-enum Kept {
-    New,
-    /// It was there.
-    Same,
-}
-
 /// Blocks. A model that was deleted since its build began does not come back.
 fn keep(
     deployments: &Deployments,
@@ -334,7 +327,7 @@ fn keep(
     listing: &[ListedFile],
     row: &VersionRow,
     is_new_model: bool,
-) -> Result<Kept, Refusal> {
+) -> Result<Stored, Refusal> {
     let store = deployments.loader().store();
     let failed = |error: StoreError| match error {
         StoreError::OtherContent { .. } => error.to_string(),
@@ -356,19 +349,15 @@ fn keep(
         let (path, sha256, bytes) = (file.path.clone(), file.sha256, file.bytes);
         files.push(VersionFile { path, sha256, bytes, content });
     }
-    let (kept, row) = match store.add_version(row, &mut files).map_err(failed)? {
-        Stored::New(row) => (Kept::New, row),
-        Stored::Same(row) => (Kept::Same, row),
-    };
-    match kept {
-        Kept::New if !deployments.stored(&row).map_err(failed)? => deleted(),
-        Kept::Same if store.files(&row.name, &row.id).map_err(failed)?.is_empty() => deleted(),
-        Kept::New => Ok(kept),
-        Kept::Same => {
+    let stored = store.add_version(row, &mut files).map_err(failed)?;
+    let is_there = match &stored {
+        Stored::New(row) => deployments.stored(row).map_err(failed)?,
+        Stored::Same(row) => {
             deployments.mended(&row.name, &row.id);
-            Ok(kept)
+            !store.files(&row.name, &row.id).map_err(failed)?.is_empty()
         }
-    }
+    };
+    if is_there { Ok(stored) } else { deleted() }
 }
 
 fn bytes_of(package: &Package) -> u64 {
