@@ -140,6 +140,24 @@ fn a_clients_own_deadline_stops_the_guest() {
     assert_eq!(status.code(), StatusCode::RpcRequestTimeout, "{status:?}");
 }
 
+#[test]
+fn a_deadline_that_is_no_time_is_refused() {
+    let host = Host::serve(&[guests::ECHO]);
+    let message = request("echo", vec![text_input("z")]);
+    let told = |timeout: &str| {
+        let headers = [("grpc-timeout", timeout)];
+        let path = "/clarifai.api.V2/PostModelOutputs";
+        let answer = block_on(ringfence_tests::raw_call(&host, path, &headers, &message));
+        MultiOutputResponse::decode(answer.as_slice()).unwrap().status.unwrap()
+    };
+    assert_eq!(told("60S").code(), StatusCode::Success);
+    for nonsense in ["soon", "-1S", "123456789S", "5"] {
+        let status = told(nonsense);
+        assert_eq!(status.code(), StatusCode::PredictInvalidRequest, "{nonsense}: {status:?}");
+        assert!(status.details.contains("grpc-timeout is no time"), "{status:?}");
+    }
+}
+
 /// CLI-13: the only place is taken for an hour.
 #[test]
 fn a_call_whose_deadline_passes_in_the_queue_burns_no_fuel() {

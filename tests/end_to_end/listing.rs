@@ -47,11 +47,12 @@ fn users_list_their_own_models_and_shared_ones_and_the_operator_all() {
         succeeds(&host.ringfence_as(&alice, &share));
         let listed = list(&host, &bob, &[]);
         assert_eq!(names(&listed), all[..1]);
-        assert!(listed.trim_end().ends_with("  shared"), "{listed}");
+        assert!(listed.trim_end().ends_with("  shared with you"), "{listed}");
         assert_eq!(names(&list(&host, &bob, &["--user", "alice"])), all[..1]);
         assert_eq!(list(&host, &bob, &["--user", "local"]), "");
         assert_eq!(names(&succeeds(&host.ringfence_as(&bob, &versions))), all[..1]);
-        assert!(!list(&host, &alice, &[]).contains("shared"));
+        let own = list(&host, &alice, &[]);
+        assert!(own.trim_end().ends_with(&format!("  shared with {with}")), "{own}");
         succeeds(&host.ringfence_as(&alice, &[&share[..], &["--end"]].concat()));
         assert_eq!(list(&host, &bob, &[]), "");
     }
@@ -105,6 +106,19 @@ fn a_listing_says_which_version_is_called_and_why_and_what_is_stopped() {
     assert_eq!((&model["stopped"], &model["promoted"]), (&true.into(), &true.into()), "{listed}");
     assert_eq!((&model["shared"], &model["version"]), (&false.into(), &first.as_str().into()));
     run(&["models", "start", "echo"]);
+
+    // What the operator stops, its owner does not start, nor by stopping it again.
+    host.operate(&["models", "stop", "alice/main/echo"]);
+    run(&["models", "stop", "echo"]);
+    assert_eq!(states(), ["", "stopped by the operator (promoted)"]);
+    let refused = host.ringfence_as(&alice, &["models", "start", "echo"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused).contains("the operator has stopped the model"), "{}", text(&refused));
+    let call = host.ringfence_as(&alice, &["predict", "echo", "--text", "x"]);
+    assert!(text(&call).contains("STOPPED"), "{}", text(&call));
+    host.operate(&["models", "start", "alice/main/echo"]);
+    assert_eq!(states(), ["", "called (promoted)"]);
+
     let told = run(&["models", "promote", "echo"]);
     assert_eq!(told, format!("echo follows its newest version; {second} is called now\n"));
     assert_eq!(states(), ["called (the newest)", ""]);

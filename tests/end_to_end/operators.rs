@@ -253,7 +253,10 @@ fn a_users_quota_is_held_and_changed_while_the_host_runs() {
         "{}",
         text(&refused)
     );
-    host.operate(&["users", "quota", "alice", "--models", "9", "--compilations-per-hour", "0"]);
+    // Whatever is not named goes back to the default.
+    let shown = host.operate(&["users", "quota", "alice", "--reset", "--models", "9"]);
+    assert!(shown.trim_end().ends_with("  models 9") && !shown.contains("calls"), "{shown}");
+    host.operate(&["users", "quota", "alice", "--compilations-per-hour", "0"]);
     let other = Variant::of(guests::TYPED, &[("  user_id: local\n", "")]);
     let refused = host.ringfence_as(&alice, &["upload", other.path()]);
     assert!(text(&refused).contains("compiled in the last hour"), "{}", text(&refused));

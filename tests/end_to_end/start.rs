@@ -3,10 +3,10 @@
 use ringfence_tests::{
     Client, Host, HostOptions, Variant, block_on, guests, refused_start, request, text_input,
 };
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -182,6 +182,31 @@ fn places(host: &Host) -> u64 {
 fn files(current: u64) -> Rlimit {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Rlimit { current: Some(current), maximum }
+}
+
+/// OPS-13: who reads the host's output may go, and a host that was halted goes on.
+#[test]
+fn a_broken_pipe_and_a_halt_end_nothing() {
+    let host = Host::serve(&[guests::ECHO]);
+    let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap()).unwrap();
+    let answer = || {
+        block_on(async {
+            let client = Client::connect(host.base(), &host.pat()).await;
+            client.predict("echo", vec![text_input("on")]).await.text()
+        })
+    };
+    assert_eq!(answer(), "on");
+    kill_process(pid, Signal::PIPE).unwrap();
+    assert_eq!(answer(), "on");
+    kill_process(pid, Signal::STOP).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(answer);
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!waiting.is_finished(), "a halted host has answered");
+        kill_process(pid, Signal::CONT).unwrap();
+        assert_eq!(waiting.join().unwrap(), "on");
+    });
+    assert!(host.terminate().success());
 }
 
 /// OPS-13: a stream that would be waited for, and a second signal that does not

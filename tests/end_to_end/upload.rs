@@ -12,6 +12,9 @@ use ringfence_tests::{
 };
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use wasm_encoder::{
+    Component, ComponentExportKind, ComponentExportSection, ComponentInstanceSection,
+};
 
 fn host(data_dir: &Path) -> Host {
     Host::start(HostOptions { data_dir: Some(data_dir.to_owned()), ..HostOptions::default() })
@@ -111,12 +114,13 @@ fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
     let of_another = b"model:\n  id: bad\n  user_id: mallory\n";
     let of_another =
         archive(&[("config.yaml", of_another), ("1/model.wasm", &guest(guests::ECHO))]);
-    let cases: [(&str, Vec<u8>); 11] = [
+    let cases: [(&str, Vec<u8>); 12] = [
         ("is not a WebAssembly component", of("bad", b"")),
         ("is not a WebAssembly component", of("bad", b"\x7fELF and more")),
         ("is not a WebAssembly component", of("bad", b"(component)")),
         ("is a core module", of("bad", b"\0asm\x01\0\0\0")),
         ("does not export", of("bad", b"\0asm\x0d\0\x01\0")),
+        ("runner", of("bad", &runner_without_functions())),
         ("imports wasi:sockets", of("bad", &guest(guests::IMPORTS_SOCKETS))),
         ("load-model failed", of("bad", &guest(guests::LOAD_FAILS))),
         ("load-model failed", looping),
@@ -140,6 +144,17 @@ fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
         }
     });
     assert_eq!(left_in(&data_dir), Vec::<PathBuf>::new());
+}
+
+/// A component that exports the world's interface by name, of another type.
+fn runner_without_functions() -> Vec<u8> {
+    let mut instances = ComponentInstanceSection::new();
+    instances.export_items(std::iter::empty::<(&str, ComponentExportKind, u32)>());
+    let mut exports = ComponentExportSection::new();
+    exports.export("ringfence:model/runner@0.1.0", ComponentExportKind::Instance, 0, None);
+    let mut component = Component::new();
+    component.section(&instances).section(&exports);
+    component.finish()
 }
 
 /// PKG-10, PKG-12.

@@ -39,6 +39,9 @@ pub(crate) enum ModelRefError {
     Parts,
     #[error("{0:?} {1}")]
     Name(String, NameError),
+    /// A version where the model is meant.
+    #[error("this is about the model; leave @{0} out")]
+    Version(String),
 }
 
 impl FromStr for ModelRef {
@@ -62,6 +65,15 @@ impl FromStr for ModelRef {
 }
 
 impl ModelRef {
+    /// Of a text that must not name a version.
+    pub(super) fn of_model(text: &str) -> Result<Self, ModelRefError> {
+        let model: Self = text.parse()?;
+        match model.version.as_str() {
+            "" => Ok(model),
+            version => Err(ModelRefError::Version(version.to_owned())),
+        }
+    }
+
     /// The model as a person may write it.
     pub(super) fn label(&self) -> String {
         match (self.name.user_id(), self.name.app_id()) {
@@ -266,6 +278,11 @@ fn checked_base(base: &str) -> Result<String, Usage> {
     let wrong = || Usage(format!("{base:?} is no address; write http://HOST:PORT"));
     let uri: http::Uri = base.parse().map_err(|_| wrong())?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let has_port = authority.rsplit('@').next().is_some_and(|named| named.len() > host.len());
+    if has_port && uri.port_u16().is_none() {
+        return Err(wrong());
+    }
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if host == "clarifai.com" || host.ends_with(".clarifai.com") {
         return Err(Usage(format!(
@@ -311,6 +328,7 @@ mod tests {
         let model: ModelRef = "echo".parse().unwrap();
         assert_eq!((model.name.to_string().as_str(), model.version.as_str()), ("me/main/echo", ""));
         assert_eq!(model.label(), "echo");
+        assert!(ModelRef::of_model("a/b/c").is_ok() && ModelRef::of_model("a/b/c@1").is_err());
         for wrong in ["", "a/b", "a/b/c/d", "a//c", "../x/y", "m@", "a/b/c d"] {
             assert!(wrong.parse::<ModelRef>().is_err(), "{wrong}");
         }
@@ -336,7 +354,7 @@ mod tests {
         ] {
             assert_eq!(checked_base(base).unwrap(), expected);
         }
-        for base in ["", "http://", "ftp://h", "a b"] {
+        for base in ["", "http://", "ftp://h", "a b", "http://h:", "http://h:65536", "h:x"] {
             assert!(checked_base(base).is_err(), "{base:?}");
         }
     }

@@ -45,6 +45,7 @@ use clap::{Args, Parser, Subcommand};
 use client::ModelRef;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -201,6 +202,7 @@ pub(crate) enum ModelsCommand {
     /// The models that you may call, or the versions of one and which of them is called
     List {
         /// USER/APP/MODEL, or MODEL for one in your app `main`
+        #[arg(value_parser = ModelRef::of_model)]
         model: Option<ModelRef>,
         /// Only those of this user, of which others see what is shared with them
         #[arg(long, conflicts_with_all = ["all", "model"])]
@@ -217,16 +219,19 @@ pub(crate) enum ModelsCommand {
     /// Call the version before the one that is called now
     Rollback {
         /// USER/APP/MODEL
+        #[arg(value_parser = ModelRef::of_model)]
         model: ModelRef,
     },
     /// End the calls of a model and refuse further ones
     Stop {
         /// USER/APP/MODEL
+        #[arg(value_parser = ModelRef::of_model)]
         model: ModelRef,
     },
     /// Let a stopped model be called again
     Start {
         /// USER/APP/MODEL
+        #[arg(value_parser = ModelRef::of_model)]
         model: ModelRef,
     },
     /// Delete a version, or without @VERSION the model
@@ -237,6 +242,7 @@ pub(crate) enum ModelsCommand {
     /// Let others call a model; they cannot download it
     Share {
         /// USER/APP/MODEL
+        #[arg(value_parser = ModelRef::of_model)]
         model: ModelRef,
         /// A user, or everyone
         #[arg(long, value_name = "USER|everyone")]
@@ -305,6 +311,9 @@ pub(crate) enum UsersCommand {
 pub(crate) struct QuotaArgs {
     /// The name
     pub(crate) user: String,
+    /// Give every limit that is not named here back to the host's default
+    #[arg(long)]
+    pub(crate) reset: bool,
     /// Calls at a time
     #[arg(long)]
     pub(crate) calls: Option<u64>,
@@ -374,8 +383,9 @@ pub(crate) enum StoreCommand {
 
 /// A time such as `30d`.
 fn lifetime(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || format!("{text:?} is no time; write a number and one of d, h, m, s, such as 30d");
+    let wrong = || {
+        format!("{text:?} is no time to come; write a number and one of d, h, m, s, such as 30d")
+    };
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds = match unit {
         "d" => 86_400,
@@ -384,8 +394,8 @@ fn lifetime(text: &str) -> Result<Duration, String> {
         "s" => 1,
         _ => return Err(wrong()),
     };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+    let number: NonZeroU64 = number.parse().map_err(|_| wrong())?;
+    number.get().checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// Says something beside what a program reads.

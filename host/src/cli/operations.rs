@@ -132,6 +132,9 @@ pub(super) fn run<T>(
 /// The reason of what is asked for wrongly, whatever there is.
 const INVALID_REQUEST: &str = "INVALID_REQUEST";
 
+/// The reason of every token that does not count, and of none.
+const TOKEN_INVALID: &str = "TOKEN_INVALID";
+
 /// The answer, or what its refusal says to a person: the text begins with a
 /// reason for programs.
 pub(super) fn answered<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
@@ -142,6 +145,10 @@ pub(super) fn answered<T>(answer: Result<Response<T>, Status>) -> anyhow::Result
     let message = status.message();
     Err(match reason_and_text(message) {
         Some((INVALID_REQUEST, text)) => Usage(text.to_owned()).into(),
+        Some((TOKEN_INVALID, _)) => anyhow!(
+            "the PAT is missing or does not count there, or not any more; export RINGFENCE_PAT or \
+             CLARIFAI_PAT, or give --pat-file"
+        ),
         Some((_, text)) => anyhow!("{text}"),
         None => anyhow!("{message} ({})", status.code()),
     })

@@ -17,10 +17,16 @@ pub(super) fn run(args: &UsersArgs, global: &GlobalArgs) -> anyhow::Result<()> {
                 let request = host.request(wire::ListUsersRequest {});
                 answered(host.rpc.list_users(request).await)?.users
             }
-            UsersCommand::Disable { user } => vec![update(host, user, Some(true), None).await?],
-            UsersCommand::Enable { user } => vec![update(host, user, Some(false), None).await?],
+            UsersCommand::Disable { user } => vec![update(host, disabled(user, true)).await?],
+            UsersCommand::Enable { user } => vec![update(host, disabled(user, false)).await?],
             UsersCommand::Quota(quota) => {
-                vec![update(host, &quota.user, None, Some(of(quota))).await?]
+                let asked = wire::UpdateUserRequest {
+                    id: quota.user.clone(),
+                    disabled: None,
+                    quota: Some(of(quota)),
+                    reset_quota: quota.reset,
+                };
+                vec![update(host, asked).await?]
             }
         };
         for user in &users {
@@ -32,12 +38,15 @@ pub(super) fn run(args: &UsersArgs, global: &GlobalArgs) -> anyhow::Result<()> {
 
 async fn update(
     host: &mut operations::Operations,
-    user: &str,
-    disabled: Option<bool>,
-    quota: Option<wire::Quota>,
+    asked: wire::UpdateUserRequest,
 ) -> anyhow::Result<wire::User> {
-    let request = host.request(wire::UpdateUserRequest { id: user.to_owned(), disabled, quota });
+    let request = host.request(asked);
     answered(host.rpc.update_user(request).await)
+}
+
+fn disabled(user: &str, disabled: bool) -> wire::UpdateUserRequest {
+    let (id, disabled) = (user.to_owned(), Some(disabled));
+    wire::UpdateUserRequest { id, disabled, quota: None, reset_quota: false }
 }
 
 fn of(args: &QuotaArgs) -> wire::Quota {

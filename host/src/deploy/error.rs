@@ -55,6 +55,9 @@ pub enum ModelError {
     /// It is a folder that the operator named.
     #[error("the model is served from a folder; it is changed there, and by a new start")]
     Folder,
+    /// Its owner cannot start what the operator has stopped.
+    #[error("the operator has stopped the model, and alone starts it again")]
+    StoppedByOperator,
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -104,9 +107,12 @@ pub enum LeaseError {
     /// The model was made, and nothing was uploaded that could be called.
     #[error("the model has no version that can be called; upload one")]
     NoVersion,
-    /// Its owner or the operator has stopped it.
+    /// Its owner has stopped it.
     #[error("the model is stopped; `ringfence models start` starts it again")]
     Stopped,
+    /// The operator has.
+    #[error("the operator has stopped the model, and alone starts it again")]
+    StoppedByOperator,
     /// Its replica does not start.
     #[error("the version does not start: {0}")]
     Start(Arc<StartError>),

@@ -10,7 +10,7 @@ use super::table::Model;
 use super::version::Version;
 use crate::auth::{Caller, Scope};
 use crate::package::config::ModelName;
-use crate::store::{ModelRow, ShareRow, StoreError};
+use crate::store::{ModelRow, ShareRow, StoppedBy, StoreError};
 use std::sync::Arc;
 
 impl Deployments {
@@ -39,20 +39,28 @@ impl Deployments {
         Ok(before)
     }
 
-    /// Refuses calls to a model, or admits them again.
-    pub fn set_stopped(
-        &self,
-        caller: &Caller,
-        name: &ModelName,
-        stopped: bool,
-    ) -> Result<(), ModelError> {
+    /// Refuses calls to a model from now on. What the operator has stopped stays so,
+    /// whoever stops it again.
+    pub fn stop(&self, caller: &Caller, name: &ModelName) -> Result<(), ModelError> {
         let _alone = self.alone();
         let seen = self.owned(caller, name)?;
-        self.change(name, |model| model.stopped = stopped)?;
-        if stopped {
-            seen.versions.iter().for_each(|version| version.stop());
-        }
+        let by = match caller.user_id() == name.user_id() {
+            true => seen.stopped.unwrap_or(StoppedBy::Owner),
+            false => StoppedBy::Operator,
+        };
+        self.change(name, |model| model.stopped = Some(by))?;
+        seen.versions.iter().for_each(|version| version.stop());
         Ok(())
+    }
+
+    /// Admits them again.
+    pub fn start(&self, caller: &Caller, name: &ModelName) -> Result<(), ModelError> {
+        let _alone = self.alone();
+        let seen = self.owned(caller, name)?;
+        if seen.stopped == Some(StoppedBy::Operator) && !caller.may(Scope::Admin) {
+            return Err(ModelError::StoppedByOperator);
+        }
+        self.change(name, |model| model.stopped = None)
     }
 
     /// Deletes a version, or the whole model. Calls that run end as they would.

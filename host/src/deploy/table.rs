@@ -5,7 +5,7 @@ use super::error::LeaseError;
 use super::placement::Placement;
 use super::version::Version;
 use crate::package::config::ModelName;
-use crate::store::{ModelRow, ShareRow};
+use crate::store::{ModelRow, ShareRow, StoppedBy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ pub struct Model {
     pub name: ModelName,
     /// When it was made, in seconds since 1970.
     pub created_at: i64,
-    /// Whether calls are refused.
-    pub stopped: bool,
+    /// Who has stopped it, so that calls are refused.
+    pub stopped: Option<StoppedBy>,
     /// Its versions, in the order in which they came.
     pub versions: Vec<Arc<Version>>,
     /// What its maker said.
@@ -78,7 +78,7 @@ impl Model {
         Self {
             name: version.name.clone(),
             created_at: version.created_at,
-            stopped: false,
+            stopped: None,
             model_type_id: version.model_type_id.clone(),
             versions: vec![version],
             promoted: None,
@@ -117,11 +117,23 @@ impl Model {
         self.versions.iter().rev().find(|version| version.number < current.number)
     }
 
+    /// Whether it is stopped.
+    pub fn admitted(&self) -> Result<(), LeaseError> {
+        match self.stopped {
+            None => Ok(()),
+            Some(StoppedBy::Owner) => Err(LeaseError::Stopped),
+            Some(StoppedBy::Operator) => Err(LeaseError::StoppedByOperator),
+        }
+    }
+
+    /// With whom it is shared: users, or `*`.
+    pub fn shared_with(&self) -> impl Iterator<Item = &str> {
+        self.shared_with.iter().map(String::as_str)
+    }
+
     /// The version that a call means.
     pub fn called(&self, version: Option<&str>) -> Result<&Arc<Version>, LeaseError> {
-        if self.stopped {
-            return Err(LeaseError::Stopped);
-        }
+        self.admitted()?;
         match version {
             Some(version) => self.version(version).ok_or(LeaseError::NoSuchVersion),
             None => self.current().ok_or(LeaseError::NoVersion),
@@ -136,9 +148,7 @@ impl Model {
         of_all: &Arc<Placement>,
     ) -> Result<Target, LeaseError> {
         if let Wanted::Deployment(id) = wanted {
-            if self.stopped {
-                return Err(LeaseError::Stopped);
-            }
+            self.admitted()?;
             let placement = self.placement(id).cloned();
             let placement = placement.ok_or_else(|| LeaseError::NoSuchDeployment(id.clone()))?;
             let serves = self.served_by(&placement).ok_or(LeaseError::NoVersion)?.clone();
@@ -330,7 +340,7 @@ impl Table {
     /// Whether calls of a stored model are admitted: it is not stopped, and no
     /// folder is called in its place.
     pub(super) fn admits(&self, model: &Model) -> bool {
-        !model.stopped && !self.has_folder(&model.name)
+        model.stopped.is_none() && !self.has_folder(&model.name)
     }
 
     /// Every stored model with a deployment, or with a replica that runs.

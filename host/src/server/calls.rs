@@ -165,6 +165,9 @@ impl CallContext {
         request: api::PostModelOutputsRequest,
     ) -> Result<(Asked, Parsed), Outcome> {
         let caller = self.caller.clone()?;
+        if let Some(error) = self.bad_timeout {
+            return Err(Outcome::bad_request(error.to_string()));
+        }
         let version = (!request.version_id.is_empty()).then(|| request.version_id.clone());
         let name = name_of(&self.app, &request, &caller)?;
         // Set at most once: a call has one model.
@@ -252,8 +255,8 @@ impl CallContext {
         // Whoever stops a model ends the calls that run; those that have waited
         // look for themselves.
         match deployments.see(&asked.caller, &asked.name) {
-            Some(seen) if seen.stopped => Err(LeaseError::Stopped),
-            Some(_) | None => Ok(lease),
+            Some(seen) => seen.admitted().map(|()| lease),
+            None => Ok(lease),
         }
     }
 
@@ -386,6 +389,7 @@ fn is_busy(error: &LeaseError) -> bool {
         | LeaseError::NoSuchVersion
         | LeaseError::NoVersion
         | LeaseError::Stopped
+        | LeaseError::StoppedByOperator
         | LeaseError::NoSuchNodepool(_)
         | LeaseError::NoSuchDeployment(_)
         | LeaseError::NotDeployedThere(_)

@@ -9,6 +9,7 @@ use super::receipt::{Slot, Usage, milliseconds};
 use super::response::{self, Form};
 use super::running::Running;
 use super::status::Outcome;
+use super::timeout::NoTimeout;
 use crate::auth::{Allowance, AuthError, Caller};
 use crate::call::{Deadline, End, Function, Origin, Output, Receipt, Verdict};
 use crate::deploy::Version;
@@ -28,6 +29,8 @@ pub(crate) struct CallContext {
     pub(crate) caller: Result<Caller, AuthError>,
     /// The client's own deadline.
     pub(crate) deadline: Option<Deadline>,
+    /// Why there is none, where the client has said something else.
+    pub(crate) bad_timeout: Option<NoTimeout>,
     pub(crate) started_at: Instant,
     /// The first number of the version of the Clarifai SDK that calls.
     pub(crate) client_major: Option<u32>,

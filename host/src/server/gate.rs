@@ -5,7 +5,8 @@
 //! service gets an empty message instead, and refuses it as any other.
 
 use super::App;
-use super::policy::{Rule, rule};
+use super::pace::Paced;
+use super::policy::{Rule, rule, sends_a_stream};
 use crate::auth::{AuthError, Caller};
 use bytes::Bytes;
 use http::Request;
@@ -37,8 +38,11 @@ pub(crate) fn gate(
     app: &Arc<App>,
     peer: &Peer,
     request: Request<Incoming>,
+    message_timeout: Duration,
 ) -> (Request<Body>, Duration) {
     let (mut head, body) = request.into_parts();
+    let is_unary = !sends_a_stream(head.uri.path());
+    let body = Paced::new(body, is_unary, message_timeout);
     let Some(rule) = rule(head.uri.path()) else {
         // Where there is no such RPC, the library says so.
         return (Request::from_parts(head, Body::new(body)), Duration::ZERO);

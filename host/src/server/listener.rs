@@ -4,6 +4,7 @@ use super::App;
 use super::gate::{Peer, gate};
 use super::health::HealthService;
 use super::operations;
+use super::places::Places;
 use super::receipt::with_receipt;
 use super::remap::remap;
 use super::rewound::Rewound;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +35,9 @@ use tower::Service as _;
 pub struct Options {
     /// Connections at a time; more wait in the kernel's backlog.
     pub connections_max: usize,
+    /// Connections at a time of one IPv4 address, or of one IPv6 network of 64
+    /// bits; more are closed.
+    pub connections_per_address_max: usize,
     /// Calls at a time on one connection.
     pub streams_per_connection_max: u32,
     /// Bytes of one message of a client.
@@ -44,6 +48,8 @@ pub struct Options {
     pub preface_timeout: Duration,
     /// Time in which a stream has to say what it calls.
     pub first_message_timeout: Duration,
+    /// Time in which 16 KiB of a message, or its rest, have to come.
+    pub message_timeout: Duration,
     /// A ping is sent this often on a connection, and has to be answered within
     /// the same time.
     pub keep_alive: Duration,
@@ -66,11 +72,13 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            connections_per_address_max: 256,
             streams_per_connection_max: 256,
             message_bytes_max: 16 << 20,
             upload_message_bytes_max: crate::limits::UPLOAD_MESSAGE_BYTES_MAX,
             preface_timeout: Duration::from_secs(10),
             first_message_timeout: Duration::from_secs(60),
+            message_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(30),
             reflection: false,
@@ -82,6 +90,9 @@ impl Default for Options {
 /// The one RPC of larger messages. The library's limit is one of a service, so
 /// there are two of the service.
 const UPLOAD: &str = "/clarifai.api.V2/PostModelVersionsUpload";
+
+/// Bytes of a message of whoever needs no token.
+const ANYONES_MESSAGE_BYTES_MAX: usize = 4 << 10;
 
 /// How long to wait after a failed `accept`: running out of file descriptors
 /// fails at once, and again at once.
@@ -107,27 +118,39 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let first = options.borrow().clone();
     let routes = routes(app.clone(), &first)?;
-    let connections = Arc::new(Semaphore::new(first.connections_max));
+    let places = Places::new(first.connections_max, first.connections_per_address_max);
     let tasks = TaskTracker::new();
     let draining = app.telemetry.draining.clone();
     let killed = CancellationToken::new();
     tokio::pin!(stop);
     loop {
-        let accepted = async {
-            let permit = connections.clone().acquire_owned().await;
-            let stream = tokio::select! {
-                accepted = listener.accept() => accepted.map(Accepted::of_address),
-                accepted = local(socket.as_ref()) => accepted.map(Accepted::Local),
-            };
-            (permit, stream)
+        let remote = async {
+            let place = places.one().await;
+            (place, listener.accept().await.map(Accepted::of_address))
         };
-        let (permit, accepted) = tokio::select! {
+        let operator = async {
+            let place = places.one_of_operator().await;
+            (place, local(socket.as_ref()).await.map(Accepted::Local))
+        };
+        let (place, accepted) = tokio::select! {
             biased;
             () = &mut stop => break,
-            accepted = accepted => accepted,
+            accepted = operator => accepted,
+            accepted = remote => accepted,
         };
         match accepted {
             Ok(accepted) => {
+                let of_address = match &accepted {
+                    Accepted::Local(_) => None,
+                    Accepted::Remote(_, address) => match places.of(*address) {
+                        Some(place) => Some(place),
+                        None => {
+                            tracing::debug!(%address, "closed a connection: it has too many");
+                            app.telemetry.metrics.connection_refused();
+                            continue;
+                        }
+                    },
+                };
                 let open = app.telemetry.metrics.connection();
                 let options = options.borrow().clone();
                 let (app, routes) = (app.clone(), routes.clone());
@@ -145,7 +168,7 @@ pub async fn run(
                             connection(stream, peer, app, routes, options, draining, killed).await;
                         }
                     }
-                    drop((open, permit));
+                    drop((open, of_address, place));
                 });
             }
             Err(error) => {
@@ -231,14 +254,15 @@ fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
     let upload = V2Server::new(service).max_decoding_message_size(options.upload_message_bytes_max);
-    let health = HealthServer::new(health);
+    let health = HealthServer::new(health).max_decoding_message_size(ANYONES_MESSAGE_BYTES_MAX);
     let mut routes = Routes::new(v2).add_service(operations).add_service(health);
     if options.reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        routes = routes.add_service(reflection);
+        routes =
+            routes.add_service(reflection.max_decoding_message_size(ANYONES_MESSAGE_BYTES_MAX));
     }
     Ok(AllRoutes { upload: Routes::new(upload).prepare(), others: routes.prepare() })
 }
@@ -278,7 +302,7 @@ async fn connection(
             UPLOAD => routes.upload.clone(),
             _ => routes.others.clone(),
         };
-        let (request, delay) = gate(&app, &peer, request);
+        let (request, delay) = gate(&app, &peer, request, options.message_timeout);
         async move {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;

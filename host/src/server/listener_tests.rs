@@ -3,6 +3,7 @@
 use super::*;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::v2_client::V2Client;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -36,12 +37,16 @@ struct Running {
 }
 
 async fn start(options: Options) -> Running {
+    start_with(options, None).await
+}
+
+async fn start_with(options: Options, socket: Option<UnixListener>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let dir = tempfile::TempDir::new().unwrap();
     let app = App::of_nothing(dir.path());
-    let served = tokio::spawn(run(listener, None, Arc::new(app), options.fixed(), async {
+    let served = tokio::spawn(run(listener, socket, Arc::new(app), options.fixed(), async {
         let _ = stopped.await;
     }));
     Running { address, stop, served }
@@ -154,6 +159,84 @@ async fn connections_beyond_their_number_wait() {
     assert!(early.is_err(), "the second was served beside the first");
     drop(first);
     assert!(read(&mut second).await > 0);
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_one_more_is_closed() {
+    let running = start(Options { connections_per_address_max: 1, ..Options::default() }).await;
+    let mut first = greeted(running.address).await;
+    assert!(read(&mut first).await > 0);
+    let mut second = TcpStream::connect(running.address).await.unwrap();
+    assert_eq!(read(&mut second).await, 0);
+    drop(first);
+    let again = async {
+        loop {
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            // One that is closed already cannot be written to.
+            let _ = stream.write_all(HELLO).await;
+            if read(&mut stream).await > 0 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(BOUND, again).await.expect("a place");
+}
+
+/// Whoever takes every connection does not keep the operator out.
+#[tokio::test]
+async fn the_operator_has_places_of_its_own() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("socket");
+    let socket = UnixListener::bind(&path).unwrap();
+    let options = Options { connections_max: 1, ..Options::default() };
+    let running = start_with(options, Some(socket)).await;
+    let mut flood = greeted(running.address).await;
+    assert!(read(&mut flood).await > 0);
+    let mut operator = UnixStream::connect(&path).await.unwrap();
+    operator.write_all(HELLO).await.unwrap();
+    let mut bytes = [0; 256];
+    let count = tokio::time::timeout(BOUND, operator.read(&mut bytes)).await.unwrap().unwrap();
+    assert!(count > 0);
+    drop(flood);
+}
+
+/// CLI-05: a message that does not come to its end, one that comes byte by byte,
+/// and a call of one message whose end does not come.
+#[tokio::test]
+async fn a_message_that_comes_too_slowly_ends_its_call() {
+    let message_timeout = Duration::from_millis(100);
+    let running = start(Options { message_timeout, ..Options::default() }).await;
+    let says = b"\0\0\0\x04\0";
+    for (first, then) in [(&says[..2], None), (&says[..], Some(b"x")), (&[0; 5][..], None)] {
+        let stream = TcpStream::connect(running.address).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        let driving = tokio::spawn(connection);
+        let request = http::Request::post("http://localhost/grpc.health.v1.Health/Check")
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let mut client = client.ready().await.unwrap();
+        let (response, mut body) = client.send_request(request, false).unwrap();
+        body.send_data(Bytes::copy_from_slice(first), false).unwrap();
+        let dripping = async {
+            while let Some(more) = then {
+                tokio::time::sleep(message_timeout / 5).await;
+                // It may be over.
+                let _ = body.send_data(Bytes::from_static(more), false);
+            }
+            std::future::pending().await
+        };
+        let answered = async {
+            tokio::select! {
+                response = response => response.unwrap(),
+                () = dripping => unreachable!(),
+            }
+        };
+        let answer = tokio::time::timeout(BOUND, answered).await.expect("an end");
+        let code = answer.headers()["grpc-status"].to_str().unwrap();
+        assert_eq!(code, (tonic::Code::DeadlineExceeded as i32).to_string(), "{first:?}");
+        driving.abort();
+    }
 }
 
 /// Calls, windows and headers. The library holds a client to what it was told.

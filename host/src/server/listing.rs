@@ -10,6 +10,7 @@ use crate::auth::{AuthError, Caller, Scope};
 use crate::deploy::{LeaseError, Model};
 use crate::package::config::ModelName;
 use crate::proto::ringfence::v1 as wire;
+use crate::store::StoppedBy;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -70,6 +71,11 @@ fn message(app: &App, caller: &Caller, model: &Arc<Model>) -> Result<wire::Model
     let name = &model.name;
     let version_id = model.current().map(|current| current.version.clone()).unwrap_or_default();
     let foreign = name.user_id() != caller.user_id();
+    // Those who call it are not told of each other.
+    let shared_with = match foreign && !caller.may(Scope::Admin) {
+        true => Vec::new(),
+        false => model.shared_with().map(str::to_owned).collect(),
+    };
     Ok(wire::Model {
         name: Some(wire::ModelName {
             user_id: name.user_id().to_owned(),
@@ -79,7 +85,9 @@ fn message(app: &App, caller: &Caller, model: &Arc<Model>) -> Result<wire::Model
         model_type_id: model.model_type_id().to_owned(),
         promoted: model.is_promoted(),
         version_id,
-        stopped: model.stopped,
+        stopped: model.stopped.is_some(),
+        stopped_by_operator: model.stopped == Some(StoppedBy::Operator),
         shared: foreign && app.deployments.see(caller, name).is_some(),
+        shared_with,
     })
 }

@@ -20,6 +20,8 @@ mod health;
 mod listing;
 mod logs;
 mod operations;
+mod pace;
+mod places;
 mod receipt;
 mod running;
 mod uploading;

@@ -84,6 +84,9 @@ impl Operations for Service {
             }
             let change = |user: &mut UserRow| {
                 user.disabled = request.disabled.unwrap_or(user.disabled);
+                if request.reset_quota {
+                    user.quota = QuotaRow::default();
+                }
                 if let Some(quota) = request.quota {
                     set(&mut user.quota, quota);
                 }
@@ -235,7 +238,7 @@ impl Operations for Service {
     ) -> Answer<wire::StopModelResponse> {
         self.answer(request, |app, caller, request| {
             let name = named(caller, request.model)?;
-            app.deployments.set_stopped(caller, &name, true)?;
+            app.deployments.stop(caller, &name)?;
             let calls_ended = app.running.cancel_all_of(&name);
             audit(app, caller, "stopped a model", &name, "")?;
             Ok(wire::StopModelResponse { calls_ended })
@@ -249,7 +252,7 @@ impl Operations for Service {
     ) -> Answer<wire::StartModelResponse> {
         self.answer(request, |app, caller, request| {
             let name = named(caller, request.model)?;
-            app.deployments.set_stopped(caller, &name, false)?;
+            app.deployments.start(caller, &name)?;
             audit(app, caller, "started a model", &name, "")?;
             Ok(wire::StartModelResponse {})
         })

@@ -86,6 +86,18 @@ pub fn rule(path: &str) -> Option<Rule> {
     POLICY.iter().find(|(known, _)| *known == path).map(|(_, rule)| *rule)
 }
 
+/// RPCs to which a client sends a stream of messages; to all others it sends one.
+const CLIENT_STREAMING: [&str; 3] = [
+    "/clarifai.api.V2/PostModelVersionsUpload",
+    "/clarifai.api.V2/StreamModelOutputs",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+];
+
+/// Whether a client sends a stream of messages.
+pub(super) fn sends_a_stream(path: &str) -> bool {
+    CLIENT_STREAMING.contains(&path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,31 +105,34 @@ mod tests {
     use prost::Message;
     use prost_types::FileDescriptorSet;
 
-    fn paths(descriptors: &[u8]) -> Vec<String> {
+    /// The path of each RPC, and whether a client sends a stream to it.
+    fn rpcs(descriptors: &[u8]) -> Vec<(String, bool)> {
         let set = FileDescriptorSet::decode(descriptors).unwrap();
-        let mut paths = Vec::new();
+        let mut rpcs = Vec::new();
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
                     let package = file.package();
-                    paths.push(format!("/{package}.{}/{}", service.name(), method.name()));
+                    let path = format!("/{package}.{}/{}", service.name(), method.name());
+                    rpcs.push((path, method.client_streaming()));
                 }
             }
         }
-        paths
+        rpcs
     }
 
     /// CLI-17.
     #[test]
     fn every_rpc_has_a_row_and_every_row_an_rpc() {
-        let mut served = paths(DESCRIPTORS);
+        let mut served = rpcs(DESCRIPTORS);
         assert!(served.len() > 20, "{served:?}");
-        served.extend(paths(tonic_health::pb::FILE_DESCRIPTOR_SET));
-        for path in &served {
+        served.extend(rpcs(tonic_health::pb::FILE_DESCRIPTOR_SET));
+        for (path, streams) in &served {
             assert!(rule(path).is_some(), "{path} has no row");
+            assert_eq!(sends_a_stream(path), *streams, "{path}");
         }
         for (path, _) in POLICY.iter().filter(|(path, _)| !path.contains("reflection")) {
-            assert!(served.iter().any(|served| served == path), "{path} is no RPC");
+            assert!(served.iter().any(|(served, _)| served == path), "{path} is no RPC");
         }
     }
 

@@ -153,7 +153,7 @@ fn description(code: StatusCode) -> &'static str {
         StatusCode::MixedStatus => "Some inputs failed",
         StatusCode::Failure => "Failure",
         StatusCode::ConnKeyInvalid => "The token is missing or not valid",
-        StatusCode::ConnThrottled => "Too many calls at a time",
+        StatusCode::ConnThrottled => "A limit is reached",
         StatusCode::ConnDoesNotExist => "Does not exist",
         StatusCode::ConnInsufficientScopes => "The token is not for this",
         StatusCode::ConnInvalidRequest => "The request is not valid",
@@ -206,7 +206,9 @@ impl From<LeaseError> for Outcome {
             LeaseError::NoSuchModel => (StatusCode::ModelDoesNotExist, "NO_SUCH_MODEL"),
             LeaseError::NoSuchVersion => (StatusCode::ModelDoesNotExist, "NO_SUCH_VERSION"),
             LeaseError::NoVersion => (StatusCode::ModelNotDeployed, "NO_VERSION"),
-            LeaseError::Stopped => (StatusCode::ModelNotDeployed, "STOPPED"),
+            LeaseError::Stopped | LeaseError::StoppedByOperator => {
+                (StatusCode::ModelNotDeployed, "STOPPED")
+            }
             LeaseError::Start(error) => return Self::from(error.as_ref()),
             LeaseError::NoSuchNodepool(_) => (StatusCode::NodepoolDoesNotExist, "NO_SUCH_NODEPOOL"),
             LeaseError::NoSuchDeployment(_) => {
@@ -297,6 +299,7 @@ impl From<ModelError> for Outcome {
             ModelError::NoSuchVersion => (StatusCode::ModelDoesNotExist, "NO_SUCH_VERSION"),
             ModelError::NoOlderVersion => (StatusCode::ModelInvalidArgument, "NO_OLDER_VERSION"),
             ModelError::Folder => (StatusCode::ModelInvalidArgument, "SERVED_FROM_FOLDER"),
+            ModelError::StoppedByOperator => (StatusCode::ConnInvalidRequest, "STOPPED"),
             ModelError::Store(error) => return error.into(),
         };
         Self::new(code, reason, text)

@@ -7,12 +7,17 @@ use tonic::metadata::MetadataMap;
 /// Digits that the protocol allows.
 const DIGITS_MAX: usize = 8;
 
+/// A `grpc-timeout` that says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("grpc-timeout is no time; write at most eight digits and one of H, M, S, m, u, n")]
+pub(crate) struct NoTimeout;
+
 /// The deadline that `grpc-timeout` asks for, from now. The format is gRPC's:
-/// at most eight digits and one of the units H, M, S, m, u, n. What does not
-/// follow it is no deadline.
-pub(crate) fn deadline_of(metadata: &MetadataMap) -> Option<Deadline> {
-    let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
-    Some(Deadline::after(timeout))
+/// at most eight digits and one of the units H, M, S, m, u, n.
+pub(crate) fn deadline_of(metadata: &MetadataMap) -> Result<Option<Deadline>, NoTimeout> {
+    let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
+    let timeout = value.to_str().ok().and_then(parse).ok_or(NoTimeout)?;
+    Ok(Some(Deadline::after(timeout)))
 }
 
 fn parse(text: &str) -> Option<Duration> {
@@ -40,10 +45,15 @@ mod tests {
 
     #[test]
     fn grpc_timeouts_are_read_by_their_units() {
+        assert_eq!(deadline_of(&MetadataMap::new()), Ok(None));
         assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for bad in ["", "S", "1", "123456789S", "-1S", "1x", "1é"] {
             assert_eq!(parse(bad), None, "{bad}");
+            let metadata = MetadataMap::from_headers(
+                [("grpc-timeout".parse().unwrap(), bad.parse().unwrap())].into_iter().collect(),
+            );
+            assert_eq!(deadline_of(&metadata), Err(NoTimeout), "{bad}");
         }
     }
 }

@@ -36,12 +36,14 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
     fn call<T>(&self, function: Function, request: &Request<T>) -> CallContext {
+        let deadline = timeout::deadline_of(request.metadata());
         CallContext {
             app: self.app.clone(),
             req_id: request_id(),
             function,
             caller: caller_of(request),
-            deadline: timeout::deadline_of(request.metadata()),
+            deadline: deadline.unwrap_or_default(),
+            bad_timeout: deadline.err(),
             started_at: Instant::now(),
             client_major: client_major(request),
             model: OnceLock::new(),

@@ -14,13 +14,14 @@ pub(super) const MESSAGE_BYTES: (u64, u64) = (64 << 10, 128 << 20);
 pub(super) const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(1), HOUR);
 pub(super) const PREFACE_TIMEOUT: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_mins(5));
+pub(super) const MESSAGE_TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), HOUR);
 pub(super) const FIRST_MESSAGE_TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), HOUR);
 pub(super) const DRAIN_TIMEOUT: (Duration, Duration) = (Duration::ZERO, HOUR);
 
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Every key of the file.
-pub(super) const KEYS: [Key; 16] = [
+pub(super) const KEYS: [Key; 18] = [
     key("listen", Form::Text, "Address and port that clients reach; port 0 takes a free one"),
     key("data_dir", Form::Text, "Folder of all that the host keeps; one host at a time"),
     key("tls", Form::OwnSection(&TLS_KEYS), "What the host proves itself with"),
@@ -29,6 +30,11 @@ pub(super) const KEYS: [Key; 16] = [
         "connections_max",
         Form::Number(CONNECTIONS.0, CONNECTIONS.1),
         "Connections at a time; more wait in the kernel's backlog",
+    ),
+    key(
+        "connections_per_address_max",
+        Form::Number(CONNECTIONS.0, CONNECTIONS.1),
+        "Connections at a time of one IPv4 address or IPv6 network of 64 bits; more are closed",
     ),
     key(
         "streams_per_connection_max",
@@ -54,6 +60,11 @@ pub(super) const KEYS: [Key; 16] = [
         "first_message_timeout",
         Form::Duration(FIRST_MESSAGE_TIMEOUT.0, FIRST_MESSAGE_TIMEOUT.1),
         "Time in which a stream has to say what it calls",
+    ),
+    key(
+        "message_timeout",
+        Form::Duration(MESSAGE_TIMEOUT.0, MESSAGE_TIMEOUT.1),
+        "Time in which 16 KiB of a message, or its rest, have to come",
     ),
     key(
         "drain_timeout",
@@ -105,7 +116,7 @@ pub(super) enum Effect {
 use Effect::{AtOnce, AtRestart};
 
 /// Every setting. A test holds it to [`KEYS`].
-pub(super) const SETTINGS: [Setting; 18] = [
+pub(super) const SETTINGS: [Setting; 20] = [
     Setting { path: "listen", shown: |s| s.listen.to_string(), effect: AtRestart },
     Setting { path: "data_dir", shown: |s| path(&s.data_dir), effect: AtRestart },
     Setting {
@@ -126,6 +137,11 @@ pub(super) const SETTINGS: [Setting; 18] = [
     Setting {
         path: "connections_max",
         shown: |s| s.front.connections_max.to_string(),
+        effect: AtRestart,
+    },
+    Setting {
+        path: "connections_per_address_max",
+        shown: |s| s.front.connections_per_address_max.to_string(),
         effect: AtRestart,
     },
     Setting {
@@ -154,6 +170,11 @@ pub(super) const SETTINGS: [Setting; 18] = [
         path: "first_message_timeout",
         shown: |s| duration_text(s.front.first_message_timeout),
         effect: AtRestart,
+    },
+    Setting {
+        path: "message_timeout",
+        shown: |s| duration_text(s.front.message_timeout),
+        effect: AtOnce(|to, from| to.front.message_timeout = from.front.message_timeout),
     },
     Setting {
         path: "drain_timeout",

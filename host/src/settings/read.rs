@@ -2,7 +2,7 @@
 
 use super::keys::{
     CONNECTIONS, DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT, KEEP_ALIVE, KEYS, LOG_KEYS, MESSAGE_BYTES,
-    METRICS_KEYS, PREFACE_TIMEOUT, STREAMS_PER_CONNECTION, TLS_KEYS,
+    MESSAGE_TIMEOUT, METRICS_KEYS, PREFACE_TIMEOUT, STREAMS_PER_CONNECTION, TLS_KEYS,
 };
 use super::{Settings, TlsFiles};
 use crate::fetch::AllowedHost;
@@ -52,6 +52,9 @@ fn front(root: &mut Section, settings: &mut Settings) {
     let front = &mut settings.front;
     let connections = root.number("connections_max", CONNECTIONS.0, CONNECTIONS.1);
     set(&mut front.connections_max, connections.and_then(|count| count.try_into().ok()));
+    let connections = root.number("connections_per_address_max", CONNECTIONS.0, CONNECTIONS.1);
+    let connections = connections.and_then(|count| count.try_into().ok());
+    set(&mut front.connections_per_address_max, connections);
     let (min, max) = STREAMS_PER_CONNECTION;
     let streams = root.number("streams_per_connection_max", min, max);
     set(&mut front.streams_per_connection_max, streams.and_then(|count| count.try_into().ok()));
@@ -61,6 +64,7 @@ fn front(root: &mut Section, settings: &mut Settings) {
     set(&mut front.keep_alive, duration("keep_alive", KEEP_ALIVE));
     set(&mut front.preface_timeout, duration("preface_timeout", PREFACE_TIMEOUT));
     set(&mut front.first_message_timeout, duration("first_message_timeout", FIRST_MESSAGE_TIMEOUT));
+    set(&mut front.message_timeout, duration("message_timeout", MESSAGE_TIMEOUT));
     set(&mut front.drain_timeout, duration("drain_timeout", DRAIN_TIMEOUT));
     set(&mut front.reflection, root.boolean("reflection"));
 }

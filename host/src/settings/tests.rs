@@ -26,11 +26,13 @@ data_dir: /var/lib/ringfence
 tls: {certificate: tls/chain.pem, key: /secret/key.pem}
 models: [models/echo, /srv/digits]
 connections_max: 10
+connections_per_address_max: 5
 streams_per_connection_max: 20
 message_bytes_max: 1Mi
 keep_alive: 30s
 preface_timeout: 500ms
 first_message_timeout: 2m
+message_timeout: 7s
 drain_timeout: 1h
 reflection: true
 allow_url_hosts: [example.com, 192.0.2.1]
@@ -53,10 +55,12 @@ fn every_key_is_understood() {
     );
     let front = &settings.front;
     assert_eq!((front.connections_max, front.streams_per_connection_max), (10, 20));
+    assert_eq!(front.connections_per_address_max, 5);
     assert_eq!(front.message_bytes_max, 1 << 20);
     assert_eq!(front.keep_alive, Duration::from_secs(30));
     assert_eq!(front.preface_timeout, Duration::from_millis(500));
     assert_eq!(front.first_message_timeout, Duration::from_mins(2));
+    assert_eq!(front.message_timeout, Duration::from_secs(7));
     assert_eq!(front.drain_timeout, Duration::from_hours(1));
     assert!(front.reflection && settings.unsafe_no_jail);
     let url_hosts: Vec<String> = settings.allow_url_hosts.iter().map(ToString::to_string).collect();
@@ -249,6 +253,7 @@ fn what_can_change_changes_and_the_rest_is_named() {
             "streams_per_connection_max",
             "keep_alive",
             "preface_timeout",
+            "message_timeout",
             "drain_timeout",
             "allow_url_hosts",
             "log.filter"
@@ -261,6 +266,7 @@ fn what_can_change_changes_and_the_rest_is_named() {
             "data_dir",
             "models",
             "connections_max",
+            "connections_per_address_max",
             "message_bytes_max",
             "first_message_timeout",
             "reflection",

@@ -41,7 +41,7 @@ pub use key::{Key, KeyedHash};
 pub use models::{Stored, Usage, VersionFile};
 pub use rows::{
     AppRow, ClusterRow, DeploymentRow, FileRow, ModelRow, NodepoolRow, QuotaRow, ShareRow,
-    TokenRow, UserRow, VersionCallRow, VersionRow,
+    StoppedBy, TokenRow, UserRow, VersionCallRow, VersionRow,
 };
 
 use audit::Audit;

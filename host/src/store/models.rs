@@ -93,7 +93,7 @@ impl Store {
             name: name.clone(),
             model_type_id: model_type_id.to_owned(),
             created_at: now(),
-            stopped: false,
+            stopped: None,
             promoted: None,
         };
         self.write(|transaction| Ok(record::put(transaction, &model)?))?;

@@ -45,6 +45,15 @@ pub struct AppRow {
     pub created_at: i64,
 }
 
+/// Who has stopped a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoppedBy {
+    /// Its owner.
+    Owner,
+    /// The operator, who alone starts it again.
+    Operator,
+}
+
 /// A model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelRow {
@@ -54,8 +63,8 @@ pub struct ModelRow {
     pub model_type_id: String,
     /// Seconds since 1970.
     pub created_at: i64,
-    /// Whether calls are refused.
-    pub stopped: bool,
+    /// Who has stopped it, so that calls are refused.
+    pub stopped: Option<StoppedBy>,
     /// The version that is called where none is named; nothing for the newest.
     pub promoted: Option<String>,
 }
@@ -204,6 +213,27 @@ impl Column for ModelName {
     fn take(columns: &mut Columns) -> Option<Self> {
         let mut part = || String::take(columns);
         Self::new(&part()?, &part()?, &part()?).ok()
+    }
+}
+
+/// 0 for nobody, as older schemas have it.
+impl Column for Option<StoppedBy> {
+    fn put(&self, values: &mut Vec<Value>) {
+        let number: i64 = match self {
+            None => 0,
+            Some(StoppedBy::Owner) => 1,
+            Some(StoppedBy::Operator) => 2,
+        };
+        number.put(values);
+    }
+
+    fn take(columns: &mut Columns) -> Option<Self> {
+        match i64::take(columns)? {
+            0 => Some(None),
+            1 => Some(Some(StoppedBy::Owner)),
+            2 => Some(Some(StoppedBy::Operator)),
+            _ => None,
+        }
     }
 }
 

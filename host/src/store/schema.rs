@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What this program writes; a file with a later one is left alone.
-pub(super) const SCHEMA: i64 = 3;
+pub(super) const SCHEMA: i64 = 4;
 const APPLICATION: i64 = 0x72_66_6e_63;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -135,7 +135,8 @@ const TABLES: &str = "
         PRIMARY KEY (user_id, id)
     ) STRICT, WITHOUT ROWID;";
 
-/// What the third schema has beside these.
+/// What the third schema has beside these. The fourth has the same tables; it says of
+/// a stopped model who has stopped it.
 const TABLES_OF_3: &str = "
     CREATE TABLE version_calls (
         user_id      TEXT NOT NULL,

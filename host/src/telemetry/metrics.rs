@@ -84,6 +84,7 @@ pub struct Metrics {
     /// The models that have a label.
     models: Mutex<BTreeMap<String, Arc<Series>>>,
     connections: Counter,
+    connections_refused: Counter,
     connections_open: Gauge,
     config_reloads: Counter,
     config_reloads_failed: Counter,
@@ -159,6 +160,12 @@ impl Default for Metrics {
         let families = Families::register(&mut registry);
         let (connections, connections_open) = (Counter::default(), Gauge::default());
         registry.register("connections", "Connections accepted", connections.clone());
+        let connections_refused = Counter::default();
+        registry.register(
+            "connections_refused",
+            "Connections closed at once: their address has as many as it may",
+            connections_refused.clone(),
+        );
         registry.register("connections_open", "Connections open now", connections_open.clone());
         let (config_reloads, config_reloads_failed) = (Counter::default(), Counter::default());
         registry.register(
@@ -184,6 +191,7 @@ impl Default for Metrics {
             families,
             models: Mutex::default(),
             connections,
+            connections_refused,
             connections_open,
             config_reloads,
             config_reloads_failed,
@@ -260,6 +268,11 @@ impl Metrics {
         series.computes.inc_by(receipt.computes);
         series.input_bytes.inc_by(receipt.bytes_in);
         series.output_bytes.inc_by(receipt.bytes_out);
+    }
+
+    /// Counts a connection that was closed at once.
+    pub(crate) fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// Counts a connection, which is open until what is returned is dropped.

@@ -72,7 +72,7 @@ struct ScaleArgs {
     #[arg(long, default_value_t = 0)]
     min_replicas: u32,
     /// Replicas at most
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     max_replicas: u32,
     /// Seconds without a call after which the last replica stops, if none has to run
     #[arg(long, default_value_t = 300)]

@@ -3,8 +3,10 @@
 use super::name;
 use crate::cli::GlobalArgs;
 use crate::cli::client::ModelRef;
+use crate::cli::note;
 use crate::cli::operations::{Operations, answered, tell, time};
 use crate::proto::ringfence::v1 as wire;
+use crate::store::ShareRow;
 use serde_json::json;
 
 /// Items that are asked for at a time.
@@ -25,6 +27,9 @@ pub(super) async fn models(
         let request = host.request(asked);
         let found = answered(host.rpc.list_models(request).await)?.models;
         if found.is_empty() {
+            if page == 1 {
+                note("there are no models, or none that you may see");
+            }
             break;
         }
         for model in found {
@@ -70,9 +75,14 @@ pub(super) async fn versions(
 
 /// What becomes of a call that names no version, and why of this one.
 fn state(model: &wire::Model) -> String {
-    let word = if model.stopped { "stopped" } else { "called" };
+    let word = if model.stopped { stopped(model) } else { "called" };
     let why = if model.promoted { "promoted" } else { "the newest" };
     format!("  {word} ({why})")
+}
+
+/// Whose a stop is.
+fn stopped(model: &wire::Model) -> &'static str {
+    if model.stopped_by_operator { "stopped by the operator" } else { "stopped" }
 }
 
 fn line(model: &wire::Model) -> String {
@@ -82,10 +92,20 @@ fn line(model: &wire::Model) -> String {
         version => format!("{label}@{version}"),
     };
     text.push_str(&format!("  {}", model.model_type_id));
-    let marks =
-        [(model.promoted, "promoted"), (model.stopped, "stopped"), (model.shared, "shared")];
+    let marks = [
+        (model.promoted, "promoted"),
+        (model.stopped, stopped(model)),
+        (model.shared, "shared with you"),
+    ];
     for (_, mark) in marks.into_iter().filter(|(holds, _)| *holds) {
         text.push_str(&format!("  {mark}"));
+    }
+    if !model.shared_with.is_empty() {
+        let with = model.shared_with.iter().map(|with| match with.as_str() {
+            ShareRow::EVERYONE => "everyone",
+            user => user,
+        });
+        text.push_str(&format!("  shared with {}", with.collect::<Vec<_>>().join(", ")));
     }
     text
 }
@@ -94,6 +114,7 @@ fn object(model: &wire::Model) -> serde_json::Value {
     json!({
         "model": named(model), "version": model.version_id, "type": model.model_type_id,
         "promoted": model.promoted, "stopped": model.stopped, "shared": model.shared,
+        "stopped_by_operator": model.stopped_by_operator, "shared_with": model.shared_with,
     })
 }
 

@@ -1,0 +1,116 @@
+//! How many connections there are: of everybody, of each address, and of the
+//! operator, whom no flood keeps out.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Connections to the socket in the data directory.
+const OF_OPERATOR_MAX: usize = 64;
+
+/// Bits of an IPv6 address that are a customer's; the rest is the customer's to
+/// choose (RFC 6177).
+const CUSTOMER_BITS: u32 = 64;
+
+/// Every place.
+#[derive(Debug)]
+pub(super) struct Places {
+    all: Arc<Semaphore>,
+    of_operator: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    per_address_max: usize,
+}
+
+/// Connections of each address that has any.
+#[derive(Debug, Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// One place of an address, given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct OfAddress {
+    all: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Places {
+    pub(super) fn new(max: usize, per_address_max: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(max)),
+            of_operator: Arc::new(Semaphore::new(OF_OPERATOR_MAX)),
+            addresses: Arc::default(),
+            per_address_max,
+        }
+    }
+
+    /// Waits for one. Nothing once the host has ended.
+    pub(super) async fn one(&self) -> Option<OwnedSemaphorePermit> {
+        self.all.clone().acquire_owned().await.ok()
+    }
+
+    /// Waits for one of the operator.
+    pub(super) async fn one_of_operator(&self) -> Option<OwnedSemaphorePermit> {
+        self.of_operator.clone().acquire_owned().await.ok()
+    }
+
+    /// A place of an address, unless it has as many as it may.
+    pub(super) fn of(&self, address: IpAddr) -> Option<OfAddress> {
+        let address = customer(address);
+        match self.addresses.lock().entry(address) {
+            Entry::Occupied(taken) if *taken.get() >= self.per_address_max => return None,
+            Entry::Occupied(mut taken) => *taken.get_mut() += 1,
+            Entry::Vacant(none) => drop(none.insert(1)),
+        }
+        Some(OfAddress { all: self.addresses.clone(), address })
+    }
+}
+
+impl Addresses {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut taken) = self.all.lock().entry(self.address) {
+            match taken.get() {
+                0 | 1 => drop(taken.remove()),
+                _ => *taken.get_mut() -= 1,
+            }
+        }
+    }
+}
+
+/// What of an address tells customers apart.
+fn customer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let mask = u128::MAX << (u128::BITS - CUSTOMER_BITS);
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_connections_and_others_have_theirs() {
+        let places = Places::new(9, 2);
+        let of = |address: &str| places.of(address.parse().unwrap());
+        let (first, second) = (of("192.0.2.1").unwrap(), of("::ffff:192.0.2.1").unwrap());
+        assert!(of("192.0.2.1").is_none());
+        let other = of("192.0.2.2").unwrap();
+        let (near, far) = (of("2001:db8::1").unwrap(), of("2001:db8::2:0:0:0:1").unwrap());
+        assert!(of("2001:db8::3").is_none(), "a customer has addresses without number");
+        let next = of("2001:db8:0:1::1").unwrap();
+        drop(first);
+        let again = of("192.0.2.1").unwrap();
+        drop((second, again, other, near, far, next));
+        assert!(places.addresses.lock().is_empty());
+    }
+}
