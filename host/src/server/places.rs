@@ -105,7 +105,7 @@ mod tests {
         let (first, second) = (of("192.0.2.1").unwrap(), of("::ffff:192.0.2.1").unwrap());
         assert!(of("192.0.2.1").is_none());
         let other = of("192.0.2.2").unwrap();
-        let (near, far) = (of("2001:db8::1").unwrap(), of("2001:db8::2:0:0:0:1").unwrap());
+        let (near, far) = (of("2001:db8::1").unwrap(), of("2001:db8::2:0:0:1").unwrap());
         assert!(of("2001:db8::3").is_none(), "a customer has addresses without number");
         let next = of("2001:db8:0:1::1").unwrap();
         drop(first);
