@@ -16,15 +16,23 @@ bench:
 soak minutes="10":
     RINGFENCE_SOAK_MINUTES={{minutes}} cargo test --release -p ringfence-tests --test end_to_end -- --ignored --nocapture what_a_host_holds
 
+# Takes each limit away in turn, and wants the test that hits it to fail.
+limits-bite:
+    bash tests/limits-bite
+
 fmt:
     cargo fmt --all
 
 lint:
     cargo clippy --release --workspace --all-targets -- -D warnings
 
-# Ten minutes of a fuzz target: config or quantity. Needs cargo-fuzz and a nightly compiler.
+# Ten minutes of a fuzz target, one of tests/fuzz/fuzz_targets. Needs cargo-fuzz and a nightly compiler.
 fuzz target:
     cd tests/fuzz && mkdir -p corpus/{{target}} && cargo +nightly fuzz run --fuzz-dir . -s none {{target}} corpus/{{target}} seeds/{{target}} -- -max_total_time=600 -timeout=5
+
+# A minute of each.
+fuzz-smoke:
+    cd tests/fuzz && for target in $(cargo +nightly fuzz list --fuzz-dir .); do mkdir -p corpus/$target && cargo +nightly fuzz run --fuzz-dir . -s none $target corpus/$target seeds/$target -- -max_total_time=60 -timeout=5 || exit 1; done
 
 # Licences, sources and duplicate crates; advisories need their database.
 deny:

@@ -3,6 +3,11 @@
 //!
 //! Owns the numbers and their defaults; enforcing them is the sandbox's work.
 
+mod lift;
+
+pub use lift::lift;
+pub(crate) use lift::{FOR_EVER, lifted};
+
 use std::time::Duration;
 
 /// Fuel that the fastest mix of instructions burns in one second of CPU time,
@@ -10,6 +15,13 @@ use std::time::Duration;
 /// rounded up, because the ceiling made of it must not stop a guest that is within
 /// its CPU time.
 pub const FUEL_PER_CPU_SECOND: u64 = 20_000_000_000;
+
+/// Stack that wasm itself may use.
+pub const WASM_STACK_BYTES: usize = 512 << 10;
+
+/// What each sandbox is charged for its stack: what wasm may use, and as much for
+/// the host's functions. The rest of the fibre has no memory until it is used.
+const STACK_BYTES: u64 = 2 * WASM_STACK_BYTES as u64;
 
 /// What a replica may take of the CPUs at once: what its `cpu_limit` gives in this
 /// time.
@@ -32,6 +44,9 @@ pub struct Limits {
     pub memory_bytes_max: u64,
     /// Longest time of a call, waiting included: `ringfence.call_timeout`.
     pub call_timeout: Duration,
+    /// Time that a client may leave its place for outputs full while the guest has
+    /// more.
+    pub unread_timeout: Duration,
     /// Lower ceiling of fuel than `cpu_limit` gives: `ringfence.max_fuel_per_call`.
     pub fuel_per_call_max: Option<u64>,
     /// Calls of one version at a time: `ringfence.max_concurrency`.
@@ -55,10 +70,14 @@ pub struct Limits {
     pub instances_max: usize,
     /// Elements of all tables of one sandbox.
     pub table_elements_max: usize,
+    /// Bytes that a sandbox is charged for its stack.
+    pub stack_bytes: u64,
     /// Bytes of one request for random numbers.
     pub random_bytes_max: u64,
     /// Bytes of a log line; the rest is cut off and marked.
     pub log_line_bytes_max: usize,
+    /// Bytes of all log lines of one call; the rest is dropped and counted.
+    pub log_bytes_per_call_max: usize,
     /// Log lines of one call; the rest is dropped and counted.
     pub log_lines_per_call_max: u32,
     /// Bytes of a guest's error message or panic text.
@@ -99,6 +118,7 @@ impl Default for Limits {
             fuel_per_cpu_second: FUEL_PER_CPU_SECOND,
             memory_bytes_max: 1 << 30,
             call_timeout: Duration::from_secs(60),
+            unread_timeout: Duration::from_secs(30),
             fuel_per_call_max: None,
             concurrency_max: 16,
             queue_max: 64,
@@ -110,8 +130,10 @@ impl Default for Limits {
             tables_max: 32,
             instances_max: 32,
             table_elements_max: 100_000,
+            stack_bytes: STACK_BYTES,
             random_bytes_max: 64 << 10,
             log_line_bytes_max: 4 << 10,
+            log_bytes_per_call_max: 64 << 10,
             log_lines_per_call_max: 256,
             error_text_bytes_max: 4 << 10,
             messages_buffered_max: 8,

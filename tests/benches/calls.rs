@@ -12,11 +12,11 @@
     reason = "a benchmark prints, and stops where something is wrong"
 )]
 
-use ringfence::call::{Deadline, Event, Function};
+use ringfence::call::{Deadline, Event, Function, Holder};
 use ringfence::nn::{Cancel, ElementType, Engine, Tensor, Tract};
 use ringfence::package::folder;
 use ringfence::proto::clarifai::api::PostModelOutputsRequest;
-use ringfence::sandbox::{Code, Diagnostics, Program, Runtime, Surroundings};
+use ringfence::sandbox::{Account, Code, Diagnostics, Program, Runtime, Surroundings};
 use ringfence_tests::{Client, Host, Variant, guests, image_input, params, request, text_input};
 use serde_json::json;
 use std::sync::Arc;
@@ -183,14 +183,16 @@ async fn digits(time: Duration) {
     println!("digits, one 8x8 PNG");
     let onnx_path = format!("{}/1/digits.onnx", guests::DIGITS);
     let onnx = std::fs::read(&onnx_path).unwrap();
-    let graph = Tract.load("digits", &onnx).unwrap();
+    let graph = Tract.load("digits", &onnx, &()).unwrap();
+    let account = Account::new(1 << 30);
+    let mut scratch = account.charge(Holder::Engine, 0).unwrap();
     let pixels = vec![0; 64 * 4];
     let mut times = Times::default();
     let started = Instant::now();
     while started.elapsed() < time {
         let input = Tensor::new(ElementType::F32, vec![1, 1, 8, 8], pixels.clone()).unwrap();
         let began = Instant::now();
-        graph.run(vec![input], &Cancel::default()).unwrap();
+        graph.run(vec![input], &Cancel::default(), &mut scratch).unwrap();
         times.0.push(began.elapsed());
     }
     times.print("tract alone, in this process");

@@ -496,7 +496,7 @@ const MISTAKES: [Mistake; 20] = [
         name: "a graph that is no ONNX",
         make: |dir| put(dir, "1/net.onnx", b"no protobuf at all"),
         told: "cannot load the graph net",
-        mend: "tract",
+        mend: "export it again",
     },
     Mistake {
         name: "a rule for a graph that is not there",

@@ -114,10 +114,19 @@ fn a_listing_says_which_version_is_called_and_why_and_what_is_stopped() {
     let refused = host.ringfence_as(&alice, &["models", "start", "echo"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused).contains("the operator has stopped the model"), "{}", text(&refused));
+    let kept = host.ringfence_as(&alice, &["models", "delete", "echo"]);
+    assert!(text(&kept).contains("the operator has stopped the model"), "{}", text(&kept));
     let call = host.ringfence_as(&alice, &["predict", "echo", "--text", "x"]);
     assert!(text(&call).contains("STOPPED"), "{}", text(&call));
     host.operate(&["models", "start", "alice/main/echo"]);
     assert_eq!(states(), ["", "called (promoted)"]);
+    // The operator's own token is of the user `local`, whose models are no exception.
+    let own = host.token("local", "predict,upload");
+    let local = Variant::of(guests::ECHO, &[]);
+    succeeds(&host.ringfence_as(&own, &["upload", local.path()]));
+    host.operate(&["models", "stop", "local/main/echo"]);
+    let refused = host.ringfence_as(&own, &["models", "start", "echo"]);
+    assert!(text(&refused).contains("the operator has stopped the model"), "{}", text(&refused));
 
     let told = run(&["models", "promote", "echo"]);
     assert_eq!(told, format!("echo follows its newest version; {second} is called now\n"));

@@ -6,7 +6,8 @@ use crate::upload;
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Client, Host, HostOptions, Variant, block_on, collect, files_below, guests, request, text_input,
+    Answer, Client, Host, HostOptions, Variant, block_on, collect, files_below, guests, request,
+    text_input,
 };
 use std::path::Path;
 use std::process::Output;
@@ -190,7 +191,7 @@ fn versions_are_promoted_rolled_back_and_deleted_and_that_survives_a_restart() {
 
     let host = place.start();
     let stopped = host.ringfence(&["predict", "echo", "--text", "x"]);
-    assert!(text(&stopped).contains("the model is stopped"), "{}", text(&stopped));
+    assert!(text(&stopped).contains("the operator has stopped the model"), "{}", text(&stopped));
     succeeds(&host.ringfence(&["models", "start", "echo"]));
     succeeds(&host.ringfence(&["predict", "echo", "--text", "x"]));
     succeeds(&host.ringfence(&["models", "delete", "echo"]));
@@ -219,6 +220,25 @@ fn calls_that_run_are_listed_and_ended_by_who_may() {
         let last = collect(stream).await.pop().unwrap();
         assert_eq!(last.reason(), "CANCELLED", "{last:?}");
         assert_eq!(succeeds(&host.ringfence_as(&alice, &["calls", "list"])), "");
+    });
+}
+
+/// CPU-12: a call that its caller breaks off has no fuel that was counted, and its
+/// CPU time counts instead.
+#[test]
+fn calls_that_are_broken_off_count_for_the_quota_of_fuel() {
+    let host = Host::serve(&[guests::COUNTING_LOOP]);
+    host.operate(&["users", "quota", "local", "--fuel-per-minute", "1"]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let asked = || request("counting-loop", vec![text_input("x")]);
+        let mut answers = client.generate(asked()).await;
+        let first: Answer = answers.message().await.unwrap().unwrap().into();
+        assert_eq!(first.reason(), "", "{first:?}");
+        drop(answers);
+        host.wait_until("the end of the call", |host| host.log().contains("call ended"));
+        let refused = client.predict_request(asked()).await;
+        assert_eq!(refused.reason(), "QUOTA", "{refused:?}");
     });
 }
 

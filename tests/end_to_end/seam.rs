@@ -4,6 +4,7 @@
 use ringfence::call::{
     Deadline, End, Event, Function, Holder, Input, Part, Request, Value, Verdict,
 };
+use ringfence::limits::Limits;
 use ringfence::package::folder;
 use ringfence::sandbox::{Calling, Code, Diagnostics, Program, Runtime, SendError, Surroundings};
 use ringfence_tests::{Variant, block_on, guests};
@@ -18,7 +19,20 @@ const BUFFERED: usize = 8;
 const BOUND: Duration = Duration::from_secs(30);
 
 fn admit(runtime: &Arc<Runtime>, path: &str, scratch: &TempDir) -> Arc<Program> {
-    let package = folder::open(path.as_ref(), scratch.path(), folder::Taking::Copy).unwrap();
+    admit_with(runtime, path, scratch, |_| {})
+}
+
+fn admit_with(
+    runtime: &Arc<Runtime>,
+    path: &str,
+    scratch: &TempDir,
+    change: impl FnOnce(&mut Limits),
+) -> Arc<Program> {
+    let mut package = folder::open(path.as_ref(), scratch.path(), folder::Taking::Copy).unwrap();
+    change(&mut package.config.limits);
+    if let Ok(name) = std::env::var("RINGFENCE_LIFT") {
+        ringfence::limits::lift(&name);
+    }
     Arc::new(Program::admit(runtime, package, &Code::Component, Surroundings::Real).unwrap())
 }
 
@@ -95,6 +109,32 @@ fn outputs_that_nobody_reads_stop_the_guest() {
         drop((requests, calling));
         runtime.drain().await;
         assert_eq!(bytes(), 0);
+    });
+}
+
+/// CLI-05: a reader that stalls does not hold a guest until the deadline.
+#[test]
+fn outputs_that_nobody_reads_for_too_long_end_the_call() {
+    let within = Duration::from_millis(200);
+    let scratch = TempDir::new().unwrap();
+    block_on(async {
+        let runtime = Runtime::start(Diagnostics::Off).unwrap();
+        let change = |limits: &mut Limits| limits.unread_timeout = within;
+        let program = admit_with(&runtime, guests::OUTPUT_FLOOD, &scratch, change);
+        let (requests, mut calling) = program.call(Function::Generate, "test", an_hour(), ());
+        requests.send(text("x")).await.unwrap();
+        let bytes = || program.account().bytes_of(Holder::Message);
+        let until = |is_there: bool| async move {
+            while (bytes() > 0) != is_there {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(BOUND, until(true)).await.expect("outputs");
+        tokio::time::timeout(BOUND, until(false)).await.expect("that they are thrown away");
+        assert_eq!(verdict(&mut calling).await.end, End::Unread { within });
+        assert!(calling.next().await.is_none());
+        drop((requests, calling));
+        runtime.drain().await;
     });
 }
 

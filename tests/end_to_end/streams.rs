@@ -4,10 +4,11 @@ use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence::proto::clarifai::api::v2_client::V2Client;
 use ringfence_tests::{
-    Answer, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
+    Answer, Client, Host, HostOptions, Variant, block_on, collect, guests, params, request,
+    text_input,
 };
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -160,6 +161,42 @@ fn a_client_that_does_not_read_loses_its_place_at_the_deadline() {
         let code = tokio::time::timeout(BOUND, served).await.expect("the place of the flood");
         assert_eq!(code, StatusCode::Success);
         drop(unread);
+    });
+}
+
+#[test]
+fn a_stream_of_which_nobody_says_anything_is_ended() {
+    const IDLE: Duration = Duration::from_secs(1);
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("host.yaml");
+    std::fs::write(&path, "stream_idle_timeout: 1s\n").unwrap();
+    let host = Host::start(HostOptions {
+        models: vec![guests::ECHO.into()],
+        args: vec!["--host-config".into(), path.to_str().unwrap().into()],
+        ..HostOptions::default()
+    });
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let (sender, requests) = mpsc::channel(1);
+        sender.send(echo("first")).await.unwrap();
+        let mut answers = client.stream(ReceiverStream::new(requests)).await;
+        let began = Instant::now();
+        while began.elapsed() < 2 * IDLE {
+            sender.send(echo("again")).await.unwrap();
+            let answer: Answer = answers.message().await.unwrap().unwrap().into();
+            assert_eq!(answer.code(), StatusCode::Success, "{answer:?}");
+            tokio::time::sleep(IDLE / 20).await;
+        }
+        let end = async {
+            loop {
+                let answer: Answer = answers.message().await.unwrap().unwrap().into();
+                if answer.code() != StatusCode::Success {
+                    break answer;
+                }
+            }
+        };
+        let end = tokio::time::timeout(BOUND, end).await.expect("the end of the stream");
+        assert_eq!(end.reason(), "IDLE", "{end:?}");
     });
 }
 

@@ -10,6 +10,7 @@
 )]
 
 mod calls;
+mod calm;
 mod costly;
 mod filled;
 mod host;
@@ -20,6 +21,7 @@ pub mod web;
 pub use calls::{
     Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,
 };
+pub use calm::Calm;
 pub use costly::{hungry_to_compile, slow_to_compile, with_custom_section};
 pub use filled::{Filled, fill};
 pub use host::{Host, HostOptions, Variant, binary, copy, files_below, refused_start};

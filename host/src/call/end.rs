@@ -11,27 +11,40 @@ pub enum Holder {
     Memory,
     /// Tables of its sandboxes.
     Table,
+    /// Stacks of its sandboxes.
+    Stack,
     /// Tensors on their way to and from an engine.
     Tensor,
     /// Requests and outputs that wait for the other side.
     Message,
     /// Loaded graphs.
     Graph,
+    /// Values inside graphs that compute.
+    Engine,
 }
 
 impl Holder {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 5] =
-        [Self::Memory, Self::Table, Self::Tensor, Self::Message, Self::Graph];
+    pub const ALL: [Self; 7] = [
+        Self::Memory,
+        Self::Table,
+        Self::Stack,
+        Self::Tensor,
+        Self::Message,
+        Self::Graph,
+        Self::Engine,
+    ];
 
     /// The word used in messages and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "linear memory",
             Self::Table => "tables",
+            Self::Stack => "stacks",
             Self::Tensor => "tensors",
             Self::Message => "messages",
             Self::Graph => "graphs",
+            Self::Engine => "values inside graphs",
         }
     }
 }
@@ -91,6 +104,11 @@ pub enum End {
         /// The limit.
         hostcall_bytes_max: usize,
     },
+    /// The client left outputs unread for too long.
+    Unread {
+        /// How long it may.
+        within: Duration,
+    },
     /// The client went away.
     Cancelled,
     /// The host failed. The text is for the log, never for a caller.
@@ -124,7 +142,8 @@ impl fmt::Display for End {
             Self::FuelExhausted { fuel_max } => write!(f, "it burnt all of its {fuel_max} fuel"),
             Self::DeadlinePassed => f.write_str("the deadline passed"),
             Self::MemoryLimit { holder, memory_bytes_max } => {
-                write!(f, "{} reached the limit of {memory_bytes_max} bytes", holder.as_str())
+                let holder = holder.as_str();
+                write!(f, "{holder} reached cpu_memory, which is {memory_bytes_max} bytes")
             }
             Self::HandleLimit { handles_max } => write!(f, "it holds over {handles_max} handles"),
             Self::OutputLimit { output_bytes_max } => {
@@ -132,6 +151,9 @@ impl fmt::Display for End {
             }
             Self::HostcallLimit { hostcall_bytes_max } => {
                 write!(f, "it handed the host over {hostcall_bytes_max} bytes at once")
+            }
+            Self::Unread { within } => {
+                write!(f, "nobody read its outputs within {} s", within.as_secs_f64())
             }
             Self::Cancelled => f.write_str("the client ended it"),
             Self::HostBug(text) => write!(f, "the host failed: {text}"),
@@ -153,7 +175,11 @@ impl End {
             | Self::HandleLimit { .. }
             | Self::OutputLimit { .. }
             | Self::HostcallLimit { .. } => true,
-            Self::Done | Self::GuestError(_) | Self::Cancelled | Self::HostBug(_) => false,
+            Self::Done
+            | Self::GuestError(_)
+            | Self::Unread { .. }
+            | Self::Cancelled
+            | Self::HostBug(_) => false,
         }
     }
 

@@ -7,7 +7,7 @@ mod served;
 use super::client::ModelRef;
 use super::{GlobalArgs, InspectArgs, Usage, usage};
 use crate::digest::sha256_of;
-use crate::nn::{Engine, Port, Tract};
+use crate::nn::{self, Port};
 use crate::package::config::Config;
 use crate::package::folder::{self, FolderError};
 use crate::package::{Package, admission, capability};
@@ -138,7 +138,7 @@ fn of_package(package: &Package, sheet: &mut Sheet) -> anyhow::Result<()> {
     let graphs: Vec<&str> = package.graphs.iter().map(|graph| graph.name.as_str()).collect();
     component(&package.component, &graphs, sheet).map_err(usage)?;
     for file in &package.graphs {
-        let graph = Tract.load(&file.name, &file.bytes).map_err(usage)?;
+        let graph = nn::graph_of(package, file).map_err(usage)?;
         let ports = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>().join(", ");
         sheet.push((
             "graph",

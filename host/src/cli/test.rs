@@ -45,7 +45,7 @@ struct Ran {
     failures: Vec<GuestError>,
     wall: Duration,
     /// Most bytes held at once, by what held them.
-    held: [(Holder, u64); 5],
+    held: [(Holder, u64); Holder::ALL.len()],
 }
 
 impl Ran {
@@ -420,11 +420,14 @@ async fn call(
 
 /// Linear memory is that of the call's own sandbox: the one for the next call is
 /// made at the same time.
-fn held(program: &Program, receipt: &Receipt) -> [(Holder, u64); 5] {
+fn held(program: &Program, receipt: &Receipt) -> [(Holder, u64); Holder::ALL.len()] {
     Holder::ALL.map(|holder| match holder {
         Holder::Memory => (holder, receipt.memory_bytes_peak),
-        Holder::Table | Holder::Tensor | Holder::Message | Holder::Graph => {
-            (holder, program.account().peak_of(holder))
-        }
+        Holder::Table
+        | Holder::Stack
+        | Holder::Tensor
+        | Holder::Message
+        | Holder::Graph
+        | Holder::Engine => (holder, program.account().peak_of(holder)),
     })
 }

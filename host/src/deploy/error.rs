@@ -55,8 +55,8 @@ pub enum ModelError {
     /// It is a folder that the operator named.
     #[error("the model is served from a folder; it is changed there, and by a new start")]
     Folder,
-    /// Its owner cannot start what the operator has stopped.
-    #[error("the operator has stopped the model, and alone starts it again")]
+    /// Its owner cannot start or delete what the operator has stopped.
+    #[error("the operator has stopped the model, and alone starts or deletes it")]
     StoppedByOperator,
     /// The store fails.
     #[error(transparent)]

@@ -44,9 +44,9 @@ impl Deployments {
     pub fn stop(&self, caller: &Caller, name: &ModelName) -> Result<(), ModelError> {
         let _alone = self.alone();
         let seen = self.owned(caller, name)?;
-        let by = match caller.user_id() == name.user_id() {
-            true => seen.stopped.unwrap_or(StoppedBy::Owner),
-            false => StoppedBy::Operator,
+        let by = match caller.may(Scope::Admin) {
+            true => StoppedBy::Operator,
+            false => seen.stopped.unwrap_or(StoppedBy::Owner),
         };
         self.change(name, |model| model.stopped = Some(by))?;
         seen.versions.iter().for_each(|version| version.stop());
@@ -57,9 +57,7 @@ impl Deployments {
     pub fn start(&self, caller: &Caller, name: &ModelName) -> Result<(), ModelError> {
         let _alone = self.alone();
         let seen = self.owned(caller, name)?;
-        if seen.stopped == Some(StoppedBy::Operator) && !caller.may(Scope::Admin) {
-            return Err(ModelError::StoppedByOperator);
-        }
+        unless_stopped(caller, &seen)?;
         self.change(name, |model| model.stopped = None)
     }
 
@@ -74,6 +72,8 @@ impl Deployments {
         // No deployment of it comes meanwhile.
         let _alone = self.alone();
         let seen = self.owned(caller, name)?;
+        // Else it could be uploaded anew, and what was wrong with it would be gone.
+        unless_stopped(caller, &seen)?;
         let store = self.loader.store();
         let goes = |placement: &&Arc<Placement>| {
             version.is_none() || placement.version.as_deref() == version
@@ -148,6 +148,14 @@ impl Deployments {
         let row = self.loader.store().update_model(name, change)?;
         self.write().put_model(&row);
         Ok(())
+    }
+}
+
+/// What the operator has stopped is the operator's to start and to delete.
+fn unless_stopped(caller: &Caller, model: &Model) -> Result<(), ModelError> {
+    match model.stopped == Some(StoppedBy::Operator) && !caller.may(Scope::Admin) {
+        true => Err(ModelError::StoppedByOperator),
+        false => Ok(()),
     }
 }
 

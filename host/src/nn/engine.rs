@@ -1,6 +1,8 @@
 //! The seam behind which every engine stands.
 
+use super::onnx::{External, ScanError};
 use super::tensor::{ElementType, Tensor};
+use crate::sandbox::{Charge, OverLimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,8 +12,24 @@ pub trait Engine: Send + Sync {
     /// The word for it in `config.yaml` and in messages.
     fn name(&self) -> &'static str;
 
-    /// Loads and optimises an ONNX file. Takes seconds; blocks.
-    fn load(&self, name: &str, onnx: &[u8]) -> Result<Arc<dyn Graph>, LoadError>;
+    /// Whether it has an operator of ONNX: the domain, empty for ONNX's own, and
+    /// the operator's name.
+    fn has(&self, domain: &str, operator: &str) -> bool;
+
+    /// Loads and optimises an ONNX file that the scan has let pass. Takes seconds;
+    /// blocks.
+    fn load(
+        &self,
+        name: &str,
+        onnx: &[u8],
+        beside: &dyn Beside,
+    ) -> Result<Arc<dyn Graph>, LoadError>;
+}
+
+/// The files of a package that a graph may keep data in.
+pub trait Beside {
+    /// Reads a tensor's data. The error is a sentence without a path of the host.
+    fn read(&self, external: &External) -> Result<Vec<u8>, String>;
 }
 
 /// A loaded graph; several threads may run it at once.
@@ -26,8 +44,14 @@ pub trait Graph: Send + Sync {
     fn bytes(&self) -> u64;
 
     /// Runs it on inputs in the order of [`Graph::inputs`], which the caller
-    /// has checked against their ports. Blocks.
-    fn run(&self, inputs: Vec<Tensor>, cancel: &Cancel) -> Result<Vec<Tensor>, RunError>;
+    /// has checked against their ports. What it holds meanwhile beside them is
+    /// charged to `scratch`. Blocks.
+    fn run(
+        &self,
+        inputs: Vec<Tensor>,
+        cancel: &Cancel,
+        scratch: &mut Charge,
+    ) -> Result<Vec<Tensor>, RunError>;
 }
 
 /// An input or output of a graph.
@@ -39,6 +63,13 @@ pub struct Port {
     pub element: Option<ElementType>,
     /// Length of each axis; `None` where it is free.
     pub shape: Vec<Option<u32>>,
+}
+
+/// No file is beside it.
+impl Beside for () {
+    fn read(&self, _: &External) -> Result<Vec<u8>, String> {
+        Err("there is no file beside the graph".to_owned())
+    }
 }
 
 /// Whether a run should go on: whoever asked for it has not gone, and its time is
@@ -80,15 +111,23 @@ pub enum LoadError {
         /// What the engine says.
         reason: String,
     },
-    /// The graph refers to data outside its file.
-    #[error(
-        "the graph {name} keeps data in another file ({location}); export it with all data inside"
-    )]
-    ExternalData {
+    /// The file is refused before an engine sees it.
+    #[error("cannot load the graph {name}: {why}")]
+    Refused {
+        /// The graph.
+        name: String,
+        /// Why.
+        why: ScanError,
+    },
+    /// The graph refers to data in another file, which is not there.
+    #[error("the graph {name} keeps data in {location:?}: {problem}")]
+    External {
         /// The graph.
         name: String,
         /// The other file.
         location: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The graph does not fit into `cpu_memory`.
     #[error("the graph {name} does not fit into cpu_memory")]
@@ -97,7 +136,7 @@ pub enum LoadError {
         name: String,
         /// The limit.
         #[source]
-        source: crate::sandbox::OverLimit,
+        source: OverLimit,
     },
 }
 
@@ -115,6 +154,9 @@ pub enum RunError {
         /// The engine's word for its type.
         element: String,
     },
+    /// It would hold more than `cpu_memory` allows.
+    #[error(transparent)]
+    Memory(#[from] OverLimit),
     /// Whoever asked has gone.
     #[error("cancelled")]
     Cancelled,

@@ -69,15 +69,6 @@ impl State {
     ) -> wasmtime::Result<Result<T, Resource<GuestFailure>>> {
         Ok(Err(self.table.push(failure).map_err(Stop::from)?))
     }
-
-    fn push_tensor(
-        &mut self,
-        tensor: Result<Tensor, TensorError>,
-    ) -> wasmtime::Result<Resource<GuestTensor>> {
-        let bytes = tensor.as_ref().map_or(0, |tensor| tensor.data().len());
-        let charge = self.nn.account.charge(Holder::Tensor, bytes as u64).map_err(Stop::from)?;
-        Ok(self.table.push(GuestTensor { tensor, charge }).map_err(Stop::from)?)
-    }
 }
 
 impl tensor::Host for State {}
@@ -91,7 +82,10 @@ impl tensor::HostTensor for State {
     ) -> wasmtime::Result<Resource<GuestTensor>> {
         self.note(HostCall::Tensor);
         let bytes_max = self.shared.limits.tensor_bytes_max;
-        self.push_tensor(Tensor::within(bytes_max, ty.into(), dimensions, data))
+        let tensor = Tensor::within(bytes_max, ty.into(), dimensions, data);
+        let bytes = tensor.as_ref().map_or(0, |tensor| tensor.data().len());
+        let charge = self.nn.account.charge(Holder::Tensor, bytes as u64).map_err(Stop::from)?;
+        Ok(self.table.push(GuestTensor { tensor, charge }).map_err(Stop::from)?)
     }
 
     fn dimensions(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u32>> {
@@ -223,6 +217,7 @@ impl inference::HostGraphExecutionContext for State {
                 let code = match &error {
                     // Nobody but the deadline cancels what the guest waits for.
                     RunError::Cancelled => return Err(Stop::DeadlinePassed.into()),
+                    RunError::Memory(over) => return Err(Stop::from(*over).into()),
                     RunError::Engine(_) => ErrorCode::RuntimeError,
                     RunError::OutputType { .. } => ErrorCode::UnsupportedOperation,
                     RunError::Panicked => {
@@ -237,8 +232,9 @@ impl inference::HostGraphExecutionContext for State {
             }
         };
         let mut handles = Vec::with_capacity(outputs.len());
-        for (name, tensor) in outputs {
-            handles.push((name, self.push_tensor(Ok(tensor))?));
+        for (name, tensor, charge) in outputs {
+            let tensor = GuestTensor { tensor: Ok(tensor), charge };
+            handles.push((name, self.table.push(tensor).map_err(Stop::from)?));
         }
         Ok(Ok(handles))
     }

@@ -4,6 +4,9 @@
 //! the only module that names an ML library. Never touches tonic, nor files
 //! outside the package.
 
+pub mod onnx;
+
+mod beside;
 mod engine;
 mod tensor;
 mod threads;
@@ -11,13 +14,15 @@ mod tract;
 
 pub(crate) mod guest;
 
-pub use engine::{Cancel, Engine, Graph, LoadError, Port, RunError};
+pub use engine::{Beside, Cancel, Engine, Graph, LoadError, Port, RunError};
 pub use tensor::{ElementType, Tensor, TensorError};
 pub use tract::Tract;
 
 use crate::call::Holder;
-use crate::package::GraphFile;
-use crate::sandbox::{Account, Charge, Meters, Share};
+use crate::package::{GraphFile, Package};
+use crate::sandbox::{Account, Charge, Meters, OverLimit, Share};
+use beside::BesideGraph;
+use onnx::Scan;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -41,16 +46,20 @@ impl Nn {
 pub(crate) struct Graphs(Arc<BTreeMap<String, Arc<NamedGraph>>>);
 
 impl Graphs {
-    pub(crate) fn load(nn: &Nn, files: &[GraphFile], account: &Account) -> Result<Self, LoadError> {
+    pub(crate) fn load(nn: &Nn, package: &Package, account: &Account) -> Result<Self, LoadError> {
+        let engine = nn.engine.as_ref();
         let mut graphs = BTreeMap::new();
-        for file in files {
+        for file in &package.graphs {
             let name = file.name.clone();
-            let graph = load(nn.engine.as_ref(), &name, &file.bytes)?;
-            let _charge = account
-                .charge(Holder::Graph, graph.bytes())
-                .map_err(|source| LoadError::Memory { name: name.clone(), source })?;
-            let threads = nn.threads.clone();
-            let named = NamedGraph { name: name.clone(), graph, threads, _charge };
+            let full = |source| LoadError::Memory { name: name.clone(), source };
+            let scanned = scan(engine, file)?;
+            // What does not fit is not read first.
+            let bytes = scanned.tensor_bytes.max(file.bytes.len() as u64);
+            let mut charge = account.charge(Holder::Graph, bytes).map_err(full)?;
+            let graph = load(engine, package, file)?;
+            charge.resize(graph.bytes()).map_err(full)?;
+            let (account, threads) = (account.clone(), nn.threads.clone());
+            let named = NamedGraph { name: name.clone(), graph, account, threads, _charge: charge };
             graphs.insert(name, Arc::new(named));
         }
         Ok(Self(Arc::new(graphs)))
@@ -69,6 +78,8 @@ impl Graphs {
 pub(crate) struct NamedGraph {
     name: String,
     graph: Arc<dyn Graph>,
+    /// Of whom it is.
+    account: Account,
     threads: Arc<Threads>,
     _charge: Charge,
 }
@@ -111,9 +122,9 @@ impl NamedGraph {
         }
     }
 
-    /// Computes on the engine's threads, when it is the replica's turn. `held` are the inputs' charges, which
-    /// last as long as the engine has the inputs, whoever still waits; `meters`
-    /// are those of the call.
+    /// Computes on the engine's threads, when it is the replica's turn. `held` are
+    /// the inputs' charges, which last as long as the engine has the inputs, whoever
+    /// still waits; `meters` are those of the call. Outputs come with their charges.
     pub(crate) async fn compute(
         &self,
         inputs: Vec<Tensor>,
@@ -121,16 +132,21 @@ impl NamedGraph {
         meters: Arc<Meters>,
         share: &Arc<Share>,
         deadline: Instant,
-    ) -> Result<Vec<(String, Tensor)>, RunError> {
-        let (graph, counted) = (self.graph.clone(), meters.clone());
+    ) -> Result<Vec<(String, Tensor, Charge)>, RunError> {
+        let (graph, counted, account) = (self.graph.clone(), meters.clone(), self.account.clone());
         let work = move |cancel: &Cancel| {
-            let outputs = counted.time_engine(|| graph.run(inputs, cancel));
-            drop(held);
-            outputs
+            let mut scratch = account.charge(Holder::Engine, 0)?;
+            let outputs = counted.time_engine(|| graph.run(inputs, cancel, &mut scratch))?;
+            drop((held, scratch));
+            let charge = |tensor: Tensor| -> Result<_, OverLimit> {
+                let charge = account.charge(Holder::Tensor, tensor.data().len() as u64)?;
+                Ok((tensor, charge))
+            };
+            Ok(outputs.into_iter().map(charge).collect::<Result<_, _>>()?)
         };
         let outputs = self.threads.run(share, &meters, Cancel::at(deadline), work).await?;
         let names = self.graph.outputs().iter().map(|port| port.name.clone());
-        Ok(names.zip(outputs).collect())
+        Ok(names.zip(outputs).map(|(name, (tensor, charge))| (name, tensor, charge)).collect())
     }
 }
 
@@ -140,12 +156,29 @@ impl std::fmt::Debug for NamedGraph {
     }
 }
 
+/// A graph of a package, to look at.
+pub fn graph_of(package: &Package, file: &GraphFile) -> Result<Arc<dyn Graph>, LoadError> {
+    scan(&Tract, file)?;
+    load(&Tract, package, file)
+}
+
+fn scan(engine: &dyn Engine, file: &GraphFile) -> Result<Scan, LoadError> {
+    onnx::scan(&file.bytes, &|domain, operator| engine.has(domain, operator))
+        .map_err(|why| LoadError::Refused { name: file.name.clone(), why })
+}
+
 /// Loads a graph. What makes an engine panic is a graph that it cannot load.
-fn load(engine: &dyn Engine, name: &str, onnx: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
-    catch_unwind(AssertUnwindSafe(|| engine.load(name, onnx))).unwrap_or_else(|_| {
+fn load(
+    engine: &dyn Engine,
+    package: &Package,
+    file: &GraphFile,
+) -> Result<Arc<dyn Graph>, LoadError> {
+    let beside = BesideGraph { assets: &package.assets, folder: &file.folder };
+    let loading = AssertUnwindSafe(|| engine.load(&file.name, &file.bytes, &beside));
+    catch_unwind(loading).unwrap_or_else(|_| {
         Err(LoadError::Engine {
             engine: engine.name(),
-            name: name.to_owned(),
+            name: file.name.clone(),
             reason: "it panicked; the graph is broken, or uses what it cannot do".to_owned(),
         })
     })

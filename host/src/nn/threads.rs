@@ -6,13 +6,14 @@
 
 use super::engine::{Cancel, RunError};
 use super::tensor::Tensor;
-use crate::sandbox::{Meters, Share, Turn};
+use crate::sandbox::{Charge, Meters, Share, Turn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
-type Outputs = Result<Vec<Tensor>, RunError>;
+/// Each with what it is charged.
+type Outputs = Result<Vec<(Tensor, Charge)>, RunError>;
 type Work = Box<dyn FnOnce(&Cancel) -> Outputs + Send>;
 
 struct Job {
@@ -105,8 +106,9 @@ fn work(queue: &Mutex<Receiver<Job>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Holder;
     use crate::nn::ElementType;
-    use crate::sandbox::Cpus;
+    use crate::sandbox::{Account, Cpus};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -116,7 +118,8 @@ mod tests {
     }
 
     fn answer() -> Outputs {
-        Ok(vec![Tensor::new(ElementType::U8, vec![1], vec![7]).unwrap()])
+        let charge = Account::new(1).charge(Holder::Tensor, 1)?;
+        Ok(vec![(Tensor::new(ElementType::U8, vec![1], vec![7]).unwrap(), charge)])
     }
 
     /// A job that runs until it is released.

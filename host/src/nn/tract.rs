@@ -1,14 +1,19 @@
 //! tract: graphs on the CPU, in pure Rust.
 
-use super::engine::{Cancel, Engine, Graph, LoadError, Port, RunError};
+mod external;
+mod ledger;
+
+use super::engine::{Beside, Cancel, Engine, Graph, LoadError, Port, RunError};
 use super::tensor::{ElementType, Tensor};
+use crate::sandbox::Charge;
+use ledger::Ledger;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use tract_onnx::Onnx;
 use tract_onnx::data_resolver::ModelDataResolver;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::plan;
-use tract_onnx::{Onnx, pb};
 
 /// The engine. Keeps nothing between graphs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,23 +21,69 @@ pub struct Tract;
 
 const NAME: &str = "tract";
 
+/// The operators of [`ONNX_ML`] that tract has. It tells operators apart by their
+/// names alone.
+const ML: [&str; 5] = [
+    "CategoryMapper",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Normalizer",
+    "TreeEnsembleClassifier",
+];
+const ONNX_ML: &str = "ai.onnx.ml";
+
+/// The operators of [`MICROSOFT`] that tract has.
+const CONTRIB: [&str; 12] = [
+    "BiasGelu",
+    "FastGelu",
+    "GatherBlockQuantized",
+    "Gelu",
+    "GroupQueryAttention",
+    "MatMulNBits",
+    "MultiHeadAttention",
+    "QuickGelu",
+    "RotaryEmbedding",
+    "SimplifiedLayerNormalization",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+];
+const MICROSOFT: &str = "com.microsoft";
+
+static ONNX: LazyLock<Onnx> =
+    LazyLock::new(|| Onnx { provider: Arc::new(NoFiles), ..tract_onnx::onnx() });
+
 impl Engine for Tract {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn load(&self, name: &str, onnx: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
+    fn has(&self, domain: &str, operator: &str) -> bool {
+        let is_of_domain = match domain {
+            "" => true,
+            ONNX_ML => ML.contains(&operator),
+            MICROSOFT => CONTRIB.contains(&operator),
+            _ => false,
+        };
+        is_of_domain && ONNX.op_register.0.contains_key(operator)
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        onnx: &[u8],
+        beside: &dyn Beside,
+    ) -> Result<Arc<dyn Graph>, LoadError> {
         let failed = |error: TractError| LoadError::Engine {
             engine: NAME,
             name: name.to_owned(),
             reason: format!("{error:#}"),
         };
-        let framework = Onnx { provider: Arc::new(NoFiles), ..tract_onnx::onnx() };
-        let proto = framework.proto_model_for_read(&mut &*onnx).map_err(failed)?;
-        if let Some(location) = external_data(&proto) {
-            return Err(LoadError::ExternalData { name: name.to_owned(), location });
+        let mut proto = ONNX.proto_model_for_read(&mut &*onnx).map_err(failed)?;
+        if let Some(graph) = &mut proto.graph {
+            external::bring(graph, name, beside)?;
         }
-        let inferred = framework.model_for_proto_model(&proto).map_err(failed)?;
+        let inferred = ONNX.model_for_proto_model(&proto).map_err(failed)?;
+        drop(proto);
         // The optimiser renames nodes, so the names are taken before it runs.
         let input_names = names(&inferred, &inferred.inputs);
         let output_names = names(&inferred, &inferred.outputs);
@@ -41,12 +92,14 @@ impl Engine for Tract {
         let outputs = ports(&typed, output_names, &typed.outputs);
         let bytes = constants_bytes(&typed).max(onnx.len() as u64);
         let plan = typed.into_runnable().map_err(failed)?;
-        Ok(Arc::new(TractGraph { plan, inputs, outputs, bytes }))
+        let ledger = Ledger::of(&plan).map_err(failed)?;
+        Ok(Arc::new(TractGraph { plan, ledger, inputs, outputs, bytes }))
     }
 }
 
 struct TractGraph {
     plan: Arc<TypedSimplePlan>,
+    ledger: Ledger,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     bytes: u64,
@@ -65,14 +118,19 @@ impl Graph for TractGraph {
         self.bytes
     }
 
-    fn run(&self, inputs: Vec<Tensor>, cancel: &Cancel) -> Result<Vec<Tensor>, RunError> {
+    fn run(
+        &self,
+        inputs: Vec<Tensor>,
+        cancel: &Cancel,
+        scratch: &mut Charge,
+    ) -> Result<Vec<Tensor>, RunError> {
         let engine = |error: TractError| {
             if cancel.is_cancelled() {
-                RunError::Cancelled
-            } else {
-                RunError::Engine(short(&error))
+                return RunError::Cancelled;
             }
+            error.downcast().unwrap_or_else(|error| RunError::Engine(short(&error)))
         };
+        let mut holds = self.ledger.begin(scratch);
         let inputs: TVec<TValue> = inputs
             .into_iter()
             .map(|tensor| to_tract(&tensor).map(IntoTValue::into_tvalue))
@@ -85,7 +143,10 @@ impl Graph for TractGraph {
                 if cancel.is_cancelled() {
                     return Err(TractError::msg("cancelled"));
                 }
-                plan::eval(context, op_state, node, inputs)
+                holds.before(context, node, &inputs)?;
+                let outputs = plan::eval(context, op_state, node, inputs)?;
+                holds.after(node, &outputs)?;
+                Ok(outputs)
             })
             .map_err(engine)?;
         outputs
@@ -109,20 +170,6 @@ impl ModelDataResolver for NoFiles {
     ) -> TractResult<()> {
         Err(TractError::msg(format!("the graph asks for the file {}", path.display())))
     }
-}
-
-/// Where a graph says that its data is, if it says that it is elsewhere.
-fn external_data(proto: &pb::ModelProto) -> Option<String> {
-    let external = pb::tensor_proto::DataLocation::External as i32;
-    proto
-        .graph
-        .iter()
-        .flat_map(|graph| &graph.initializer)
-        .find(|tensor| tensor.data_location == Some(external) || !tensor.external_data.is_empty())
-        .map(|tensor| {
-            let location = tensor.external_data.iter().find(|entry| entry.key == "location");
-            location.map_or_else(|| "unnamed".to_owned(), |entry| entry.value.clone())
-        })
 }
 
 fn names(model: &InferenceModel, outlets: &[OutletId]) -> Vec<String> {

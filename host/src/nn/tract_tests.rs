@@ -1,9 +1,13 @@
 //! Graphs that are made in memory, one node or two each, and what tract makes
 //! of them.
 
+use super::super::onnx::External;
 use super::*;
+use crate::call::Holder;
+use crate::sandbox::Account;
 use prost::Message;
 use std::sync::Barrier;
+use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{tensor_proto, type_proto};
@@ -68,12 +72,37 @@ fn graph(op_type: &str, element: DataType, axes: Option<&[Axis]>) -> Vec<u8> {
     })
 }
 
+/// A package of one file.
+struct File(&'static str, Vec<u8>);
+
+impl Beside for File {
+    fn read(&self, external: &External) -> Result<Vec<u8>, String> {
+        let start = usize::try_from(external.offset).unwrap();
+        let end = start + usize::try_from(external.bytes).unwrap();
+        let content = (external.location == self.0).then(|| self.1.get(start..end)).flatten();
+        content.map(<[u8]>::to_vec).ok_or_else(|| "it is not there".to_owned())
+    }
+}
+
+fn try_load(onnx: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
+    Tract.load("graph", onnx, &())
+}
+
 fn load(onnx: &[u8]) -> Arc<dyn Graph> {
-    Tract.load("graph", onnx).unwrap()
+    try_load(onnx).unwrap()
+}
+
+/// What a run may hold where a test is about something else.
+fn scratch() -> Charge {
+    Account::new(1 << 30).charge(Holder::Engine, 0).unwrap()
+}
+
+fn run_all(graph: &dyn Graph, inputs: Vec<Tensor>) -> Vec<Tensor> {
+    graph.run(inputs, &Cancel::default(), &mut scratch()).unwrap()
 }
 
 fn run(graph: &dyn Graph, input: Tensor) -> Tensor {
-    let mut outputs = graph.run(vec![input], &Cancel::default()).unwrap();
+    let mut outputs = run_all(graph, vec![input]);
     assert_eq!(outputs.len(), 1);
     outputs.remove(0)
 }
@@ -133,12 +162,13 @@ fn every_element_type_is_computed_in() {
 #[test]
 fn bfloat16_is_refused_by_name() {
     let onnx = graph("Identity", DataType::Bfloat16, Some(&[Fixed(3)]));
-    let refused = Tract.load("graph", &onnx).err().unwrap().to_string();
+    let refused = try_load(&onnx).err().unwrap().to_string();
     assert!(refused.to_lowercase().contains("bfloat16"), "{refused}");
 
     let graph = load(&graph("Identity", DataType::Float, Some(&[Fixed(3)])));
     let input = Tensor::new(ElementType::Bf16, vec![3], vec![0; 6]).unwrap();
-    let refused = graph.run(vec![input], &Cancel::default()).unwrap_err().to_string();
+    let refused =
+        graph.run(vec![input], &Cancel::default(), &mut scratch()).unwrap_err().to_string();
     assert!(refused.contains("bfloat16"), "{refused}");
 }
 
@@ -173,6 +203,7 @@ fn runs_at_once_do_not_mix() {
     });
 }
 
+/// Twelve bytes from the fourth on of a file beside the graph.
 fn elsewhere() -> pb::TensorProto {
     let entry = |key: &str, value: &str| pb::StringStringEntryProto {
         key: key.to_owned(),
@@ -183,13 +214,13 @@ fn elsewhere() -> pb::TensorProto {
         dims: vec![3],
         data_type: DataType::Float as i32,
         data_location: Some(tensor_proto::DataLocation::External as i32),
-        external_data: vec![entry("location", "/etc/passwd"), entry("length", "12")],
+        external_data: vec![entry("location", "data"), entry("offset", "4"), entry("length", "12")],
         ..Default::default()
     }
 }
 
 #[test]
-fn data_in_another_file_is_refused_with_its_location() {
+fn data_in_another_file_is_computed_with() {
     let weights_in = |initializer, constants: Vec<pb::NodeProto>| {
         let mut nodes = constants;
         nodes.push(node("Add", &["x", "weights"], "y"));
@@ -202,11 +233,6 @@ fn data_in_another_file_is_refused_with_its_location() {
             ..Default::default()
         })
     };
-    let refused = Tract.load("graph", &weights_in(vec![elsewhere()], vec![])).err().unwrap();
-    let LoadError::ExternalData { location, .. } = &refused else { panic!("{refused:?}") };
-    assert_eq!(location, "/etc/passwd");
-    assert!(refused.to_string().contains("/etc/passwd"), "{refused}");
-
     let attribute = pb::AttributeProto {
         name: "value".to_owned(),
         r#type: pb::attribute_proto::AttributeType::Tensor as i32,
@@ -214,9 +240,14 @@ fn data_in_another_file_is_refused_with_its_location() {
         ..Default::default()
     };
     let constant = pb::NodeProto { attribute: vec![attribute], ..node("Constant", &[], "weights") };
-    let refused = Tract.load("graph", &weights_in(vec![], vec![constant])).err().unwrap();
-    let text = refused.to_string();
-    assert!(text.contains("external data") || text.contains("/etc/passwd"), "{text}");
+    let data = [0_f32, 10., 20., 30.].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let beside = File("data", data);
+    for onnx in [weights_in(vec![elsewhere()], vec![]), weights_in(vec![], vec![constant])] {
+        let graph = Tract.load("graph", &onnx, &beside).unwrap();
+        assert_eq!(run(&*graph, f32s(&[3], &[1., 2., 3.])), f32s(&[3], &[11., 22., 33.]));
+        let refused = try_load(&onnx).err().unwrap().to_string();
+        assert!(refused.contains("keeps data in \"data\": there is no file beside"), "{refused}");
+    }
 }
 
 /// tract asks for a length or a name of every axis. Without one the graph is
@@ -225,7 +256,7 @@ fn data_in_another_file_is_refused_with_its_location() {
 fn an_input_of_unknown_shape_is_refused_at_the_start() {
     let shapes: [Option<&[Axis]>; 2] = [None, Some(&[Unknown, Fixed(2)])];
     for axes in shapes {
-        let refused = Tract.load("graph", &graph("Add", DataType::Float, axes)).err().unwrap();
+        let refused = try_load(&graph("Add", DataType::Float, axes)).err().unwrap();
         assert!(matches!(refused, LoadError::Engine { .. }), "{refused:?}");
         assert!(refused.to_string().contains("\"x\""), "{refused}");
     }
@@ -236,6 +267,197 @@ fn a_cancelled_run_stops() {
     let graph = load(&graph("Add", DataType::Float, Some(&[Fixed(3)])));
     let cancel = Cancel::default();
     cancel.cancel();
-    let stopped = graph.run(vec![f32s(&[3], &[1.; 3])], &cancel);
+    let stopped = graph.run(vec![f32s(&[3], &[1.; 3])], &cancel, &mut scratch());
     assert!(matches!(stopped, Err(RunError::Cancelled)), "{stopped:?}");
+}
+
+/// The engine's words of an operator's domain.
+#[test]
+fn operators_belong_to_domains() {
+    assert!(Tract.has("", "Add") && Tract.has("com.microsoft", "GroupQueryAttention"));
+    assert!(Tract.has("ai.onnx.ml", "TreeEnsembleClassifier"));
+    for (domain, operator) in
+        [("", "Loop"), ("com.microsoft", "Add"), ("com.microsoft", "EPContext"), ("evil", "Add")]
+    {
+        assert!(!Tract.has(domain, operator), "{domain} {operator}");
+    }
+    for (domain, operators) in [(ONNX_ML, &ML[..]), (MICROSOFT, &CONTRIB)] {
+        for operator in operators {
+            assert!(Tract.has(domain, operator), "{operator} is not tract's any more");
+        }
+    }
+}
+
+/// NN-09: what stands between nodes is charged before it is made, and given back
+/// when nothing needs it any more.
+#[test]
+fn values_inside_a_graph_are_charged() {
+    const LENGTH: u32 = 1 << 16;
+    const VALUE: u64 = 4 * LENGTH as u64;
+    let nodes = ["Exp", "Neg", "Tanh", "Exp"].into_iter().enumerate();
+    let chain = nodes.map(|(place, operator)| {
+        node(operator, &[&format!("v{place}")], &format!("v{}", place + 1))
+    });
+    let onnx = file(pb::GraphProto {
+        name: "chain".to_owned(),
+        node: chain.collect(),
+        input: vec![port("v0", DataType::Float, Some(&[Named("N")]))],
+        output: vec![port("v4", DataType::Float, Some(&[Named("N")]))],
+        ..Default::default()
+    });
+    let graph = load(&onnx);
+    let input = || f32s(&[LENGTH], &vec![0.5; LENGTH as usize]);
+    let ran = |bytes: u64| {
+        let account = Account::new(bytes);
+        let mut scratch = account.charge(Holder::Engine, 0).unwrap();
+        let outputs = graph.run(vec![input()], &Cancel::default(), &mut scratch);
+        (outputs.map(|_| ()), account.peak_of(Holder::Engine))
+    };
+    let (done, peak) = ran(1 << 30);
+    done.unwrap();
+    // The input's own and one more at a time, or two where a node has both.
+    assert!((VALUE..=3 * VALUE).contains(&peak), "{peak}");
+    assert!(ran(peak).0.is_ok());
+    let (refused, _) = ran(peak - 1);
+    assert!(matches!(refused, Err(RunError::Memory(over)) if over.holder == Holder::Engine));
+}
+
+/// NN-09: what a guest's numbers make of a graph is charged before it is made.
+#[test]
+fn a_length_that_a_guest_gives_is_charged_before_it_is_made() {
+    let onnx = file(pb::GraphProto {
+        name: "range".to_owned(),
+        node: vec![node("Range", &["start", "limit", "step"], "y")],
+        input: ["start", "limit", "step"]
+            .map(|name| port(name, DataType::Float, Some(&[])))
+            .to_vec(),
+        output: vec![port("y", DataType::Float, None)],
+        ..Default::default()
+    });
+    let graph = load(&onnx);
+    let run = |numbers: [f32; 3]| {
+        let inputs = numbers.map(|number| f32s(&[], &[number])).to_vec();
+        let mut scratch = Account::new(1 << 20).charge(Holder::Engine, 0).unwrap();
+        graph.run(inputs, &Cancel::default(), &mut scratch)
+    };
+    assert_eq!(run([0., 3., 1.]).unwrap(), [f32s(&[3], &[0., 1., 2.])]);
+    for numbers in [[0., 1e12, 1.], [0., 1., 1e-30], [0., f32::MAX, f32::MIN_POSITIVE]] {
+        let refused = run(numbers);
+        assert!(matches!(refused, Err(RunError::Memory(_))), "{numbers:?}: {refused:?}");
+    }
+}
+
+/// NN-11: a node that nothing could stop is not begun.
+#[test]
+fn a_node_of_too_much_work_is_refused() {
+    let product = |axes: [Axis; 2]| {
+        let [rows, columns] = axes;
+        file(pb::GraphProto {
+            name: "product".to_owned(),
+            node: vec![node("MatMul", &["x", "x"], "y")],
+            input: vec![port("x", DataType::Float, Some(&[rows, columns]))],
+            output: vec![port("y", DataType::Float, None)],
+            ..Default::default()
+        })
+    };
+    let side = 5000;
+    assert!(u64::pow(side, 3) > ledger::NODE_WORK_MAX);
+    let refused = try_load(&product([Fixed(5000), Fixed(5000)])).err().unwrap().to_string();
+    assert!(refused.contains("multiplications at once"), "{refused}");
+    let graph = load(&product([Named("N"), Named("N")]));
+    assert_eq!(run(&*graph, f32s(&[1, 1], &[3.])), f32s(&[1, 1], &[9.]));
+    let huge = f32s(&[5000, 5000], &vec![0.; 5000 * 5000]);
+    let refused = graph.run(vec![huge], &Cancel::default(), &mut scratch()).unwrap_err();
+    assert!(refused.to_string().contains("multiplications at once"), "{refused}");
+}
+
+/// A decoder's step: two tokens, two heads of queries for one of keys, whose
+/// projection is in another file. The expected values are computed here, by the
+/// definition of attention.
+#[test]
+fn a_decoder_with_grouped_attention_and_data_beside_it_runs() {
+    const TOKENS: usize = 2;
+    const WIDTH: usize = 2;
+    let attribute = |name: &str, i: i64| pb::AttributeProto {
+        name: name.to_owned(),
+        r#type: pb::attribute_proto::AttributeType::Int as i32,
+        i,
+        ..Default::default()
+    };
+    let attention = pb::NodeProto {
+        domain: MICROSOFT.to_owned(),
+        attribute: vec![attribute("num_heads", 2), attribute("kv_num_heads", 1)],
+        output: vec!["y".to_owned(), "present_key".to_owned(), "present_value".to_owned()],
+        ..node("GroupQueryAttention", &["q", "k", "v", "", "", "lengths", "total"], "y")
+    };
+    let weights = pb::TensorProto {
+        dims: vec![2, 4],
+        external_data: vec![pb::StringStringEntryProto {
+            key: "location".to_owned(),
+            value: "model.onnx_data".to_owned(),
+        }],
+        ..elsewhere()
+    };
+    let integers = |name: &str, dims: &[i64], value: i32| pb::TensorProto {
+        name: name.to_owned(),
+        dims: dims.to_vec(),
+        data_type: DataType::Int32 as i32,
+        int32_data: vec![value],
+        ..Default::default()
+    };
+    let shape = |width| [Fixed(1), Fixed(TOKENS as i64), Fixed(width)];
+    let model = pb::ModelProto {
+        ir_version: 8,
+        opset_import: [("", 17), (MICROSOFT, 1)]
+            .map(|(domain, version)| pb::OperatorSetIdProto { domain: domain.into(), version })
+            .to_vec(),
+        graph: Some(pb::GraphProto {
+            name: "decoder".to_owned(),
+            node: vec![node("MatMul", &["x", "weights"], "q"), attention],
+            initializer: vec![weights, integers("lengths", &[1], 1), integers("total", &[], 2)],
+            input: [("x", 2), ("k", 2), ("v", 2)]
+                .map(|(name, width)| port(name, DataType::Float, Some(&shape(width))))
+                .to_vec(),
+            output: vec![port("y", DataType::Float, Some(&shape(4)))],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    // x to the two heads of the queries: as it is, and doubled.
+    let projection: [f32; 8] = [1., 0., 2., 0., 0., 1., 0., 2.];
+    let data = projection.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let onnx = model.encode_to_vec();
+    let scanned =
+        crate::nn::onnx::scan(&onnx, &|domain, operator| Tract.has(domain, operator)).unwrap();
+    assert_eq!(scanned.external[0].location, "model.onnx_data");
+    let graph = Tract.load("graph", &onnx, &File("model.onnx_data", data)).unwrap();
+
+    let (x, k, v) = ([0.5, -1., 1.5, 0.25], [1., 2., -0.5, 1.], [3., -1., 0.5, 4.]);
+    let place = |name: &str| graph.inputs().iter().position(|port| port.name == name).unwrap();
+    let mut inputs = vec![f32s(&[], &[0.]); 3];
+    for (name, values) in [("x", &x), ("k", &k), ("v", &v)] {
+        inputs[place(name)] = f32s(&[1, 2, 2], values);
+    }
+    let output = run_all(&*graph, inputs).remove(0);
+    assert_eq!(output.shape(), [1, 2, 4]);
+    let told = output.data().chunks(4).map(|word| f32::from_le_bytes(word.try_into().unwrap()));
+
+    let mut expected = Vec::new();
+    for token in 0..TOKENS {
+        for head in [1_f32, 2.] {
+            let query = [head * x[token * WIDTH], head * x[token * WIDTH + 1]];
+            let score = |past: usize| {
+                let product = query[0] * k[past * WIDTH] + query[1] * k[past * WIDTH + 1];
+                (product / (WIDTH as f32).sqrt()).exp()
+            };
+            let sum: f32 = (0..=token).map(score).sum();
+            for axis in 0..WIDTH {
+                let weighed = (0..=token).map(|past| score(past) * v[past * WIDTH + axis]);
+                expected.push(weighed.sum::<f32>() / sum);
+            }
+        }
+    }
+    for (told, expected) in told.zip(&expected) {
+        assert!((told - expected).abs() < 1e-5, "{told} where {expected} should be");
+    }
 }

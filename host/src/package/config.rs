@@ -266,7 +266,7 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
         named,
         model_type_id,
         concepts,
-        limits,
+        limits: limits.lifted(),
         compute: asked.compute,
         graphs,
         build_info,

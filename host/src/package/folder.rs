@@ -213,7 +213,9 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
             if let Some(called) = graphs.called(stem)? {
                 let bytes = Bytes::from(files::read(&code, &name, &path, GRAPH_BYTES_MAX)?);
                 listing.add(&path, &bytes)?;
-                graphs.found.push(GraphFile { name: called, bytes });
+                let folder = stem.rfind('/').map_or("", |end| stem.get(..=end).unwrap_or_default());
+                let folder = folder.to_owned();
+                graphs.found.push(GraphFile { name: called, folder, bytes });
             }
         } else {
             let asset = files::Asset { code: &code, name: &name, path: &path };

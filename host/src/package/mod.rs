@@ -5,16 +5,17 @@
 
 pub mod admission;
 pub mod archive;
+pub mod assets;
 pub mod capability;
 pub mod checkpoint;
 pub mod config;
 pub mod folder;
 pub mod quantity;
 
+pub use assets::{AssetFile, Assets};
+
 use crate::limits::Limits;
 use bytes::Bytes;
-use std::path::PathBuf;
-use tempfile::TempDir;
 
 /// The checked content of one version. Immutable.
 #[derive(Debug)]
@@ -49,34 +50,10 @@ pub struct ListedFile {
 pub struct GraphFile {
     /// Path below `1/` without the extension, unless `ringfence.graphs` renames it.
     pub name: String,
+    /// Where it is below `1/`, with a `/` at its end; empty for `1/` itself.
+    pub folder: String,
     /// The ONNX file.
     pub bytes: Bytes,
-}
-
-/// The assets of a package, in a private folder that nothing else writes to
-/// and that goes with the package.
-#[derive(Debug)]
-pub struct Assets {
-    /// Where they are.
-    pub folder: TempDir,
-    /// What there is, sorted by name.
-    pub files: Vec<AssetFile>,
-}
-
-/// One asset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AssetFile {
-    /// Path below `1/`, with `/` between its parts.
-    pub name: String,
-    /// Length in bytes.
-    pub size: u64,
-}
-
-impl Assets {
-    /// The folder's path.
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().to_path_buf()
-    }
 }
 
 impl Package {

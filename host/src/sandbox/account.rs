@@ -81,13 +81,15 @@ impl Account {
 }
 
 fn of(sums: &[AtomicU64; Holder::ALL.len()], holder: Holder) -> &AtomicU64 {
-    let [memory, table, tensor, message, graph] = sums;
+    let [memory, table, stack, tensor, message, graph, engine] = sums;
     match holder {
         Holder::Memory => memory,
         Holder::Table => table,
+        Holder::Stack => stack,
         Holder::Tensor => tensor,
         Holder::Message => message,
         Holder::Graph => graph,
+        Holder::Engine => engine,
     }
 }
 
@@ -122,6 +124,17 @@ impl Charge {
         self.bytes -= bytes;
         self.account.0.total.fetch_sub(bytes, Ordering::Relaxed);
         self.account.of(self.holder).fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Holds this many from now on, or leaves the charge as it was.
+    pub fn resize(&mut self, bytes: u64) -> Result<(), OverLimit> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.grow(more),
+            None => {
+                self.shrink(self.bytes - bytes);
+                Ok(())
+            }
+        }
     }
 
     /// Bytes held.
@@ -171,6 +184,10 @@ mod tests {
             assert!(charge.grow(u64::MAX).is_err());
             charge.shrink(5);
             assert_eq!((account.bytes(), account.bytes_of(Holder::Graph)), (25, 25));
+            assert!(charge.resize(101).is_err());
+            charge.resize(30).unwrap();
+            charge.resize(20).unwrap();
+            assert_eq!((account.bytes(), charge.bytes()), (20, 20));
         }
         assert_eq!((account.bytes(), account.bytes_of(Holder::Graph)), (0, 0));
     }

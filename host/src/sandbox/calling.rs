@@ -10,6 +10,7 @@ use super::streams::{Received, Sent};
 use crate::call::{Deadline, End, Event, Holder, Phase, Receipt, Request, Verdict};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
@@ -58,26 +59,52 @@ pub enum SendError {
 /// Events that wait for the client. Both sides hold it, so that the guest's side
 /// can throw them away when the client does not come for them.
 #[derive(Debug, Clone)]
-pub(super) struct Events(Arc<Mutex<mpsc::Receiver<Sent>>>);
+pub(super) struct Events(Arc<Mutex<Waiting>>);
+
+#[derive(Debug)]
+struct Waiting {
+    events: mpsc::Receiver<Sent>,
+    /// The end, where what came before it was thrown away.
+    end: Option<Verdict>,
+}
 
 impl Events {
     pub(super) fn new(events: mpsc::Receiver<Sent>) -> Self {
-        Self(Arc::new(Mutex::new(events)))
+        Self(Arc::new(Mutex::new(Waiting { events, end: None })))
     }
 
     /// Throws away what waits, and releases its charges.
     pub(super) fn discard(&self) {
-        let mut events = self.lock();
-        events.close();
-        while events.try_recv().is_ok() {}
+        self.lock().discard();
+    }
+
+    /// The same, and says why.
+    pub(super) fn give_up(&self, end: Verdict) {
+        let mut waiting = self.lock();
+        waiting.discard();
+        waiting.end = Some(end);
     }
 
     async fn next(&self) -> Option<Sent> {
-        poll_fn(|context| self.lock().poll_recv(context)).await
+        poll_fn(|context| {
+            let mut waiting = self.lock();
+            let next = ready!(waiting.events.poll_recv(context));
+            let end =
+                || waiting.end.take().map(|end| Sent { event: Event::End(end), _charge: None });
+            Poll::Ready(next.or_else(end))
+        })
+        .await
     }
 
-    fn lock(&self) -> MutexGuard<'_, mpsc::Receiver<Sent>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Waiting {
+    fn discard(&mut self) {
+        self.events.close();
+        while self.events.try_recv().is_ok() {}
     }
 }
 

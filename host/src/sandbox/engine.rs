@@ -3,6 +3,7 @@
 use super::Diagnostics;
 use super::cpu::Cpus;
 use super::fuel::prices;
+use crate::limits::WASM_STACK_BYTES;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,9 +20,6 @@ const IDLE_TICKS: u32 = 100;
 
 /// Frames of a guest's stack that its author is shown.
 const FRAMES_MAX: usize = 32;
-
-/// Stack that wasm itself may use.
-const WASM_STACK_BYTES: usize = 512 << 10;
 
 /// Whole stack of a fibre; what wasm does not use is for the host's functions.
 const FIBRE_STACK_BYTES: usize = 2 << 20;

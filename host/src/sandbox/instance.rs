@@ -8,7 +8,7 @@ use super::engine::TICK;
 use super::meters::{Meters, nanoseconds, thread_cpu};
 use super::program::Shared;
 use super::state::State;
-use super::stop::{Stop, end_of};
+use super::stop::{Stop, end_of, memory};
 use super::streams::{Gone, Received, Sink, Source};
 use super::trace;
 use crate::call::{End, Event, Function, Origin, Phase, Receipt, Trace, Verdict};
@@ -189,8 +189,10 @@ impl Instance {
 fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Held, Box<Verdict>> {
     let limits = &shared.limits;
     let early = |end| Box::new(Verdict::early(end, Phase::Load));
-    let state =
-        State::new(shared, deadline).map_err(|stop| early(End::HostBug(stop.to_string())))?;
+    let state = State::new(shared, deadline).map_err(|stop| match stop {
+        Stop::Memory(over) => early(memory(over)),
+        stop => early(End::HostBug(stop.to_string())),
+    })?;
     let mut store = Store::new(shared.runtime.engine(), state);
     shared.sandboxes_made.fetch_add(1, Ordering::Relaxed);
     store.limiter(|state| &mut state.limiter);
@@ -331,7 +333,7 @@ async fn send_results(
             Ok(output) => sink.output(output.into()).await?,
             Err(error) => {
                 let error = guest_error(error, text_bytes_max);
-                sink.event(Event::InputFailed(error), None).await
+                sink.event(Event::InputFailed(error), None).await?
             }
         };
         if let Err(Gone) = sent {

@@ -18,6 +18,7 @@ const TABLE_ELEMENT_BYTES: u64 = 24;
 pub(crate) struct Limiter {
     memory: Charge,
     tables: Charge,
+    _stack: Charge,
     table_elements: usize,
     memory_bytes_start: u64,
     memory_bytes_peak: u64,
@@ -32,9 +33,12 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(account: &Account, limits: &Limits) -> Result<Self, OverLimit> {
+        #[cfg(test)]
+        let limits = &limits.clone().lifted();
         Ok(Self {
             memory: account.charge(Holder::Memory, 0)?,
             tables: account.charge(Holder::Table, 0)?,
+            _stack: account.charge(Holder::Stack, limits.stack_bytes)?,
             table_elements: 0,
             memory_bytes_start: 0,
             memory_bytes_peak: 0,
@@ -163,8 +167,20 @@ impl ResourceLimiter for Limiter {
 mod tests {
     use super::*;
 
+    /// Of a sandbox whose stack is charged to nobody.
     fn limiter(account: &Account, limits: &Limits) -> Limiter {
-        Limiter::new(account, limits).unwrap()
+        let limits = Limits { stack_bytes: 0, ..limits.clone() };
+        Limiter::new(account, &limits).unwrap()
+    }
+
+    #[test]
+    fn a_stack_is_charged_as_long_as_its_sandbox_lives() {
+        let limits = Limits { stack_bytes: 60, ..Limits::default() };
+        let account = Account::new(100);
+        let first = Limiter::new(&account, &limits).unwrap();
+        assert_eq!(Limiter::new(&account, &limits).unwrap_err().holder, Holder::Stack);
+        drop(first);
+        assert_eq!(account.bytes(), 0);
     }
 
     #[test]

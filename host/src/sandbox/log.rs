@@ -32,6 +32,7 @@ pub(crate) struct Inner {
     origin: Origin,
     rate: Arc<LogRate>,
     lines_left: u32,
+    bytes_left: usize,
     lines_dropped: u32,
     line_bytes_max: usize,
     last_words_bytes_max: usize,
@@ -46,12 +47,15 @@ impl GuestLog {
         rate: Arc<LogRate>,
         limits: &Limits,
     ) -> Self {
+        #[cfg(test)]
+        let limits = &limits.clone().lifted();
         Self(Arc::new(Mutex::new(Inner {
             model,
             kept,
             origin: Origin::from(""),
             rate,
             lines_left: limits.log_lines_per_call_max,
+            bytes_left: limits.log_bytes_per_call_max,
             lines_dropped: 0,
             line_bytes_max: limits.log_line_bytes_max,
             last_words_bytes_max: limits.error_text_bytes_max,
@@ -72,6 +76,7 @@ impl Inner {
         self.finish();
         self.origin = origin;
         self.lines_left = limits.log_lines_per_call_max;
+        self.bytes_left = limits.log_bytes_per_call_max;
         self.last_words = None;
     }
 
@@ -138,12 +143,16 @@ impl Inner {
     }
 
     fn emit(&mut self, level: Level, text: &str) {
-        if self.lines_left == 0 || !self.rate.take() {
-            self.lines_dropped = self.lines_dropped.saturating_add(1);
-            return;
+        // A flood should cost no more than this.
+        let line = (self.lines_left > 0).then(|| shown(text, self.line_bytes_max));
+        let left = line.as_ref().and_then(|line| self.bytes_left.checked_sub(line.len()));
+        match (line, left) {
+            (Some(line), Some(left)) if self.rate.take() => {
+                (self.lines_left, self.bytes_left) = (self.lines_left - 1, left);
+                self.tell(level, line);
+            }
+            _ => self.lines_dropped = self.lines_dropped.saturating_add(1),
         }
-        self.lines_left -= 1;
-        self.tell(level, shown(text, self.line_bytes_max));
     }
 
     fn tell(&self, level: Level, line: String) {
@@ -207,6 +216,19 @@ mod tests {
             log.lock().line(Level::Info, "hello");
         }
         assert_eq!(log.lock().lines_dropped, 3);
+    }
+
+    #[test]
+    fn bytes_beyond_the_limit_of_a_call_are_dropped_and_counted() {
+        let limits = Limits { log_bytes_per_call_max: 10, ..Limits::default() };
+        let log = log(&limits);
+        for line in ["hello", "too long", "hello", "x"] {
+            log.lock().line(Level::Info, line);
+        }
+        assert_eq!(log.lock().lines_dropped, 2);
+        log.lock().start_call(Origin::from("next"), &limits);
+        log.lock().line(Level::Info, "hello");
+        assert_eq!(log.lock().lines_dropped, 0);
     }
 
     #[test]

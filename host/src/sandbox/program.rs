@@ -131,10 +131,10 @@ impl Program {
         let pre = ModelRunnerPre::new(pre).map_err(component)?;
 
         let fuel_per_cpu_second = runtime.fuel_per_cpu_second();
-        let limits = Limits { fuel_per_cpu_second, ..package.limits().clone() };
+        let limits = Limits { fuel_per_cpu_second, ..package.limits().clone() }.lifted();
         let account = Account::new(limits.memory_bytes_max);
         let share = Share::new(runtime.cpus(), limits.cpu_millis);
-        let graphs = Graphs::load(runtime.nn(), &package.graphs, &account)?;
+        let graphs = Graphs::load(runtime.nn(), &package, &account)?;
         let mut asset_files = HashMap::new();
         for asset in &package.assets.files {
             let file = File::open(package.assets.path().join(&asset.name))
@@ -262,6 +262,7 @@ impl Program {
             account: account.clone(),
             meters: meters.clone(),
             output_bytes_left: self.shared.limits.output_bytes_max,
+            unread_timeout: self.shared.limits.unread_timeout,
         };
         self.shared.runtime.executor().spawn(async move {
             let job =
@@ -276,7 +277,11 @@ impl Program {
                 })),
             };
             if let Some((verdict, used)) = ended {
-                if let Ok(place) = end_place {
+                if matches!(verdict.end, End::Unread { .. }) {
+                    // Whoever comes after all is told why there is no more.
+                    drop(end_place);
+                    unread.give_up(verdict);
+                } else if let Ok(place) = end_place {
                     drop(place.send(Sent { event: Event::End(verdict), _charge: None }));
                 }
                 drop(used);

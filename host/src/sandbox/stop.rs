@@ -16,6 +16,8 @@ pub(crate) enum Stop {
     DeadlinePassed,
     #[error("the outputs exceed their limit")]
     OutputLimit,
+    #[error("nobody reads the outputs")]
+    Unread,
     #[error(transparent)]
     Memory(#[from] OverLimit),
     #[error("the guest holds too many handles")]
@@ -48,6 +50,7 @@ pub(crate) fn end_of(error: &wasmtime::Error, store: &mut Store<State>, limits: 
         return match stop {
             Stop::DeadlinePassed => End::DeadlinePassed,
             Stop::OutputLimit => End::OutputLimit { output_bytes_max: limits.output_bytes_max },
+            Stop::Unread => End::Unread { within: limits.unread_timeout },
             Stop::Memory(over) => memory(*over),
             Stop::HandleLimit => End::HandleLimit { handles_max: limits.handles_max },
             Stop::Contract(text) => End::Contract(text.clone()),
@@ -74,7 +77,7 @@ pub(crate) fn end_of(error: &wasmtime::Error, store: &mut Store<State>, limits: 
     }
 }
 
-fn memory(over: OverLimit) -> End {
+pub(super) fn memory(over: OverLimit) -> End {
     End::MemoryLimit { holder: over.holder, memory_bytes_max: over.memory_bytes_max }
 }
 

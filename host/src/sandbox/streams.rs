@@ -12,7 +12,9 @@ use super::state::State;
 use super::stop::Stop;
 use crate::call::{Event, Holder, HostCall, Output, Request};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use wasmtime::component::Resource;
 
 /// A request on its way to the guest, with what it makes the host hold.
@@ -42,6 +44,8 @@ pub struct Sink {
     pub(crate) account: Account,
     pub(crate) meters: Arc<Meters>,
     pub(crate) output_bytes_left: u64,
+    /// How long the client may leave its place for outputs full.
+    pub(crate) unread_timeout: Duration,
 }
 
 /// The client has gone.
@@ -49,19 +53,28 @@ pub struct Sink {
 pub(crate) struct Gone;
 
 impl Sink {
-    /// Sends an output and waits while the client is slow.
+    /// Sends an output and waits while the client is slow, but not for ever.
     pub(crate) async fn output(&mut self, output: Output) -> Result<Result<(), Gone>, Stop> {
         let bytes = size::of_output(&output);
         self.output_bytes_left =
             self.output_bytes_left.checked_sub(bytes).ok_or(Stop::OutputLimit)?;
         let charge = self.account.charge(Holder::Message, bytes)?;
         self.meters.bytes_out.add(bytes);
-        Ok(self.event(Event::Output(output), Some(charge)).await)
+        self.event(Event::Output(output), Some(charge)).await
     }
 
     /// Sends any event.
-    pub(crate) async fn event(&self, event: Event, charge: Option<Charge>) -> Result<(), Gone> {
-        self.events.send(Sent { event, _charge: charge }).await.map_err(|_| Gone)
+    pub(crate) async fn event(
+        &self,
+        event: Event,
+        charge: Option<Charge>,
+    ) -> Result<Result<(), Gone>, Stop> {
+        let sent = self.events.send_timeout(Sent { event, _charge: charge }, self.unread_timeout);
+        match sent.await {
+            Ok(()) => Ok(Ok(())),
+            Err(SendTimeoutError::Closed(_)) => Ok(Err(Gone)),
+            Err(SendTimeoutError::Timeout(_)) => Err(Stop::Unread),
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::call::Event;
 use crate::proto::clarifai::api;
 use crate::worker::{Inputs, Outputs};
 use futures_util::{Stream, StreamExt};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Answers being read from a guest.
@@ -21,13 +23,15 @@ pub(super) struct Answering {
     form: Form,
     /// Why no more messages can be fed, once that is so.
     failure: Option<oneshot::Receiver<Outcome>>,
+    /// When both sides have been silent for too long, where both may speak.
+    idle: Option<Idle>,
     _feeder: Option<AbortOnDrop>,
     sent_any: bool,
 }
 
 impl Answering {
     pub(super) fn new(outputs: Outputs, form: Form) -> Self {
-        Self { outputs, form, failure: None, _feeder: None, sent_any: false }
+        Self { outputs, form, failure: None, idle: None, _feeder: None, sent_any: false }
     }
 
     /// Brings the client's further messages to the guest, from a task that ends
@@ -38,6 +42,7 @@ impl Answering {
         requests: S,
         reading: Reading,
         fetching: Fetching,
+        idle_timeout: Duration,
     ) -> Self
     where
         S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>>
@@ -47,8 +52,10 @@ impl Answering {
     {
         let (failed, failure) = oneshot::channel();
         self.failure = Some(failure);
+        let idle = Idle::new(idle_timeout);
+        self.idle = Some(idle.clone());
         self._feeder = Some(AbortOnDrop(tokio::spawn(async move {
-            if let Err(outcome) = feed(&inputs, requests, &reading, &fetching).await {
+            if let Err(outcome) = feed(&inputs, requests, &reading, &fetching, &idle).await {
                 // The stream of answers may be over already.
                 let _ = failed.send(outcome);
             }
@@ -97,7 +104,14 @@ impl Responses {
                 return Some(self.end(&outcome));
             }
         };
-        let next = async { Ok(answering.outputs.next().await) };
+        let Answering { outputs, idle, .. } = answering;
+        let next = async {
+            tokio::select! {
+                biased;
+                event = outputs.next() => Ok(event),
+                () = silence(idle.as_ref()) => Err(Outcome::silent()),
+            }
+        };
         let event = match self.context.unless_ended(next).await {
             Ok(event) => event,
             Err(outcome) => {
@@ -109,6 +123,9 @@ impl Responses {
         match event {
             Some(Event::Output(output)) => {
                 answering.sent_any = true;
+                if let Some(idle) = &answering.idle {
+                    idle.over();
+                }
                 let (outcome, output) =
                     self.context.output(Ok(output), String::new(), &answering.form);
                 if !outcome.is_success() {
@@ -151,6 +168,40 @@ impl Responses {
     }
 }
 
+/// How long nobody has said anything.
+#[derive(Debug, Clone)]
+struct Idle {
+    within: Duration,
+    since: Arc<Mutex<Instant>>,
+}
+
+impl Idle {
+    fn new(within: Duration) -> Self {
+        Self { within, since: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Somebody has.
+    fn over(&self) {
+        *self.lock() = Instant::now();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves when nobody has said anything for too long.
+async fn silence(idle: Option<&Idle>) {
+    let Some(idle) = idle else { return std::future::pending().await };
+    loop {
+        let ends = *idle.lock() + idle.within;
+        if Instant::now() >= ends {
+            return;
+        }
+        tokio::time::sleep_until(ends.into()).await;
+    }
+}
+
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
@@ -165,11 +216,13 @@ async fn feed<S>(
     mut requests: S,
     reading: &Reading,
     fetching: &Fetching,
+    idle: &Idle,
 ) -> Result<(), Outcome>
 where
     S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>> + Unpin,
 {
     while let Some(message) = requests.next().await {
+        idle.over();
         let message = message.map_err(|status| unreadable(&status))?;
         let parsed = single(reading.parse(message, Turn::Next)?)?;
         let request = whole(parsed, fetching).await?;

@@ -39,6 +39,15 @@ struct Asked {
     reading: Reading,
 }
 
+/// What a stream has time for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamTimeouts {
+    /// To say what it calls.
+    pub(crate) first_message: Duration,
+    /// For both sides to say something.
+    pub(crate) idle: Duration,
+}
+
 /// An answered batch: the message, and what the log says of it.
 type Answered = (api::MultiOutputResponse, Outcome);
 
@@ -76,7 +85,7 @@ impl CallContext {
         let mut answers = Vec::new();
         if refused.iter().any(Result::is_ok) {
             let (inputs, outputs) = self.start(lease);
-            sent(inputs.send(fetched.request()).await)?;
+            self.handed_over(inputs.send(fetched.request()).await)?;
             drop(inputs);
             let reading = async { read_all(outputs).await.ok_or_else(|| self.lost()) };
             let verdict;
@@ -115,7 +124,7 @@ impl CallContext {
                 let lease = self.unless_ended(leasing).await?;
                 let request = self.unless_ended(whole(parsed, &self.fetching(&lease))).await?;
                 let (inputs, outputs) = self.start(lease);
-                sent(inputs.send(request).await)?;
+                self.handed_over(inputs.send(request).await)?;
                 Ok(Answering::new(outputs, asked.form))
             };
             let started = started.await;
@@ -125,11 +134,12 @@ impl CallContext {
     }
 
     /// Answers messages as they come. The first, which says what is called, has
-    /// to come within the timeout.
+    /// to come within its timeout, and somebody has to say something within the
+    /// other.
     pub(crate) fn stream<S>(
         self,
         mut requests: S,
-        first_message_timeout: Duration,
+        timeouts: StreamTimeouts,
     ) -> impl Stream<Item = api::MultiOutputResponse> + Send
     where
         S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>>
@@ -140,7 +150,7 @@ impl CallContext {
         let start = async move {
             let started = async {
                 self.caller.clone()?;
-                let deadline = Deadline::after(first_message_timeout);
+                let deadline = Deadline::after(timeouts.first_message);
                 let deadline = self.deadline.map_or(deadline, |asked| asked.min(deadline));
                 let first = first(&mut requests, deadline).await?;
                 let (asked, parsed) = self.understand(first)?;
@@ -150,9 +160,9 @@ impl CallContext {
                 let fetching = self.fetching(&lease);
                 let request = self.unless_ended(whole(parsed, &fetching)).await?;
                 let (inputs, outputs) = self.start(lease);
-                sent(inputs.send(request).await)?;
+                self.handed_over(inputs.send(request).await)?;
                 let answering = Answering::new(outputs, asked.form);
-                Ok(answering.fed_by(inputs, requests, asked.reading, fetching))
+                Ok(answering.fed_by(inputs, requests, asked.reading, fetching, timeouts.idle))
             };
             let started = started.await;
             Responses::new(self, started)
@@ -210,6 +220,14 @@ impl CallContext {
         let status = Some(outcome.status(&self.req_id));
         let response = api::MultiOutputResponse { status, outputs: vec![output] };
         Ok((response, outcome))
+    }
+
+    /// The guest has the request, or nobody; it is not what the front holds.
+    fn handed_over(&self, sent_to_guest: Result<(), SendError>) -> Result<(), Outcome> {
+        if let Some(received) = &self.received {
+            received.clear();
+        }
+        sent(sent_to_guest)
     }
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {

@@ -5,6 +5,7 @@
 //! call.
 
 use super::App;
+use super::inbound::Received;
 use super::receipt::{Slot, Usage, milliseconds};
 use super::response::{self, Form};
 use super::running::Running;
@@ -32,6 +33,8 @@ pub(crate) struct CallContext {
     /// Why there is none, where the client has said something else.
     pub(crate) bad_timeout: Option<NoTimeout>,
     pub(crate) started_at: Instant,
+    /// What it has brought, until a guest has it.
+    pub(crate) received: Option<Arc<Received>>,
     /// The first number of the version of the Clarifai SDK that calls.
     pub(crate) client_major: Option<u32>,
     /// The model's name, once the request has told it.
@@ -173,7 +176,7 @@ impl CallContext {
         let usage = self.usage();
         let receipt = &usage.receipt;
         if let Some(allowance) = self.allowance.get() {
-            allowance.charge(receipt.fuel);
+            allowance.charge(self.burnt(receipt));
         }
         tracing::info!(
             target: "call",
@@ -211,6 +214,17 @@ impl CallContext {
             receipt: *receipt,
         });
         self.slot.leave(usage);
+    }
+
+    /// The fuel that a call counts as. Where it is known to be more than was counted,
+    /// its CPU time says how much at most: whoever breaks calls off pays, too.
+    fn burnt(&self, receipt: &Receipt) -> u64 {
+        if !receipt.fuel_is_lower_bound {
+            return receipt.fuel;
+        }
+        let per_second = self.app.deployments.loader().fuel_per_cpu_second();
+        let cpu = receipt.guest_cpu.as_nanos() * u128::from(per_second) / 1_000_000_000;
+        receipt.fuel.max(u64::try_from(cpu).unwrap_or(u64::MAX))
     }
 
     fn usage(&self) -> Usage {

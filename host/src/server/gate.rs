@@ -5,6 +5,8 @@
 //! service gets an empty message instead, and refuses it as any other.
 
 use super::App;
+use super::inbound::{Inbound, Received};
+use super::listener::UPLOAD;
 use super::pace::Paced;
 use super::policy::{Rule, rule, sends_a_stream};
 use crate::auth::{AuthError, Caller};
@@ -37,15 +39,16 @@ type Called = Result<Caller, AuthError>;
 pub(crate) fn gate(
     app: &Arc<App>,
     peer: &Peer,
+    inbound: &Arc<Inbound>,
     request: Request<Incoming>,
     message_timeout: Duration,
 ) -> (Request<Body>, Duration) {
     let (mut head, body) = request.into_parts();
     let is_unary = !sends_a_stream(head.uri.path());
-    let body = Paced::new(body, is_unary, message_timeout);
+    let paced = |received| Body::new(Paced::new(body, is_unary, message_timeout, received));
     let Some(rule) = rule(head.uri.path()) else {
         // Where there is no such RPC, the library says so.
-        return (Request::from_parts(head, Body::new(body)), Duration::ZERO);
+        return (Request::from_parts(head, paced(None)), Duration::ZERO);
     };
     let authorization = head.headers.get("authorization");
     let proved = match peer {
@@ -64,12 +67,23 @@ pub(crate) fn gate(
         Rule::Anyone | Rule::Caller | Rule::Scope(_) => Ok(caller),
     });
     let body = match &called {
-        Ok(_) => Body::new(body),
-        Err(_) if rule == Rule::Anyone => Body::new(body),
+        // The parts of an upload are counted by themselves.
+        Ok(_) if head.uri.path() == UPLOAD => paced(None),
+        Ok(caller) => {
+            let received = inbound.of(caller.user_id());
+            head.extensions.insert(received.clone());
+            paced(Some(received))
+        }
+        Err(_) if rule == Rule::Anyone => paced(Some(inbound.of(""))),
         Err(_) => Body::new(Full::new(Bytes::from_static(&EMPTY_MESSAGE))),
     };
     head.extensions.insert(called);
     (Request::from_parts(head, body), delay)
+}
+
+/// What a request that came through the gate has brought, where that is counted.
+pub(crate) fn received_of<T>(request: &tonic::Request<T>) -> Option<Arc<Received>> {
+    request.extensions().get().cloned()
 }
 
 /// The caller of a request that came through the gate. One that did not is

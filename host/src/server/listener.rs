@@ -1,14 +1,17 @@
 //! Accepting connections, serving them, and letting them end.
 
 use super::App;
+use super::calls::StreamTimeouts;
 use super::gate::{Peer, gate};
 use super::health::HealthService;
+use super::inbound::Inbound;
 use super::operations;
 use super::places::Places;
 use super::receipt::with_receipt;
 use super::remap::remap;
 use super::rewound::Rewound;
 use super::v2::Service;
+use crate::limits::{FOR_EVER, lifted};
 use crate::proto::clarifai::api::v2_server::V2Server;
 use crate::proto::ringfence::v1::operations_server::OperationsServer;
 use hyper::body::Incoming;
@@ -35,7 +38,7 @@ use tower::Service as _;
 pub struct Options {
     /// Connections at a time; more wait in the kernel's backlog.
     pub connections_max: usize,
-    /// Connections at a time of one IPv4 address, or of one IPv6 network of 64
+    /// Connections at a time of one IPv4 address, or of one IPv6 network of 56
     /// bits; more are closed.
     pub connections_per_address_max: usize,
     /// Calls at a time on one connection.
@@ -48,7 +51,9 @@ pub struct Options {
     pub preface_timeout: Duration,
     /// Time in which a stream has to say what it calls.
     pub first_message_timeout: Duration,
-    /// Time in which 16 KiB of a message, or its rest, have to come.
+    /// Time in which one side of a stream has to say something.
+    pub stream_idle_timeout: Duration,
+    /// Time in which 256 KiB of a message, or its rest, have to come.
     pub message_timeout: Duration,
     /// A ping is sent this often on a connection, and has to be answered within
     /// the same time.
@@ -78,6 +83,7 @@ impl Default for Options {
             upload_message_bytes_max: crate::limits::UPLOAD_MESSAGE_BYTES_MAX,
             preface_timeout: Duration::from_secs(10),
             first_message_timeout: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(300),
             message_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(30),
@@ -87,9 +93,30 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Without the one that a test has taken away, if it is one of these.
+    fn lifted(mut self) -> Self {
+        const MUCH: usize = 1 << 16;
+        match lifted() {
+            "connections" => self.connections_max = MUCH,
+            "connections_per_address" => self.connections_per_address_max = MUCH,
+            "streams_per_connection" => self.streams_per_connection_max = u32::MAX,
+            "message_bytes" => self.message_bytes_max = 1 << 30,
+            "preface_timeout" => self.preface_timeout = FOR_EVER,
+            "first_message_timeout" => self.first_message_timeout = FOR_EVER,
+            "stream_idle_timeout" => self.stream_idle_timeout = FOR_EVER,
+            "message_timeout" => self.message_timeout = FOR_EVER,
+            "keep_alive" => self.keep_alive = FOR_EVER,
+            "drain_timeout" => self.drain_timeout = FOR_EVER,
+            _ => {}
+        }
+        self
+    }
+}
+
 /// The one RPC of larger messages. The library's limit is one of a service, so
 /// there are two of the service.
-const UPLOAD: &str = "/clarifai.api.V2/PostModelVersionsUpload";
+pub(super) const UPLOAD: &str = "/clarifai.api.V2/PostModelVersionsUpload";
 
 /// Bytes of a message of whoever needs no token.
 const ANYONES_MESSAGE_BYTES_MAX: usize = 4 << 10;
@@ -103,7 +130,7 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// Window of one stream, and of all streams of a connection together: what a
 /// client may send before the host has looked at it.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 /// Serves until `stop` resolves, then lets calls end within the drain timeout.
@@ -116,8 +143,9 @@ pub async fn run(
     options: watch::Receiver<Options>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let first = options.borrow().clone();
+    let first = options.borrow().clone().lifted();
     let routes = routes(app.clone(), &first)?;
+    let inbound = Inbound::new(first.message_bytes_max);
     let places = Places::new(first.connections_max, first.connections_per_address_max);
     let tasks = TaskTracker::new();
     let draining = app.telemetry.draining.clone();
@@ -145,27 +173,27 @@ pub async fn run(
                     Accepted::Remote(_, address) => match places.of(*address) {
                         Some(place) => Some(place),
                         None => {
-                            tracing::debug!(%address, "closed a connection: it has too many");
                             app.telemetry.metrics.connection_refused();
                             continue;
                         }
                     },
                 };
                 let open = app.telemetry.metrics.connection();
-                let options = options.borrow().clone();
-                let (app, routes) = (app.clone(), routes.clone());
+                let options = options.borrow().clone().lifted();
+                let front =
+                    Front { app: app.clone(), routes: routes.clone(), inbound: inbound.clone() };
                 let (draining, killed) = (draining.clone(), killed.clone());
                 tasks.spawn(async move {
                     match accepted {
                         Accepted::Remote(stream, address) => {
                             let peer = Peer::Address(address);
-                            connection(stream, peer, app, routes, options, draining, killed).await;
+                            connection(stream, peer, front, options, draining, killed).await;
                         }
                         Accepted::Local(stream) => {
                             // It is a file of this machine; nobody listens in.
                             let options = Options { tls: None, ..options };
                             let peer = Peer::Operator;
-                            connection(stream, peer, app, routes, options, draining, killed).await;
+                            connection(stream, peer, front, options, draining, killed).await;
                         }
                     }
                     drop((open, of_address, place));
@@ -177,7 +205,7 @@ pub async fn run(
             }
         }
     }
-    let drain_timeout = options.borrow().drain_timeout;
+    let drain_timeout = options.borrow().clone().lifted().drain_timeout;
     tracing::info!(
         connections = tasks.len(),
         seconds_at_most = drain_timeout.as_secs(),
@@ -200,9 +228,10 @@ pub async fn serve_operator(
     app: Arc<App>,
     options: Options,
 ) -> anyhow::Result<()> {
-    let routes = routes(app.clone(), &options)?;
+    let inbound = Inbound::new(options.message_bytes_max);
+    let front = Front { routes: routes(app.clone(), &options)?, app, inbound };
     let never = CancellationToken::new();
-    connection(stream, Peer::Operator, app, routes, options, never.clone(), never).await;
+    connection(stream, Peer::Operator, front, options, never.clone(), never).await;
     Ok(())
 }
 
@@ -238,6 +267,14 @@ async fn local(socket: Option<&UnixListener>) -> io::Result<UnixStream> {
     }
 }
 
+/// What every connection needs.
+#[derive(Clone)]
+struct Front {
+    app: Arc<App>,
+    routes: AllRoutes,
+    inbound: Arc<Inbound>,
+}
+
 /// What a request can be for.
 #[derive(Clone)]
 struct AllRoutes {
@@ -249,7 +286,11 @@ fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
     let operations = OperationsServer::new(operations::Service { app: app.clone() })
         .max_decoding_message_size(options.message_bytes_max);
     let health = HealthService::new(app.clone(), app.telemetry.draining.clone());
-    let service = Service { app, first_message_timeout: options.first_message_timeout };
+    let timeouts = StreamTimeouts {
+        first_message: options.first_message_timeout,
+        idle: options.stream_idle_timeout,
+    };
+    let service = Service { app, timeouts };
     let v2 = V2Server::new(service.clone())
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
@@ -271,8 +312,7 @@ fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
 async fn connection(
     stream: impl Stream,
     peer: Peer,
-    app: Arc<App>,
-    routes: AllRoutes,
+    front: Front,
     options: Options,
     draining: CancellationToken,
     killed: CancellationToken,
@@ -298,11 +338,12 @@ async fn connection(
         .keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive);
     let service = tower::service_fn(move |request: http::Request<Incoming>| {
+        let Front { app, routes, inbound } = &front;
         let mut routes = match request.uri().path() {
             UPLOAD => routes.upload.clone(),
             _ => routes.others.clone(),
         };
-        let (request, delay) = gate(&app, &peer, request, options.message_timeout);
+        let (request, delay) = gate(app, &peer, inbound, request, options.message_timeout);
         async move {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;

@@ -239,6 +239,89 @@ async fn a_message_that_comes_too_slowly_ends_its_call() {
     }
 }
 
+/// One frame of gRPC: not compressed.
+fn message(bytes: usize) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(bytes).unwrap().to_be_bytes());
+    frame.resize(frame.len() + bytes, 0);
+    frame
+}
+
+/// Whatever its length, as long as it goes on.
+#[tokio::test]
+async fn a_long_message_that_keeps_its_pace_arrives() {
+    let message_timeout = Duration::from_millis(400);
+    let running = start(Options { message_timeout, ..Options::default() }).await;
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let driving = tokio::spawn(connection);
+    let request = http::Request::post("http://localhost/clarifai.api.V2/PostModelOutputs")
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let mut client = client.ready().await.unwrap();
+    let (response, mut body) = client.send_request(request, false).unwrap();
+    let whole = message(10 << 18);
+    let began = std::time::Instant::now();
+    for part in whole.chunks(1 << 18) {
+        body.send_data(Bytes::copy_from_slice(part), false).unwrap();
+        tokio::time::sleep(message_timeout / 4).await;
+    }
+    // It is answered as soon as it is whole.
+    let _ = body.send_data(Bytes::new(), true);
+    let answer = tokio::time::timeout(BOUND, response).await.expect("an answer").unwrap();
+    assert!(began.elapsed() > message_timeout);
+    // It is no message of that type, and was read.
+    let code = answer.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
+    assert_eq!(code, Some((tonic::Code::InvalidArgument as i32).to_string()));
+    driving.abort();
+}
+
+/// Between its messages a stream may be silent, and a call of one message has one.
+#[tokio::test]
+async fn a_stream_may_be_silent_between_messages_and_a_call_has_one_message() {
+    let message_timeout = Duration::from_millis(50);
+    let options = Options { message_timeout, reflection: true, ..Options::default() };
+    let running = start(options).await;
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let driving = tokio::spawn(connection);
+    let call = |path: &str| {
+        http::Request::post(format!("http://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap()
+    };
+    let mut client = client.ready().await.unwrap();
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let (response, mut body) = client.send_request(call(path), false).unwrap();
+    let mut answers = 0;
+    let mut received = None;
+    let mut response = Some(response);
+    for _ in 0..2 {
+        // `list_services`, field 7: a text of no letters.
+        body.send_data(Bytes::from_static(b"\0\0\0\0\x02\x3a\0"), false).unwrap();
+        if let Some(response) = response.take() {
+            let head = tokio::time::timeout(BOUND, response).await.unwrap().unwrap();
+            assert!(head.headers().get("grpc-status").is_none(), "{head:?}");
+            received = Some(head.into_body());
+        }
+        let data = received.as_mut().unwrap().data();
+        let data = tokio::time::timeout(BOUND, data).await.unwrap();
+        answers += usize::from(data.is_some_and(|data| data.is_ok()));
+        tokio::time::sleep(4 * message_timeout).await;
+    }
+    assert_eq!(answers, 2);
+
+    let (response, mut body) =
+        client.send_request(call("/grpc.health.v1.Health/Check"), false).unwrap();
+    body.send_data([message(0), message(0)].concat().into(), false).unwrap();
+    let answer = tokio::time::timeout(BOUND, response).await.expect("an end").unwrap();
+    let code = answer.headers()["grpc-status"].to_str().unwrap();
+    assert_eq!(code, (tonic::Code::InvalidArgument as i32).to_string());
+    driving.abort();
+}
+
 /// Calls, windows and headers. The library holds a client to what it was told.
 #[tokio::test]
 async fn a_client_is_told_what_it_may_send() {
@@ -260,7 +343,7 @@ async fn a_client_is_told_what_it_may_send() {
         })
         .collect();
     assert_eq!(told.get(&MAX_CONCURRENT_STREAMS), Some(&256));
-    assert_eq!(told.get(&INITIAL_WINDOW_SIZE), Some(&(1 << 20)));
+    assert_eq!(told.get(&INITIAL_WINDOW_SIZE), Some(&(512 << 10)));
     assert_eq!(told.get(&MAX_HEADER_LIST_SIZE), Some(&(16 << 10)));
     let update = Frame::next_of(&mut stream, WINDOW_UPDATE).await;
     assert_eq!((update.stream, update.number() + CONNECTION_WINDOW_FIRST), (0, 4 << 20));

@@ -17,6 +17,7 @@ mod catalog;
 mod compute;
 mod context;
 mod health;
+mod inbound;
 mod listing;
 mod logs;
 mod operations;

@@ -1,20 +1,23 @@
 //! The messages of a client have to come at a pace.
 //!
 //! The library waits for a message as long as its connection lives, and keeps
-//! what has come of it. Here a message of which too little comes is given up,
-//! and its call with it. The time between the messages of a stream is not looked
-//! at: the call has a deadline.
+//! what has come of it. Here a message of which too little comes is given up, and
+//! its call with it; so is a second one where there should be one. Whoever reads a
+//! stream says how long its next message may take. What has come counts for its sender until a guest
+//! has it.
 
+use super::inbound::Received;
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Sleep;
 use tonic::Status;
 
 /// What has to come of a message, or all of it, within the time for it.
-const PACE_BYTES: u64 = 16 << 10;
+const PACE_BYTES: u64 = 256 << 10;
 
 /// Bytes before each message of gRPC: a flag for compression, and the length.
 const PREFIX_BYTES: usize = 5;
@@ -27,10 +30,14 @@ pub(crate) struct Paced {
     place: Place,
     /// Whether there is one message, whose end is the end of the body.
     is_unary: bool,
+    /// Messages that have come to their end.
+    messages: u32,
     /// What has come since the time began.
     came: u64,
     /// When it ends, while something is waited for.
     ends: Option<Pin<Box<Sleep>>>,
+    /// Where what comes is counted, if it is.
+    received: Option<Arc<Received>>,
 }
 
 /// Where in the messages of a body.
@@ -44,8 +51,22 @@ struct Place {
 }
 
 impl Paced {
-    pub(crate) fn new(body: Incoming, is_unary: bool, within: Duration) -> Self {
-        Self { body, within, place: Place::default(), is_unary, came: 0, ends: None }
+    pub(crate) fn new(
+        body: Incoming,
+        is_unary: bool,
+        within: Duration,
+        received: Option<Arc<Received>>,
+    ) -> Self {
+        Self {
+            body,
+            within,
+            place: Place::default(),
+            is_unary,
+            messages: 0,
+            came: 0,
+            ends: None,
+            received,
+        }
     }
 
     /// Whether the client is in the middle of something.
@@ -67,9 +88,26 @@ impl Body for Paced {
             Poll::Ready(frame) => {
                 if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref())
                 {
-                    this.came += data.len() as u64;
-                    this.place.pass(data);
-                    if this.came >= PACE_BYTES || !this.is_owed() {
+                    let bytes = data.len() as u64;
+                    if let Some(received) = &this.received {
+                        if this.place.is_between() {
+                            // Whoever asks for the next message has done with the last.
+                            received.clear();
+                        }
+                        if let Err(full) = received.grow(bytes) {
+                            let status = Status::unavailable(full.to_string());
+                            return Poll::Ready(Some(Err(status.into())));
+                        }
+                    }
+                    this.came += bytes;
+                    let ended = this.place.pass(data);
+                    this.messages = this.messages.saturating_add(ended);
+                    if this.is_unary && this.messages > 1 {
+                        let text = "the call takes one message, and another came";
+                        let status = Status::invalid_argument(text);
+                        return Poll::Ready(Some(Err(status.into())));
+                    }
+                    if this.came >= PACE_BYTES || ended > 0 {
                         (this.came, this.ends) = (0, None);
                     }
                 }
@@ -100,13 +138,15 @@ impl Place {
         self.prefix_came == 0 && self.left == 0
     }
 
-    /// Goes on by what has come.
-    fn pass(&mut self, mut data: &[u8]) {
+    /// Goes on by what has come. Returns how many messages have ended with it.
+    fn pass(&mut self, mut data: &[u8]) -> u32 {
+        let mut ended = 0_u32;
         while !data.is_empty() {
             if self.left > 0 {
                 let part = data.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
                 self.left -= part as u64;
                 data.advance(part);
+                ended += u32::from(self.left == 0);
                 continue;
             }
             let place = self.prefix.iter_mut().skip(self.prefix_came);
@@ -116,8 +156,10 @@ impl Place {
             if self.prefix_came == PREFIX_BYTES {
                 let [_, length @ ..] = self.prefix;
                 (self.prefix_came, self.left) = (0, u32::from_be_bytes(length).into());
+                ended += u32::from(self.left == 0);
             }
         }
+        ended
     }
 }
 
@@ -130,10 +172,12 @@ mod tests {
         let messages = [&b"\0\0\0\0\x03abc"[..], b"\0\0\0\0\0", b"\0\0\0\0\x01d"].concat();
         let ends = [8, 13, messages.len()];
         for cut in 1..=messages.len() {
-            let (mut place, mut came) = (Place::default(), 0);
+            let (mut place, mut came, mut ended) = (Place::default(), 0, 0);
             for part in messages.chunks(cut) {
-                place.pass(part);
+                ended += place.pass(part);
                 came += part.len();
+                let expected = ends.iter().filter(|end| **end <= came).count();
+                assert_eq!(ended as usize, expected, "{came} in parts of {cut}");
                 assert_eq!(place.is_between(), ends.contains(&came), "{came} in parts of {cut}");
             }
         }

@@ -5,14 +5,18 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Connections to the socket in the data directory.
 const OF_OPERATOR_MAX: usize = 64;
 
-/// Bits of an IPv6 address that are a customer's; the rest is the customer's to
-/// choose (RFC 6177).
-const CUSTOMER_BITS: u32 = 64;
+/// Bits of an IPv6 address that tell sites apart: a home gets a network of so many
+/// (RFC 6177, section 2), and chooses the rest itself.
+const SITE_BITS: u32 = 56;
+
+/// How often it is told that connections are closed.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Every place.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub(super) struct Places {
     of_operator: Arc<Semaphore>,
     addresses: Arc<Addresses>,
     per_address_max: usize,
+    /// When it was last told that an address has too many.
+    warned: Mutex<Option<Instant>>,
 }
 
 /// Connections of each address that has any.
@@ -41,28 +47,47 @@ impl Places {
             of_operator: Arc::new(Semaphore::new(OF_OPERATOR_MAX)),
             addresses: Arc::default(),
             per_address_max,
+            warned: Mutex::default(),
         }
     }
 
-    /// Waits for one. Nothing once the host has ended.
-    pub(super) async fn one(&self) -> Option<OwnedSemaphorePermit> {
-        self.all.clone().acquire_owned().await.ok()
+    /// Waits for one.
+    pub(super) async fn one(&self) -> OwnedSemaphorePermit {
+        place(&self.all).await
     }
 
     /// Waits for one of the operator.
-    pub(super) async fn one_of_operator(&self) -> Option<OwnedSemaphorePermit> {
-        self.of_operator.clone().acquire_owned().await.ok()
+    pub(super) async fn one_of_operator(&self) -> OwnedSemaphorePermit {
+        place(&self.of_operator).await
     }
 
     /// A place of an address, unless it has as many as it may.
     pub(super) fn of(&self, address: IpAddr) -> Option<OfAddress> {
-        let address = customer(address);
-        match self.addresses.lock().entry(address) {
-            Entry::Occupied(taken) if *taken.get() >= self.per_address_max => return None,
+        let site = site(address);
+        match self.addresses.lock().entry(site) {
+            Entry::Occupied(taken) if *taken.get() >= self.per_address_max => {
+                self.warn(address);
+                return None;
+            }
             Entry::Occupied(mut taken) => *taken.get_mut() += 1,
             Entry::Vacant(none) => drop(none.insert(1)),
         }
-        Some(OfAddress { all: self.addresses.clone(), address })
+        Some(OfAddress { all: self.addresses.clone(), address: site })
+    }
+
+    /// Tells the operator, who may have put a proxy before the host.
+    fn warn(&self, address: IpAddr) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_some_and(|at| at.elapsed() < WARN_INTERVAL) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        tracing::warn!(
+            %address,
+            connections_per_address_max = self.per_address_max,
+            "an address has as many connections as it may, and further ones are closed; a proxy \
+             needs more"
+        );
     }
 }
 
@@ -83,11 +108,19 @@ impl Drop for OfAddress {
     }
 }
 
-/// What of an address tells customers apart.
-fn customer(address: IpAddr) -> IpAddr {
+async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    match places.clone().acquire_owned().await {
+        Ok(place) => place,
+        // Nobody closes them.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// What of an address tells sites apart.
+fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
-            let mask = u128::MAX << (u128::BITS - CUSTOMER_BITS);
+            let mask = u128::MAX << (u128::BITS - SITE_BITS);
             Ipv6Addr::from_bits(address.to_bits() & mask).into()
         }
         address => address,
@@ -105,9 +138,9 @@ mod tests {
         let (first, second) = (of("192.0.2.1").unwrap(), of("::ffff:192.0.2.1").unwrap());
         assert!(of("192.0.2.1").is_none());
         let other = of("192.0.2.2").unwrap();
-        let (near, far) = (of("2001:db8::1").unwrap(), of("2001:db8::2:0:0:1").unwrap());
-        assert!(of("2001:db8::3").is_none(), "a customer has addresses without number");
-        let next = of("2001:db8:0:1::1").unwrap();
+        let (near, far) = (of("2001:db8::1").unwrap(), of("2001:db8:0:ff::1").unwrap());
+        assert!(of("2001:db8::3").is_none(), "a site has addresses without number");
+        let next = of("2001:db8:0:100::1").unwrap();
         drop(first);
         let again = of("192.0.2.1").unwrap();
         drop((second, again, other, near, far, next));

@@ -50,6 +50,12 @@ impl Outcome {
         Self::new(StatusCode::PredictInvalidRequest, "INVALID_REQUEST", text)
     }
 
+    /// Neither side of a stream has said anything for too long.
+    pub(crate) fn silent() -> Self {
+        let text = "the stream was silent for too long; send messages, or end it";
+        Self::new(StatusCode::RpcRequestTimeout, "IDLE", text)
+    }
+
     /// A request with more URLs than one may have.
     pub(crate) fn too_many_urls() -> Self {
         let text = format!("the request has more than {URLS_MAX} URLs; split it, or send bytes");
@@ -299,7 +305,9 @@ impl From<ModelError> for Outcome {
             ModelError::NoSuchVersion => (StatusCode::ModelDoesNotExist, "NO_SUCH_VERSION"),
             ModelError::NoOlderVersion => (StatusCode::ModelInvalidArgument, "NO_OLDER_VERSION"),
             ModelError::Folder => (StatusCode::ModelInvalidArgument, "SERVED_FROM_FOLDER"),
-            ModelError::StoppedByOperator => (StatusCode::ConnInvalidRequest, "STOPPED"),
+            ModelError::StoppedByOperator => {
+                (StatusCode::ConnInsufficientScopes, "STOPPED_BY_OPERATOR")
+            }
             ModelError::Store(error) => return error.into(),
         };
         Self::new(code, reason, text)
@@ -523,6 +531,11 @@ impl From<&End> for Outcome {
                     "the model handed the host more than {hostcall_bytes_max} bytes at once; \
                      its author must split it"
                 ),
+            ),
+            End::Unread { .. } => Self::new(
+                StatusCode::RpcRequestTimeout,
+                "UNREAD",
+                "the outputs were not read in time; read them as they come",
             ),
             End::Cancelled => Self::new(failed, "CANCELLED", "the client ended the call"),
             End::HostBug(_) => Self::host_bug(),

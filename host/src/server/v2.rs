@@ -1,10 +1,11 @@
 //! The service `clarifai.api.V2`: a line or two for each RPC.
 
 use super::App;
+use super::calls::StreamTimeouts;
 use super::catalog;
 use super::compute;
 use super::context::{CallContext, Found};
-use super::gate::caller_of;
+use super::gate::{caller_of, received_of};
 use super::logs;
 use super::receipt::Slot;
 use super::status::Outcome;
@@ -20,15 +21,15 @@ use futures_util::{Stream, StreamExt};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) app: Arc<App>,
-    /// Time in which a stream has to say what it calls.
-    pub(crate) first_message_timeout: Duration,
+    /// What a stream has time for.
+    pub(crate) timeouts: StreamTimeouts,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -44,6 +45,7 @@ impl Service {
             caller: caller_of(request),
             deadline: deadline.unwrap_or_default(),
             bad_timeout: deadline.err(),
+            received: received_of(request),
             started_at: Instant::now(),
             client_major: client_major(request),
             model: OnceLock::new(),
@@ -414,7 +416,7 @@ impl V2 for Service {
     ) -> Answer<Self::StreamModelOutputsStream> {
         let call = self.call(Function::Stream, &request);
         let slot = call.slot.clone();
-        let answers = call.stream(request.into_inner(), self.first_message_timeout);
+        let answers = call.stream(request.into_inner(), self.timeouts);
         Ok(receipted(slot, Box::pin(answers.map(Ok))))
     }
 }

@@ -14,6 +14,7 @@ pub(super) const MESSAGE_BYTES: (u64, u64) = (64 << 10, 128 << 20);
 pub(super) const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(1), HOUR);
 pub(super) const PREFACE_TIMEOUT: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_mins(5));
+pub(super) const STREAM_IDLE_TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), HOUR);
 pub(super) const MESSAGE_TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), HOUR);
 pub(super) const FIRST_MESSAGE_TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), HOUR);
 pub(super) const DRAIN_TIMEOUT: (Duration, Duration) = (Duration::ZERO, HOUR);
@@ -21,7 +22,7 @@ pub(super) const DRAIN_TIMEOUT: (Duration, Duration) = (Duration::ZERO, HOUR);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Every key of the file.
-pub(super) const KEYS: [Key; 18] = [
+pub(super) const KEYS: [Key; 19] = [
     key("listen", Form::Text, "Address and port that clients reach; port 0 takes a free one"),
     key("data_dir", Form::Text, "Folder of all that the host keeps; one host at a time"),
     key("tls", Form::OwnSection(&TLS_KEYS), "What the host proves itself with"),
@@ -34,7 +35,7 @@ pub(super) const KEYS: [Key; 18] = [
     key(
         "connections_per_address_max",
         Form::Number(CONNECTIONS.0, CONNECTIONS.1),
-        "Connections at a time of one IPv4 address or IPv6 network of 64 bits; more are closed",
+        "Connections at a time of one IPv4 address or IPv6 network of 56 bits; more are closed",
     ),
     key(
         "streams_per_connection_max",
@@ -62,9 +63,14 @@ pub(super) const KEYS: [Key; 18] = [
         "Time in which a stream has to say what it calls",
     ),
     key(
+        "stream_idle_timeout",
+        Form::Duration(STREAM_IDLE_TIMEOUT.0, STREAM_IDLE_TIMEOUT.1),
+        "Time in which one side of a stream has to say something",
+    ),
+    key(
         "message_timeout",
         Form::Duration(MESSAGE_TIMEOUT.0, MESSAGE_TIMEOUT.1),
-        "Time in which 16 KiB of a message, or its rest, have to come",
+        "Time in which 256 KiB of a message, or its rest, have to come",
     ),
     key(
         "drain_timeout",
@@ -116,7 +122,7 @@ pub(super) enum Effect {
 use Effect::{AtOnce, AtRestart};
 
 /// Every setting. A test holds it to [`KEYS`].
-pub(super) const SETTINGS: [Setting; 20] = [
+pub(super) const SETTINGS: [Setting; 21] = [
     Setting { path: "listen", shown: |s| s.listen.to_string(), effect: AtRestart },
     Setting { path: "data_dir", shown: |s| path(&s.data_dir), effect: AtRestart },
     Setting {
@@ -169,6 +175,11 @@ pub(super) const SETTINGS: [Setting; 20] = [
     Setting {
         path: "first_message_timeout",
         shown: |s| duration_text(s.front.first_message_timeout),
+        effect: AtRestart,
+    },
+    Setting {
+        path: "stream_idle_timeout",
+        shown: |s| duration_text(s.front.stream_idle_timeout),
         effect: AtRestart,
     },
     Setting {

@@ -2,7 +2,8 @@
 
 use super::keys::{
     CONNECTIONS, DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT, KEEP_ALIVE, KEYS, LOG_KEYS, MESSAGE_BYTES,
-    MESSAGE_TIMEOUT, METRICS_KEYS, PREFACE_TIMEOUT, STREAMS_PER_CONNECTION, TLS_KEYS,
+    MESSAGE_TIMEOUT, METRICS_KEYS, PREFACE_TIMEOUT, STREAM_IDLE_TIMEOUT, STREAMS_PER_CONNECTION,
+    TLS_KEYS,
 };
 use super::{Settings, TlsFiles};
 use crate::fetch::AllowedHost;
@@ -64,6 +65,7 @@ fn front(root: &mut Section, settings: &mut Settings) {
     set(&mut front.keep_alive, duration("keep_alive", KEEP_ALIVE));
     set(&mut front.preface_timeout, duration("preface_timeout", PREFACE_TIMEOUT));
     set(&mut front.first_message_timeout, duration("first_message_timeout", FIRST_MESSAGE_TIMEOUT));
+    set(&mut front.stream_idle_timeout, duration("stream_idle_timeout", STREAM_IDLE_TIMEOUT));
     set(&mut front.message_timeout, duration("message_timeout", MESSAGE_TIMEOUT));
     set(&mut front.drain_timeout, duration("drain_timeout", DRAIN_TIMEOUT));
     set(&mut front.reflection, root.boolean("reflection"));

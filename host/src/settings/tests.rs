@@ -33,6 +33,7 @@ keep_alive: 30s
 preface_timeout: 500ms
 first_message_timeout: 2m
 message_timeout: 7s
+stream_idle_timeout: 8s
 drain_timeout: 1h
 reflection: true
 allow_url_hosts: [example.com, 192.0.2.1]
@@ -61,6 +62,7 @@ fn every_key_is_understood() {
     assert_eq!(front.preface_timeout, Duration::from_millis(500));
     assert_eq!(front.first_message_timeout, Duration::from_mins(2));
     assert_eq!(front.message_timeout, Duration::from_secs(7));
+    assert_eq!(front.stream_idle_timeout, Duration::from_secs(8));
     assert_eq!(front.drain_timeout, Duration::from_hours(1));
     assert!(front.reflection && settings.unsafe_no_jail);
     let url_hosts: Vec<String> = settings.allow_url_hosts.iter().map(ToString::to_string).collect();
@@ -269,6 +271,7 @@ fn what_can_change_changes_and_the_rest_is_named() {
             "connections_per_address_max",
             "message_bytes_max",
             "first_message_timeout",
+            "stream_idle_timeout",
             "reflection",
             "metrics.listen",
             "log.format",

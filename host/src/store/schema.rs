@@ -3,7 +3,7 @@
 //! Owns the schema's version. A database is copied before it is changed.
 
 use super::record::{self, RowError};
-use super::rows::{TokenRow, UserRow};
+use super::rows::{ModelRow, StoppedBy, TokenRow, UserRow};
 use super::{KeyedHash, QuotaRow, StoreError, now, private};
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -230,6 +230,15 @@ fn migrate(connection: &mut Connection, found: i64) -> Result<(), RowError> {
     }
     if found < 3 {
         transaction.execute_batch(TABLES_OF_3)?;
+    }
+    if (2..4).contains(&found) {
+        // Nobody was noted. The operator can start what its owner has stopped; it
+        // would be worse the other way round.
+        let models: Vec<ModelRow> = record::select(&transaction, "", [])?;
+        for mut model in models.into_iter().filter(|model| model.stopped.is_some()) {
+            model.stopped = Some(StoppedBy::Operator);
+            record::put(&transaction, &model)?;
+        }
     }
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", SCHEMA)?;

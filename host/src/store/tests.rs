@@ -423,6 +423,23 @@ fn no_host_starts_in_a_directory_that_is_being_restored() {
 }
 
 /// OPS-18.
+/// Schema 3 did not say who has stopped a model.
+#[test]
+fn what_was_stopped_before_is_the_operators() {
+    let dir = TempDir::new().unwrap();
+    let store = with_model(dir.path());
+    let name = store.models().unwrap()[0].name.clone();
+    store.update_model(&name, |model| model.stopped = Some(StoppedBy::Owner)).unwrap();
+    drop(store);
+    let path = dir.path().join("ringfence.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 3).unwrap();
+    drop(connection);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.model(&name).unwrap().unwrap().stopped, Some(StoppedBy::Operator));
+    assert_eq!(store.check().unwrap().problems, Vec::<String>::new());
+}
+
 #[test]
 fn the_first_schema_is_copied_and_brought_up_to_date() {
     let dir = TempDir::new().unwrap();

@@ -1,8 +1,10 @@
 //! The same protocol without a host: no token, no sandbox, no limits.
 
+use ringfence::call::Holder;
 use ringfence::nn::{Cancel, ElementType, Engine, Graph, Tensor, Tract};
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::v2_server::{V2, V2Server};
+use ringfence::sandbox::Account;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -58,7 +60,7 @@ impl Drop for Process {
 pub(crate) fn serve() {
     let graph = std::env::args().nth(2).map(|path| {
         let onnx = std::fs::read(path).unwrap();
-        Tract.load("digits", &onnx).unwrap()
+        Tract.load("digits", &onnx, &()).unwrap()
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .event_interval(1)
@@ -88,7 +90,9 @@ impl Service {
             let cells = grey.iter().flat_map(|grey| (f32::from(*grey) / 255.0).to_le_bytes());
             let shape = vec![1, 1, 8, 8];
             let tensor = Tensor::new(ElementType::F32, shape, cells.collect()).unwrap();
-            let outputs = graph.run(vec![tensor], &Cancel::default()).unwrap();
+            let account = Account::new(1 << 30);
+            let mut scratch = account.charge(Holder::Engine, 0).unwrap();
+            let outputs = graph.run(vec![tensor], &Cancel::default(), &mut scratch).unwrap();
             let values = outputs[0].data().chunks_exact(4);
             answer.concepts = values
                 .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))

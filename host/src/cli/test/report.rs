@@ -299,6 +299,7 @@ fn key_to_change(verdict: &Verdict) -> Option<&'static str> {
         | End::Contract(_)
         | End::HandleLimit { .. }
         | End::HostcallLimit { .. }
+        | End::Unread { .. }
         | End::Cancelled
         | End::HostBug(_) => None,
     }
@@ -310,7 +311,7 @@ fn measures(ran: &Ran) -> String {
     let held: Vec<String> = ran
         .held
         .iter()
-        .filter(|(holder, held)| *held > 0 && *holder != Holder::Table)
+        .filter(|(holder, held)| *held > 0 && !matches!(holder, Holder::Table | Holder::Stack))
         .map(|(holder, held)| format!("{} {}", holder.as_str(), bytes(*held)))
         .collect();
     let mut parts = vec![

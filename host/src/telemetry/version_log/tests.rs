@@ -126,6 +126,7 @@ async fn a_kill_report_has_no_words_of_the_guest_but_from_load_model() {
         (End::FuelExhausted { fuel_max: 9 }, Phase::Call),
         (End::Panic("no graph".into()), Phase::Load),
         (End::Done, Phase::Call),
+        (End::Unread { within: Duration::from_secs(1) }, Phase::Call),
         (End::Cancelled, Phase::Call),
     ] {
         log.ended(&origin(), &verdict(end, phase));

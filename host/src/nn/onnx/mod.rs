@@ -1,0 +1,9 @@
+//! ONNX files before an engine sees them.
+//!
+//! Owns what a graph may be: how large, how deep, of which operators, and where
+//! its data lies. The numbers of fields are those of `onnx.proto3`.
+
+mod protobuf;
+mod scan;
+
+pub use scan::{External, Scan, ScanError, scan};

@@ -1,0 +1,189 @@
+//! What a run takes, node by node: memory for the values between nodes, and work
+//! that cannot be interrupted.
+
+use crate::nn::engine::RunError;
+use crate::sandbox::Charge;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::{EvalContext, SymbolValues, TypedNode};
+use tract_onnx::tract_core::ops::array::{DynTile, Range};
+
+/// Multiplications and additions of one node, which nothing stops: some seconds.
+pub(super) const NODE_WORK_MAX: u64 = 100_000_000_000;
+
+/// What is known of a plan before it runs.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// By node: the values that nothing needs once it has run.
+    frees: Vec<Vec<usize>>,
+    /// By node: its work, where that depends on the inputs.
+    work: Vec<Option<TDim>>,
+}
+
+/// A node that would compute for too long.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "node {node:?} computes {work} multiplications at once, over the {NODE_WORK_MAX} that one may"
+)]
+pub(super) struct TooMuchWork {
+    node: String,
+    work: u64,
+}
+
+impl Ledger {
+    pub(super) fn of(plan: &TypedSimplePlan) -> TractResult<Self> {
+        let model = plan.model();
+        let mut last_use = vec![None; model.nodes.len()];
+        for node in plan.order_without_consts() {
+            for input in &model.node(*node).inputs {
+                if let Some(place) = last_use.get_mut(input.node) {
+                    *place = Some(*node);
+                }
+            }
+        }
+        for output in &model.outputs {
+            if let Some(place) = last_use.get_mut(output.node) {
+                *place = None;
+            }
+        }
+        let mut frees = vec![Vec::new(); model.nodes.len()];
+        for (value, user) in last_use.into_iter().enumerate() {
+            if let Some(freed) = user.and_then(|user: usize| frees.get_mut(user)) {
+                freed.push(value);
+            }
+        }
+        let mut work = vec![None; model.nodes.len()];
+        for (node, place) in model.nodes.iter().zip(&mut work) {
+            let costs = node.op.cost(&model.node_input_facts(node.id)?)?;
+            let sum = costs.into_iter().filter(|(cost, _)| cost.is_compute());
+            let sum = sum.fold(TDim::from(0), |sum, (_, count)| sum + count);
+            match sum.to_i64() {
+                Ok(work) => check(node, work)?,
+                Err(_) => *place = Some(sum),
+            }
+        }
+        Ok(Self { frees, work })
+    }
+
+    /// A run's own page.
+    pub(super) fn begin<'a>(&'a self, scratch: &'a mut Charge) -> Run<'a> {
+        Run { ledger: self, live: vec![0; self.frees.len()], scratch }
+    }
+}
+
+/// What one run holds.
+pub(super) struct Run<'a> {
+    ledger: &'a Ledger,
+    /// Bytes of each node's values that are still needed.
+    live: Vec<u64>,
+    scratch: &'a mut Charge,
+}
+
+impl Run<'_> {
+    /// Before a node computes: what it is going to hold is charged, as far as its
+    /// inputs say it.
+    pub(super) fn before(
+        &mut self,
+        context: &EvalContext<'_>,
+        node: &TypedNode,
+        inputs: &[TValue],
+    ) -> Result<(), RunError> {
+        if let Some(Some(work)) = self.ledger.work.get(node.id)
+            && let Ok(work) = work.eval(context.symbols).to_i64()
+        {
+            check(node, work).map_err(|error| RunError::Engine(error.to_string()))?;
+        }
+        let facts = node.outputs.iter().map(|output| &output.fact);
+        let known: Option<Vec<u64>> = facts.map(|fact| bytes(fact, context.symbols)).collect();
+        let bytes = known.map_or_else(|| grown(node, inputs, context.symbols), saturating_sum);
+        self.hold(node.id, bytes)
+    }
+
+    /// After it: what it holds indeed, and what is not needed any more.
+    pub(super) fn after(&mut self, node: &TypedNode, outputs: &[TValue]) -> Result<(), RunError> {
+        let sizes = outputs.iter().map(|value| size(value.datum_type(), value.shape()));
+        self.hold(node.id, saturating_sum(sizes))?;
+        let freed = self.ledger.frees.get(node.id).into_iter().flatten();
+        for value in freed {
+            if let Some(live) = self.live.get_mut(*value) {
+                self.scratch.shrink(std::mem::take(live));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the node's values from now on.
+    fn hold(&mut self, node: usize, bytes: u64) -> Result<(), RunError> {
+        let Some(live) = self.live.get_mut(node) else { return Ok(()) };
+        match bytes.checked_sub(*live) {
+            Some(more) => self.scratch.grow(more)?,
+            None => self.scratch.shrink(*live - bytes),
+        }
+        *live = bytes;
+        Ok(())
+    }
+}
+
+fn check(node: &TypedNode, work: i64) -> Result<(), TooMuchWork> {
+    let work = work.unsigned_abs();
+    match work > NODE_WORK_MAX {
+        true => Err(TooMuchWork { node: node.name.clone(), work }),
+        false => Ok(()),
+    }
+}
+
+/// Bytes of a value of this type and shape.
+fn size(datum: DatumType, shape: &[usize]) -> u64 {
+    let element = datum.size_of() as u64;
+    shape.iter().fold(element, |bytes, axis| bytes.saturating_mul(*axis as u64))
+}
+
+/// Bytes of a value that is still to be made, where the inputs' shapes say it.
+fn bytes(fact: &TypedFact, symbols: &SymbolValues) -> Option<u64> {
+    let shape = fact.shape.eval_to_usize(symbols).ok()?;
+    Some(size(fact.datum_type, &shape))
+}
+
+/// The same of a node whose output is as large as its inputs' content says.
+fn grown(node: &TypedNode, inputs: &[TValue], symbols: &SymbolValues) -> u64 {
+    const INDEX_BYTES: u64 = 8;
+    const AXES_MIN: u64 = 3;
+    if node.op_is::<Range>() {
+        let mut numbers = inputs.iter().map(|input| number(input, symbols));
+        let mut next = || numbers.next().flatten();
+        let (Some(start), Some(end), Some(step)) = (next(), next(), next()) else {
+            return u64::MAX;
+        };
+        // A float beyond what a number of bytes can be becomes the largest one.
+        return (((end - start) / step).abs().ceil() as u64).saturating_mul(INDEX_BYTES);
+    }
+    let of = |input: &TValue| size(input.datum_type(), input.shape());
+    if node.op_is::<DynTile>() {
+        let (Some(tiled), Some(times)) = (inputs.first(), inputs.get(1)) else { return u64::MAX };
+        let times = times.cast_to::<TDim>().ok();
+        let times =
+            times.as_ref().and_then(|times| times.try_as_plain_ram().ok()?.as_slice::<TDim>().ok());
+        let Some(times) = times else { return u64::MAX };
+        let times = times.iter().map(|time| time.eval(symbols).to_i64().unwrap_or(i64::MAX));
+        return times.fold(of(tiled), |bytes, time| bytes.saturating_mul(time.unsigned_abs()));
+    }
+    // Places of some elements of the inputs, or some of them.
+    let places = inputs.iter().map(|input| {
+        let elements = input.shape().iter().fold(1_u64, |n, axis| n.saturating_mul(*axis as u64));
+        let axes = (input.shape().len() as u64).max(AXES_MIN);
+        elements.saturating_mul(axes).saturating_mul(INDEX_BYTES)
+    });
+    saturating_sum(places)
+}
+
+/// One number of a tensor that has one.
+fn number(value: &TValue, symbols: &SymbolValues) -> Option<f64> {
+    if value.datum_type() == TDim::datum_type() {
+        let number = value.try_as_plain_ram().ok()?.to_scalar::<TDim>().ok()?.eval(symbols);
+        return number.to_i64().ok().map(|number| number as f64);
+    }
+    value.cast_to_scalar::<f64>().ok()
+}
+
+fn saturating_sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}

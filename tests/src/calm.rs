@@ -1,0 +1,57 @@
+//! What a host holds once an attack is over: no more than before.
+
+use crate::Host;
+use std::fs::{read_dir, read_to_string};
+use std::time::{Duration, Instant};
+
+/// What the allocator may keep.
+const RESIDENT_MORE_MAX: u64 = 32 << 20;
+/// Mappings come and go with sandboxes that are made beforehand.
+const MAPS_MORE_MAX: usize = 16;
+/// A connection of a client's that is not seen to be closed yet.
+const FILES_MORE_MAX: usize = 2;
+/// How long it may take: what is thrown away goes a moment later.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// What a host holds at rest.
+#[derive(Debug, Clone, Copy)]
+pub struct Calm {
+    pid: u32,
+    resident_bytes: u64,
+    files: usize,
+    threads: usize,
+    maps: usize,
+}
+
+impl Calm {
+    /// What it holds now.
+    pub fn of(host: &Host) -> Self {
+        let pid = host.pid();
+        let count = |folder: &str| read_dir(format!("/proc/{pid}/{folder}")).unwrap().count();
+        Self {
+            pid,
+            resident_bytes: host.resident_bytes(),
+            files: count("fd"),
+            threads: count("task"),
+            maps: read_to_string(format!("/proc/{pid}/maps")).unwrap().lines().count(),
+        }
+    }
+
+    /// Waits until it is as calm as it was before something.
+    pub async fn comes_back(&self, host: &Host, after: &str) {
+        let began = Instant::now();
+        loop {
+            let now = Self::of(host);
+            let is_calm = now.pid == self.pid
+                && now.resident_bytes <= self.resident_bytes + RESIDENT_MORE_MAX
+                && now.files <= self.files + FILES_MORE_MAX
+                && now.threads <= self.threads
+                && now.maps <= self.maps + MAPS_MORE_MAX;
+            if is_calm {
+                return;
+            }
+            assert!(began.elapsed() < BOUND, "after {after}: {now:?}, where it was {self:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
