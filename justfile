@@ -16,6 +16,10 @@ bench:
 soak minutes="10":
     RINGFENCE_SOAK_MINUTES={{minutes}} cargo test --release -p ringfence-tests --test end_to_end -- --ignored --nocapture what_a_host_holds
 
+# Attacks, each against a real host, one after the other.
+corpus:
+    cargo test --release -p ringfence-tests --test end_to_end -- --test-threads 1 each_guest:: limits:: floods:: bad_requests:: streams:: ends:: isolation:: upload_limits:: upload::what upload::an_archive tokens:: policy:: oracles:: damaged:: media:: metadata:: urls:: time::
+
 # Takes each limit away in turn, and wants the test that hits it to fail.
 limits-bite:
     bash tests/limits-bite

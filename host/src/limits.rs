@@ -33,6 +33,15 @@ pub const UPLOADS_MAX: usize = 16;
 /// Bytes of one message of an upload: clients send parts of 127 MiB.
 pub const UPLOAD_MESSAGE_BYTES_MAX: usize = 130 << 20;
 
+/// Who shares a sandbox. Two callers never do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Nobody: each call has its own.
+    Call,
+    /// Calls of one caller, one after the other.
+    Caller,
+}
+
 /// The limits of one version and of each of its calls.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -70,6 +79,8 @@ pub struct Limits {
     pub instances_max: usize,
     /// Elements of all tables of one sandbox.
     pub table_elements_max: usize,
+    /// Who shares a sandbox: `ringfence.isolation`.
+    pub isolation: Isolation,
     /// Bytes that a sandbox is charged for its stack.
     pub stack_bytes: u64,
     /// Bytes of one request for random numbers.
@@ -130,6 +141,7 @@ impl Default for Limits {
             tables_max: 32,
             instances_max: 32,
             table_elements_max: 100_000,
+            isolation: Isolation::Call,
             stack_bytes: STACK_BYTES,
             random_bytes_max: 64 << 10,
             log_line_bytes_max: 4 << 10,

@@ -87,6 +87,39 @@ fn more_memory_lets_a_guest_grow_further() {
     assert!(less <= 32 * 16 && more > 64 * 16 && more <= 128 * 16, "{less}, {more}");
 }
 
+/// What guests do to memory at the same time is within their limits together, seen
+/// from outside. What is beside that is not theirs: copies between a guest and the
+/// host, compiled code, and what the allocator keeps.
+#[test]
+fn attacks_on_memory_stay_within_their_limits_together() {
+    const LIMIT: u64 = 64 << 20;
+    const BESIDE: u64 = 192 << 20;
+    const ATTACKS: [(&str, &str); 4] = [
+        ("memory-hog", guests::MEMORY_HOG),
+        ("tensor-hog", guests::TENSOR_HOG),
+        ("message-hog", guests::MESSAGE_HOG),
+        ("output-flood", guests::OUTPUT_FLOOD),
+    ];
+    let host = host(&ATTACKS.map(|(_, folder)| folder));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let before = host.resident_bytes();
+        for _ in 0..3 {
+            let calls = ATTACKS.iter().flat_map(|(name, _)| [name; 6]).map(|name| {
+                let asked = request(name, vec![text_input("x")]);
+                let client = &client;
+                async move { client.predict_request(asked).await }
+            });
+            futures_util::future::join_all(calls).await;
+        }
+        let more = host.resident_bytes_peak().saturating_sub(before);
+        println!("{} MiB more than before", more >> 20);
+        let limits = ATTACKS.len() as u64 * LIMIT;
+        assert!(more > LIMIT, "{more} bytes: nothing was attacked");
+        assert!(more <= limits + BESIDE, "{more} bytes, where the limits are {limits} together");
+    });
+}
+
 #[test]
 fn a_graph_that_does_not_fit_into_cpu_memory_is_refused_at_the_start() {
     let variant = Variant::of(guests::SCRIBE, &[("\"256Mi\"", "\"2Mi\"")]);

@@ -31,6 +31,32 @@ fn a_wrong_token_is_refused_in_band_by_every_call() {
     });
 }
 
+/// OUT-05: whoever has no token cannot make the host write as much as it likes.
+#[test]
+fn a_flood_of_bad_tokens_does_not_fill_the_log() {
+    const CALLS: usize = 250;
+    const AT_ONCE: usize = 100;
+    const PER_SECOND: usize = 10;
+    let host = Host::serve(&[guests::ECHO]);
+    let lines = |host: &Host| host.log().matches("TOKEN_INVALID").count();
+    block_on(async {
+        let client = Client::connect(host.base(), "rf_0").await;
+        let began = Instant::now();
+        let calls = (0..CALLS).map(|_| client.predict_request(hello()));
+        let answers = futures_util::future::join_all(calls).await;
+        assert!(answers.iter().all(|answer| answer.reason() == "TOKEN_INVALID"));
+        let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+        assert!(seconds < (CALLS - AT_ONCE) / PER_SECOND, "too slow to tell: {seconds} s");
+        host.wait_until("the lines", |host| lines(host) >= AT_ONCE);
+        let told = lines(&host);
+        assert!(told <= AT_ONCE + PER_SECOND * seconds, "{told} lines in {seconds} s");
+        // One with a token has its line all the same.
+        let good = Client::connect(host.base(), &host.pat()).await;
+        let req_id = good.predict_request(hello()).await.status.req_id;
+        host.wait_until("its line", |host| host.log().contains(&req_id));
+    });
+}
+
 #[test]
 fn every_method_of_the_service_refuses_a_wrong_token() {
     let host = Host::serve(&[guests::ECHO]);

@@ -54,13 +54,12 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     if args.check {
         return check::run(args);
     }
-    let mut settings = resolve::settings(args).map_err(usage)?;
+    let settings = resolve::settings(args).map_err(usage)?;
     leave_no_core().context("cannot switch core dumps off")?;
     let logging =
         telemetry::start(settings.log_filter.as_deref(), settings.log_format).map_err(usage)?;
     let fetcher = fetcher(args, &settings)?;
     raise_file_limit();
-    leave_files_to_others(&mut settings.front.connections_max);
     let current = Arc::new(Current::new(settings).map_err(usage)?);
     let settings = current.settings().borrow().clone();
     // What cannot be served is told before anything is made that stays.
@@ -304,24 +303,6 @@ fn raise_file_limit() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-}
-
-/// Files of a host that are not connections of clients: the store's, those of
-/// guests, the operator's socket.
-const FILES_OF_OTHERS: u64 = 256;
-
-/// Connections take no file that something else needs.
-fn leave_files_to_others(connections_max: &mut usize) {
-    let Some(files_max) = getrlimit(Resource::Nofile).current else { return };
-    let fitting = files_max.saturating_sub(FILES_OF_OTHERS).max(1);
-    if *connections_max as u64 > fitting {
-        tracing::warn!(
-            files_max,
-            connections_max = fitting,
-            "this process may have too few files for its connections_max, which is lowered"
-        );
-        *connections_max = usize::try_from(fitting).unwrap_or(usize::MAX);
     }
 }
 

@@ -39,7 +39,6 @@ impl Limits {
             "concurrency" => self.concurrency_max = MUCH,
             "queue" => self.queue_max = MUCH,
             "output_bytes" => self.output_bytes_max = 1 << 32,
-            "tensor_bytes" => self.tensor_bytes_max = 1 << 32,
             "handles" => self.handles_max = 1 << 30,
             "wasi_handles" => self.wasi_handles_max = 1 << 30,
             "random_bytes" => self.random_bytes_max = 1 << 32,

@@ -12,6 +12,7 @@ use std::sync::{Arc, LazyLock};
 use tract_onnx::Onnx;
 use tract_onnx::data_resolver::ModelDataResolver;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::SymbolValues;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::plan;
 
@@ -205,8 +206,7 @@ fn constants_bytes(model: &TypedModel) -> u64 {
         .iter()
         .filter(|node| node.op_is::<Const>())
         .flat_map(|node| &node.outputs)
-        .filter_map(|output| output.fact.mem_size().to_i64().ok())
-        .filter_map(|bytes| u64::try_from(bytes).ok())
+        .filter_map(|output| ledger::bytes(&output.fact, &SymbolValues::default()))
         .sum()
 }
 

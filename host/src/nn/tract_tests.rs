@@ -315,8 +315,8 @@ fn values_inside_a_graph_are_charged() {
     };
     let (done, peak) = ran(1 << 30);
     done.unwrap();
-    // The input's own and one more at a time, or two where a node has both.
-    assert!((VALUE..=3 * VALUE).contains(&peak), "{peak}");
+    // One at a time, or two where a node has both; the input is charged as a tensor.
+    assert!((VALUE..=2 * VALUE).contains(&peak), "{peak}");
     assert!(ran(peak).0.is_ok());
     let (refused, _) = ran(peak - 1);
     assert!(matches!(refused, Err(RunError::Memory(over)) if over.holder == Holder::Engine));
@@ -347,6 +347,33 @@ fn a_length_that_a_guest_gives_is_charged_before_it_is_made() {
     }
 }
 
+/// NN-09: the same of the places of the largest ones.
+#[test]
+fn a_number_of_places_that_a_guest_gives_is_charged_before_they_are_made() {
+    let mut top = node("TopK", &["x", "k"], "values");
+    top.output.push("places".to_owned());
+    let graph = load(&file(pb::GraphProto {
+        name: "top".to_owned(),
+        node: vec![top],
+        input: vec![
+            port("x", DataType::Float, Some(&[Fixed(3)])),
+            port("k", DataType::Int64, Some(&[Fixed(1)])),
+        ],
+        output: vec![port("values", DataType::Float, None), port("places", DataType::Int64, None)],
+        ..Default::default()
+    }));
+    let run = |k: i64| {
+        let k = Tensor::new(ElementType::I64, vec![1], k.to_le_bytes().to_vec()).unwrap();
+        let mut scratch = Account::new(1 << 20).charge(Holder::Engine, 0).unwrap();
+        graph.run(vec![f32s(&[3], &[1., 3., 2.]), k], &Cancel::default(), &mut scratch)
+    };
+    assert_eq!(run(2).unwrap()[0], f32s(&[2], &[3., 2.]));
+    for k in [1 << 33, i64::MAX, -1] {
+        let refused = run(k);
+        assert!(matches!(refused, Err(RunError::Memory(_))), "{k}: {refused:?}");
+    }
+}
+
 /// NN-11: a node that nothing could stop is not begun.
 #[test]
 fn a_node_of_too_much_work_is_refused() {
@@ -360,13 +387,31 @@ fn a_node_of_too_much_work_is_refused() {
             ..Default::default()
         })
     };
-    let side = 5000;
+    let side = 10_001;
     assert!(u64::pow(side, 3) > ledger::NODE_WORK_MAX);
-    let refused = try_load(&product([Fixed(5000), Fixed(5000)])).err().unwrap().to_string();
+    let refused = try_load(&product([Fixed(10_001), Fixed(10_001)])).err().unwrap().to_string();
     assert!(refused.contains("multiplications at once"), "{refused}");
     let graph = load(&product([Named("N"), Named("N")]));
     assert_eq!(run(&*graph, f32s(&[1, 1], &[3.])), f32s(&[1, 1], &[9.]));
-    let huge = f32s(&[5000, 5000], &vec![0.; 5000 * 5000]);
+
+    // The same of a pool, whose input says how much it is: each of a million places
+    // looks at a million others.
+    let window = pb::AttributeProto {
+        name: "kernel_shape".to_owned(),
+        r#type: pb::attribute_proto::AttributeType::Ints as i32,
+        ints: vec![1001, 1001],
+        ..Default::default()
+    };
+    let pool = pb::NodeProto { attribute: vec![window], ..node("MaxPool", &["x"], "y") };
+    let axes = [Fixed(1), Fixed(1), Named("H"), Named("W")];
+    let graph = load(&file(pb::GraphProto {
+        name: "pool".to_owned(),
+        node: vec![pool],
+        input: vec![port("x", DataType::Float, Some(&axes))],
+        output: vec![port("y", DataType::Float, None)],
+        ..Default::default()
+    }));
+    let huge = f32s(&[1, 1, 2001, 2001], &vec![0.; 2001 * 2001]);
     let refused = graph.run(vec![huge], &Cancel::default(), &mut scratch()).unwrap_err();
     assert!(refused.to_string().contains("multiplications at once"), "{refused}");
 }

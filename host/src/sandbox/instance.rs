@@ -12,6 +12,7 @@ use super::stop::{Stop, end_of, memory};
 use super::streams::{Gone, Received, Sink, Source};
 use super::trace;
 use crate::call::{End, Event, Function, Origin, Phase, Receipt, Trace, Verdict};
+use crate::limits::Isolation;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,9 +148,8 @@ impl Instance {
         self.held.store.data().limiter.memory_bytes()
     }
 
-    /// Runs one call and consumes the sandbox, so that nothing can run in it
-    /// again.
-    pub(crate) async fn call(mut self, job: Job) -> (Verdict, Option<Used>) {
+    /// Runs one call, and gives the sandbox back where its caller may have it again.
+    pub(crate) async fn call(mut self, job: Job) -> (Verdict, Left) {
         let shared = self.shared.clone();
         let limits = &shared.limits;
         let fuel = limits.fuel_per_call();
@@ -164,7 +164,8 @@ impl Instance {
         state.log.lock().start_call(job.origin.clone(), limits);
         if let Err(error) = refuel(&mut self.held.store, fuel) {
             let end = End::HostBug(format!("{error:#}"));
-            return (verdict(end, Phase::Call, &mut self.held.store, fuel, None), None);
+            let verdict = verdict(end, Phase::Call, &mut self.held.store, fuel, None);
+            return (verdict, Left::Nothing);
         }
         let Self { held: Held { store, .. }, runner, .. } = &mut self;
         let running = run(store, runner, job, limits.error_text_bytes_max);
@@ -176,13 +177,31 @@ impl Instance {
         };
         self.held.store.data_mut().log.lock().finish();
         let verdict = verdict(end, Phase::Call, &mut self.held.store, fuel, error.as_ref());
+        // One that something has stopped is in no state to go on.
+        let is_whole = matches!(verdict.end, End::Done | End::GuestError(_));
+        if is_whole && limits.isolation == Isolation::Caller {
+            return (verdict, Left::Whole(Box::new(self)));
+        }
         let bytes = verdict.receipt.memory_bytes_peak;
         // The next call may come before it is gone, and needs as much.
         let account = &shared.account;
         let has_room = account.bytes().saturating_add(bytes) <= account.bytes_max();
         let late = has_room && bytes <= LATE_DROP_BYTES_MAX;
-        (verdict, late.then_some(Used { _held: self.held }))
+        match late {
+            true => (verdict, Left::Used(Used { _held: self.held })),
+            false => (verdict, Left::Nothing),
+        }
     }
+}
+
+/// What is left of a sandbox after a call.
+pub(crate) enum Left {
+    /// All of it, for its caller alone.
+    Whole(Box<Instance>),
+    /// Its memory, which is unmapped later.
+    Used(Used),
+    /// Nothing.
+    Nothing,
 }
 
 /// A store with all of its limits, and nothing in it.

@@ -6,10 +6,9 @@
 
 use crate::call::Origin;
 use crate::limits::Limits;
-use crate::telemetry::{Level, VersionLog};
+use crate::telemetry::{Level, Rate, VersionLog};
 use crate::text::{cut, escape_controls};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 
 /// Lines per second that one version may log in the long run.
 const LINES_PER_SECOND: f64 = 100.0;
@@ -30,7 +29,7 @@ pub(crate) struct Inner {
     kept: Option<VersionLog>,
     /// The call; one without a name while the model loads.
     origin: Origin,
-    rate: Arc<LogRate>,
+    rate: Arc<Rate>,
     lines_left: u32,
     bytes_left: usize,
     lines_dropped: u32,
@@ -44,7 +43,7 @@ impl GuestLog {
     pub(crate) fn new(
         model: Arc<str>,
         kept: Option<VersionLog>,
-        rate: Arc<LogRate>,
+        rate: Arc<Rate>,
         limits: &Limits,
     ) -> Self {
         #[cfg(test)]
@@ -180,24 +179,9 @@ fn shown(text: &str, bytes_max: usize) -> String {
     line
 }
 
-/// A bucket of log lines that all sandboxes of a version share.
-#[derive(Debug)]
-pub(crate) struct LogRate(Mutex<(f64, Instant)>);
-
-impl LogRate {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new((LINES_BURST, Instant::now())))
-    }
-
-    fn take(&self) -> bool {
-        let mut bucket = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (tokens, at) = *bucket;
-        let now = Instant::now();
-        let refill = now.duration_since(at).as_secs_f64() * LINES_PER_SECOND;
-        let tokens = (tokens + refill).min(LINES_BURST);
-        *bucket = (if tokens >= 1.0 { tokens - 1.0 } else { tokens }, now);
-        tokens >= 1.0
-    }
+/// What all sandboxes of a version may log together.
+pub(crate) fn rate() -> Arc<Rate> {
+    Arc::new(Rate::new(LINES_PER_SECOND, LINES_BURST))
 }
 
 #[cfg(test)]
@@ -205,7 +189,7 @@ mod tests {
     use super::*;
 
     fn log(limits: &Limits) -> GuestLog {
-        GuestLog::new("m".into(), None, Arc::new(LogRate::new()), limits)
+        GuestLog::new("m".into(), None, rate(), limits)
     }
 
     #[test]
@@ -259,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_version_cannot_log_faster_than_its_bucket_refills() {
-        let rate = LogRate::new();
+        let rate = rate();
         let taken = (0..10_000).filter(|_| rate.take()).count();
         assert!(taken < 2 * LINES_BURST as usize, "{taken}");
     }

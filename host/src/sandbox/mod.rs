@@ -10,6 +10,7 @@ mod bindings;
 mod compiled;
 mod linker;
 
+mod kept;
 mod program;
 mod ready;
 

@@ -7,8 +7,9 @@ use super::bindings::ringfence::model::context;
 use super::calling::{Calling, Events, Requests, give_up_at};
 use super::cpu::Share;
 use super::engine::Running;
-use super::instance::{Instance, Job, Used};
-use super::log::LogRate;
+use super::instance::{Instance, Job, Left, Used};
+use super::kept::Kept;
+use super::log;
 use super::meters::Meters;
 use super::ready::{Ready, Taken, load_deadline};
 use super::state::State;
@@ -16,10 +17,10 @@ use super::streams::{Sent, Sink};
 use crate::call::{
     Deadline, End, Event, Function, Methods, Origin, Phase, Receipt, SignatureError, Verdict,
 };
-use crate::limits::Limits;
+use crate::limits::{Isolation, Limits};
 use crate::nn::Graphs;
 use crate::package::{Assets, Package, admission};
-use crate::telemetry::VersionLog;
+use crate::telemetry::{Rate, VersionLog};
 use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,6 +37,8 @@ use wasmtime::component::Component;
 pub struct Program {
     shared: Arc<Shared>,
     ready: Ready,
+    /// Sandboxes of callers, where the author asks for that.
+    kept: Kept<Box<Instance>>,
 }
 
 /// What every sandbox of a version needs.
@@ -50,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) label: Arc<str>,
     pub(crate) assets: Assets,
     pub(crate) asset_files: HashMap<String, File>,
-    pub(crate) log_rate: Arc<LogRate>,
+    pub(crate) log_rate: Arc<Rate>,
     /// Where guests' lines go; nothing where nobody keeps them.
     pub(crate) log: Option<VersionLog>,
     pub(crate) sandboxes_made: AtomicU64,
@@ -156,12 +159,12 @@ impl Program {
             label,
             assets: package.assets,
             asset_files,
-            log_rate: Arc::new(LogRate::new()),
+            log_rate: log::rate(),
             log,
             sandboxes_made: AtomicU64::new(0),
             surroundings,
         };
-        Ok(Self { shared: Arc::new(shared), ready: Ready::new() })
+        Ok(Self { shared: Arc::new(shared), ready: Ready::new(), kept: Kept::new() })
     }
 
     /// Asks the guest which typed methods it has, in a sandbox of its own that
@@ -279,8 +282,8 @@ impl Program {
             if let Some((verdict, used)) = ended {
                 if matches!(verdict.end, End::Unread { .. }) {
                     // Whoever comes after all is told why there is no more.
-                    drop(end_place);
                     unread.give_up(verdict);
+                    drop(end_place);
                 } else if let Ok(place) = end_place {
                     drop(place.send(Sent { event: Event::End(verdict), _charge: None }));
                 }
@@ -310,7 +313,13 @@ impl Program {
     async fn run(&self, job: Job, loaded: &AtomicBool) -> (Verdict, Option<Used>) {
         let _running = self.running();
         let began = Instant::now();
-        let (instance, load) = match self.ready.take(job.deadline).await {
+        let caller = self.keeps_for(&job.origin);
+        let own = caller.as_ref().and_then(|caller| self.kept.take(caller));
+        let taken = match own {
+            Some(own) => Taken::Ready(own),
+            None => self.ready.take(job.deadline).await,
+        };
+        let (instance, load) = match taken {
             Taken::Ready(instance) => (Ok(*instance), Duration::ZERO),
             Taken::Awaited(instance) => (Ok(instance), began.elapsed()),
             Taken::Own(_loads) => {
@@ -318,15 +327,29 @@ impl Program {
                 (loaded, began.elapsed())
             }
         };
-        let (mut verdict, used) = match instance {
+        let (mut verdict, left) = match instance {
             Ok(instance) => {
                 loaded.store(true, Ordering::Relaxed);
                 instance.call(job).await
             }
-            Err(verdict) => (*verdict, None),
+            Err(verdict) => (*verdict, Left::Nothing),
         };
         verdict.receipt.load = load;
-        (verdict, used)
+        match (left, caller) {
+            (Left::Whole(instance), Some(caller)) => {
+                let account = &self.shared.account;
+                self.kept.put(caller, instance, || account.bytes() <= account.bytes_max() / 2);
+                (verdict, None)
+            }
+            (Left::Used(used), _) => (verdict, Some(used)),
+            (Left::Whole(_) | Left::Nothing, _) => (verdict, None),
+        }
+    }
+
+    /// Whose sandbox is kept after the call, if it is. Who is not known has none.
+    fn keeps_for(&self, origin: &Origin) -> Option<Arc<str>> {
+        let is_kept = self.shared.limits.isolation == Isolation::Caller && !origin.user.is_empty();
+        is_kept.then(|| origin.user.clone())
     }
 
     fn running(&self) -> Running {

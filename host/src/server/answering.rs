@@ -11,7 +11,7 @@ use super::sent::Fetching;
 use super::status::Outcome;
 use crate::call::Event;
 use crate::proto::clarifai::api;
-use crate::worker::{Inputs, Outputs};
+use crate::worker::{Inputs, Outputs, Spent};
 use futures_util::{Stream, StreamExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -105,11 +105,13 @@ impl Responses {
             }
         };
         let Answering { outputs, idle, .. } = answering;
+        let spent = self.context.found.spent.get();
+        let worked = || spent.map(Spent::receipt).map(|spent| spent.guest_cpu + spent.engine_cpu);
         let next = async {
             tokio::select! {
                 biased;
                 event = outputs.next() => Ok(event),
-                () = silence(idle.as_ref()) => Err(Outcome::silent()),
+                () = silence(idle.as_ref(), worked) => Err(Outcome::silent()),
             }
         };
         let event = match self.context.unless_ended(next).await {
@@ -172,33 +174,54 @@ impl Responses {
 #[derive(Debug, Clone)]
 struct Idle {
     within: Duration,
-    since: Arc<Mutex<Instant>>,
+    state: Arc<Mutex<IdleState>>,
+}
+
+#[derive(Debug)]
+struct IdleState {
+    since: Instant,
+    /// Whether a message of the client's is waited for.
+    listens: bool,
 }
 
 impl Idle {
     fn new(within: Duration) -> Self {
-        Self { within, since: Arc::new(Mutex::new(Instant::now())) }
+        let state = IdleState { since: Instant::now(), listens: false };
+        Self { within, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Somebody has.
     fn over(&self) {
-        *self.lock() = Instant::now();
+        self.lock().since = Instant::now();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Instant> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The client may say something from now on, or has, or has said all.
+    fn listens(&self, listens: bool) {
+        *self.lock() = IdleState { since: Instant::now(), listens };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IdleState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Resolves when nobody has said anything for too long.
-async fn silence(idle: Option<&Idle>) {
+/// Resolves when nobody has said anything for too long, though the client could
+/// have, and the guest has not worked either.
+async fn silence(idle: Option<&Idle>, worked: impl Fn() -> Option<Duration>) {
     let Some(idle) = idle else { return std::future::pending().await };
+    let mut before = worked();
     loop {
-        let ends = *idle.lock() + idle.within;
-        if Instant::now() >= ends {
+        let ends = idle.lock().since + idle.within;
+        if Instant::now() < ends {
+            tokio::time::sleep_until(ends.into()).await;
+            continue;
+        }
+        let now = worked();
+        if idle.lock().listens && now == before {
             return;
         }
-        tokio::time::sleep_until(ends.into()).await;
+        before = now;
+        idle.over();
     }
 }
 
@@ -221,12 +244,14 @@ async fn feed<S>(
 where
     S: Stream<Item = Result<api::PostModelOutputsRequest, tonic::Status>> + Unpin,
 {
-    while let Some(message) = requests.next().await {
-        idle.over();
+    loop {
+        idle.listens(true);
+        let message = requests.next().await;
+        idle.listens(false);
+        let Some(message) = message else { return Ok(()) };
         let message = message.map_err(|status| unreadable(&status))?;
         let parsed = single(reading.parse(message, Turn::Next)?)?;
         let request = whole(parsed, fetching).await?;
         sent(inputs.send(request).await)?;
     }
-    Ok(())
 }

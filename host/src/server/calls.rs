@@ -22,6 +22,7 @@ use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::worker::{Inputs, Outputs, SendError};
 use futures_util::{Stream, StreamExt};
+use prost::Message as _;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -153,6 +154,10 @@ impl CallContext {
                 let deadline = Deadline::after(timeouts.first_message);
                 let deadline = self.deadline.map_or(deadline, |asked| asked.min(deadline));
                 let first = first(&mut requests, deadline).await?;
+                if let Some(received) = &self.received {
+                    let bytes = first.encoded_len() as u64;
+                    received.grow(bytes).map_err(|full| Outcome::no_room(full.to_string()))?;
+                }
                 let (asked, parsed) = self.understand(first)?;
                 let parsed = single(parsed)?;
                 let leasing = async { self.lease(&asked).await.map_err(not_retried) };
@@ -365,7 +370,14 @@ pub(super) fn sent(sent: Result<(), SendError>) -> Result<(), Outcome> {
 }
 
 pub(super) fn unreadable(status: &tonic::Status) -> Outcome {
-    Outcome::bad_request(format!("a message cannot be read: {}", status.message()))
+    let text = format!("a message cannot be read: {}", status.message());
+    match status.code() {
+        tonic::Code::Unavailable => Outcome::no_room(text),
+        tonic::Code::DeadlineExceeded => {
+            Outcome::new(StatusCode::RpcRequestTimeout, "WALL_DEADLINE", text)
+        }
+        _ => Outcome::bad_request(text),
+    }
 }
 
 /// Everything that comes out of a call, or nothing if its end does not.

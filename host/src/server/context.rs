@@ -178,30 +178,34 @@ impl CallContext {
         if let Some(allowance) = self.allowance.get() {
             allowance.charge(self.burnt(receipt));
         }
-        tracing::info!(
-            target: "call",
-            req_id = %self.req_id,
-            model = self.model.get().map_or("", String::as_str),
-            version = usage.version,
-            user = self.caller.as_ref().map_or("", Caller::user_id),
-            function = self.function.as_str(),
-            code = outcome.code as i32,
-            reason = outcome.reason,
-            wall_ms = milliseconds(usage.wall),
-            queue_ms = milliseconds(usage.queue),
-            load_ms = milliseconds(receipt.load),
-            first_output_ms = usage.first_output.map(milliseconds),
-            cpu_ms = milliseconds(receipt.guest_cpu),
-            cpu_wait_ms = milliseconds(receipt.cpu_wait),
-            tensor_ms = milliseconds(receipt.engine_cpu),
-            computes = receipt.computes,
-            fuel = receipt.fuel,
-            fuel_is_lower_bound = receipt.fuel_is_lower_bound,
-            memory_bytes_peak = receipt.memory_bytes_peak,
-            bytes_in = receipt.bytes_in,
-            bytes_out = receipt.bytes_out,
-            "call ended"
-        );
+        if self.is_told() {
+            tracing::info!(
+                target: "call",
+                req_id = %self.req_id,
+                model = self.model.get().map_or("", String::as_str),
+                version = usage.version,
+                user = self.caller.as_ref().map_or("", Caller::user_id),
+                function = self.function.as_str(),
+                code = outcome.code as i32,
+                reason = outcome.reason,
+                wall_ms = milliseconds(usage.wall),
+                queue_ms = milliseconds(usage.queue),
+                load_ms = milliseconds(receipt.load),
+                first_output_ms = usage.first_output.map(milliseconds),
+                cpu_ms = milliseconds(receipt.guest_cpu),
+                cpu_wait_ms = milliseconds(receipt.cpu_wait),
+                tensor_ms = milliseconds(receipt.engine_cpu),
+                computes = receipt.computes,
+                fuel = receipt.fuel,
+                fuel_is_lower_bound = receipt.fuel_is_lower_bound,
+                memory_bytes_peak = receipt.memory_bytes_peak,
+                bytes_in = receipt.bytes_in,
+                bytes_out = receipt.bytes_out,
+                "call ended"
+            );
+        } else {
+            self.app.telemetry.log_lines_dropped.add();
+        }
         // A name that a client made up is no label.
         let model = self.found.model.get().map(ToString::to_string);
         self.app.telemetry.metrics.call(&CallFigures {
@@ -214,6 +218,11 @@ impl CallContext {
             receipt: *receipt,
         });
         self.slot.leave(usage);
+    }
+
+    /// Whether there is a line for the call: anybody can make calls with bad tokens.
+    fn is_told(&self) -> bool {
+        self.caller.is_ok() || self.app.telemetry.refusals.take()
     }
 
     /// The fuel that a call counts as. Where it is known to be more than was counted,

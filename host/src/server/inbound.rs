@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest messages of a client's that all users together, and one of them, may
 /// have on their way.
-const MESSAGES_MAX: u64 = 16;
-const MESSAGES_PER_USER_MAX: u64 = 4;
+const MESSAGES_MAX: u64 = 64;
+const MESSAGES_PER_USER_MAX: u64 = 16;
 
 /// The sums and their ceilings.
 #[derive(Debug)]
@@ -113,16 +113,16 @@ mod tests {
         let inbound = Inbound::new(10);
         let users: Vec<_> = (0..5).map(|user| inbound.of(&user.to_string())).collect();
         let (first, others) = users.split_first().unwrap();
-        first.grow(40).unwrap();
+        first.grow(160).unwrap();
         assert_eq!(first.grow(1), Err(Full));
         assert_eq!(inbound.of("0").grow(1), Err(Full), "another request of the same user");
         for user in &others[..3] {
-            user.grow(40).unwrap();
+            user.grow(160).unwrap();
         }
         assert_eq!(others[3].grow(1), Err(Full), "all have as much as there is");
         first.clear();
         first.clear();
-        others[3].grow(40).unwrap();
+        others[3].grow(160).unwrap();
         drop(users);
         let held = inbound.held.lock().unwrap();
         assert!(held.bytes == 0 && held.by_user.is_empty(), "{held:?}");

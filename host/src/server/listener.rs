@@ -119,7 +119,7 @@ impl Options {
 pub(super) const UPLOAD: &str = "/clarifai.api.V2/PostModelVersionsUpload";
 
 /// Bytes of a message of whoever needs no token.
-const ANYONES_MESSAGE_BYTES_MAX: usize = 4 << 10;
+const ANYONES_MESSAGE_BYTES_MAX: usize = 1 << 10;
 
 /// How long to wait after a failed `accept`: running out of file descriptors
 /// fails at once, and again at once.

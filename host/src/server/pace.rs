@@ -48,6 +48,8 @@ struct Place {
     prefix_came: usize,
     /// Bytes of the message that have not.
     left: u64,
+    /// Bytes of the message and its prefix.
+    whole: u64,
 }
 
 impl Paced {
@@ -89,18 +91,22 @@ impl Body for Paced {
                 if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref())
                 {
                     let bytes = data.len() as u64;
+                    this.came += bytes;
+                    let ended = this.place.pass(data);
                     if let Some(received) = &this.received {
-                        if this.place.is_between() {
-                            // Whoever asks for the next message has done with the last.
-                            received.clear();
-                        }
-                        if let Err(full) = received.grow(bytes) {
+                        let more = match this.is_unary || ended == 0 {
+                            true => bytes,
+                            // Whoever reads the stream counts what is whole.
+                            false => {
+                                received.clear();
+                                this.place.came()
+                            }
+                        };
+                        if let Err(full) = received.grow(more) {
                             let status = Status::unavailable(full.to_string());
                             return Poll::Ready(Some(Err(status.into())));
                         }
                     }
-                    this.came += bytes;
-                    let ended = this.place.pass(data);
                     this.messages = this.messages.saturating_add(ended);
                     if this.is_unary && this.messages > 1 {
                         let text = "the call takes one message, and another came";
@@ -138,6 +144,14 @@ impl Place {
         self.prefix_came == 0 && self.left == 0
     }
 
+    /// What has come of the message that is not whole.
+    fn came(&self) -> u64 {
+        match self.left {
+            0 => self.prefix_came as u64,
+            left => self.whole - left,
+        }
+    }
+
     /// Goes on by what has come. Returns how many messages have ended with it.
     fn pass(&mut self, mut data: &[u8]) -> u32 {
         let mut ended = 0_u32;
@@ -156,6 +170,7 @@ impl Place {
             if self.prefix_came == PREFIX_BYTES {
                 let [_, length @ ..] = self.prefix;
                 (self.prefix_came, self.left) = (0, u32::from_be_bytes(length).into());
+                self.whole = self.left + PREFIX_BYTES as u64;
                 ended += u32::from(self.left == 0);
             }
         }
@@ -179,6 +194,8 @@ mod tests {
                 let expected = ends.iter().filter(|end| **end <= came).count();
                 assert_eq!(ended as usize, expected, "{came} in parts of {cut}");
                 assert_eq!(place.is_between(), ends.contains(&came), "{came} in parts of {cut}");
+                let begun = ends.iter().rev().find(|end| **end <= came).unwrap_or(&0);
+                assert_eq!(place.came() as usize, came - begun, "{came} in parts of {cut}");
             }
         }
     }

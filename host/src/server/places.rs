@@ -1,6 +1,7 @@
 //! How many connections there are: of everybody, of each address, and of the
 //! operator, whom no flood keeps out.
 
+use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,6 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Connections to the socket in the data directory.
 const OF_OPERATOR_MAX: usize = 64;
+
+/// Files of a host that are not connections of clients: the store's, those of
+/// guests, the operator's socket.
+const FILES_OF_OTHERS: u64 = 256;
 
 /// Bits of an IPv6 address that tell sites apart: a home gets a network of so many
 /// (RFC 6177, section 2), and chooses the rest itself.
@@ -41,7 +46,19 @@ pub(super) struct OfAddress {
 }
 
 impl Places {
+    /// Connections take no file that something else needs.
     pub(super) fn new(max: usize, per_address_max: usize) -> Self {
+        let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let fitting = files_max.saturating_sub(FILES_OF_OTHERS).max(1);
+        let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
+        if max > fitting {
+            tracing::warn!(
+                files_max,
+                connections_max = fitting,
+                "this process may have too few files for its connections_max, which is lowered"
+            );
+        }
+        let max = max.min(fitting).min(Semaphore::MAX_PERMITS);
         Self {
             all: Arc::new(Semaphore::new(max)),
             of_operator: Arc::new(Semaphore::new(OF_OPERATOR_MAX)),

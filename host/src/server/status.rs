@@ -56,6 +56,12 @@ impl Outcome {
         Self::new(StatusCode::RpcRequestTimeout, "IDLE", text)
     }
 
+    /// A message of a stream for which there is no room. Not one that clients try
+    /// again: what they have sent before would be lost.
+    pub(crate) fn no_room(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::InternalResourceExhausted, "NO_ROOM", text)
+    }
+
     /// A request with more URLs than one may have.
     pub(crate) fn too_many_urls() -> Self {
         let text = format!("the request has more than {URLS_MAX} URLs; split it, or send bytes");

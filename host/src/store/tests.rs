@@ -422,7 +422,6 @@ fn no_host_starts_in_a_directory_that_is_being_restored() {
     assert!(!into.exists());
 }
 
-/// OPS-18.
 /// Schema 3 did not say who has stopped a model.
 #[test]
 fn what_was_stopped_before_is_the_operators() {
@@ -440,6 +439,7 @@ fn what_was_stopped_before_is_the_operators() {
     assert_eq!(store.check().unwrap().problems, Vec::<String>::new());
 }
 
+/// OPS-18.
 #[test]
 fn the_first_schema_is_copied_and_brought_up_to_date() {
     let dir = TempDir::new().unwrap();

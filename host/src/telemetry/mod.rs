@@ -5,6 +5,7 @@
 
 mod host_log;
 mod metrics;
+mod rate;
 mod series;
 
 mod version_log;
@@ -12,6 +13,7 @@ mod writer;
 
 pub use host_log::{LogFormat, Logging, start};
 pub use metrics::{CallFigures, Metrics, Open, Serving};
+pub use rate::Rate;
 pub use writer::Dropped;
 
 pub use version_log::{Entry, Kind, Level, ReadError, VersionLog, VersionLogs};
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// What is shared by all that tell something. One for each host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Telemetry {
     /// The numbers.
     pub metrics: Metrics,
@@ -29,8 +31,26 @@ pub struct Telemetry {
     pub logs: Option<Arc<VersionLogs>>,
     /// Lines of the host's own log that were lost.
     pub log_lines_dropped: Dropped,
+    /// How often it is told that somebody without a token that counts has called.
+    pub refusals: Rate,
     /// Cancelled when the host has been told to stop.
     pub draining: CancellationToken,
+}
+
+/// Lines a second, and at once, of what anybody can cause. Metrics count all.
+const REFUSALS_PER_SECOND: f64 = 10.0;
+const REFUSALS_BURST: f64 = 100.0;
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            metrics: Metrics::default(),
+            logs: None,
+            log_lines_dropped: Dropped::default(),
+            refusals: Rate::new(REFUSALS_PER_SECOND, REFUSALS_BURST),
+            draining: CancellationToken::default(),
+        }
+    }
 }
 
 impl Telemetry {

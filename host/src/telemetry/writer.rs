@@ -30,7 +30,8 @@ impl Dropped {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn add(&self) {
+    /// One more.
+    pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -1,7 +1,9 @@
 //! What an ONNX file says of itself.
 //!
 //! Reads the whole file once and keeps little of it. Whatever passes here is of
-//! bounded size when an engine has read it.
+//! bounded size when it has been read. What an engine makes of it may not be: shapes
+//! that are computed from constants are the engine's to compute, and an upload is
+//! loaded in a process with limits of its own first.
 
 use super::protobuf::{Fields, Malformed, Value};
 use std::collections::HashMap;
@@ -236,8 +238,15 @@ impl<'b> Scanner<'_> {
     /// The whole numbers that an attribute holds, if it holds some.
     fn attribute(&mut self, bytes: &'b [u8], depth: usize) -> Result<Option<Vec<i64>>, ScanError> {
         let mut integers = None;
+        let (mut tensors, mut graphs) = (0, 0);
         let mut fields = Fields::of(bytes);
         while let Some((field, value)) = fields.next()? {
+            // t and g, of which readers of protobuf put several together.
+            tensors += usize::from(field == 5);
+            graphs += usize::from(field == 6);
+            if tensors > 1 || graphs > 1 {
+                return Err(ScanError::TooMany { what: "values in an attribute", max: 1 });
+            }
             match field {
                 // i
                 3 => integers = Some(vec![value.integer()?]),

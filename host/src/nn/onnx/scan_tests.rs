@@ -219,6 +219,32 @@ fn constants_that_become_huge_are_refused() {
     assert!(matches!(refused, Err(ScanError::Bomb { .. })), "{refused:?}");
 }
 
+/// Readers of protobuf put two tensors of one attribute together, to one that
+/// neither was.
+#[test]
+fn an_attribute_has_one_value() {
+    let tensor = |tensor: pb::TensorProto| {
+        let attribute = pb::AttributeProto { t: Some(tensor), ..Default::default() };
+        attribute.encode_to_vec()
+    };
+    let twice = [
+        tensor(pb::TensorProto { dims: vec![1 << 28], ..Default::default() }),
+        tensor(shape("", &[1])),
+    ];
+    let node = pb::NodeProto { op_type: "Constant".to_owned(), ..Default::default() };
+    let mut bytes = node.encode_to_vec();
+    let attribute = twice.concat();
+    // NodeProto.attribute, GraphProto.node, ModelProto.graph.
+    bytes.extend([5 << 3 | 2, u8::try_from(attribute.len()).unwrap()]);
+    bytes.extend(attribute);
+    for field in [1, 7] {
+        let mut outer = vec![field << 3 | 2, u8::try_from(bytes.len()).unwrap()];
+        outer.extend(bytes);
+        bytes = outer;
+    }
+    assert!(scan(&bytes, &has).is_err());
+}
+
 #[test]
 fn data_in_another_file_is_told_with_its_place() {
     let found = told(elsewhere(&[("location", "model.onnx_data"), ("offset", "64")])).unwrap();

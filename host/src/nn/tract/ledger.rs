@@ -5,10 +5,12 @@ use crate::nn::engine::RunError;
 use crate::sandbox::Charge;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{EvalContext, SymbolValues, TypedNode};
-use tract_onnx::tract_core::ops::array::{DynTile, Range};
+use tract_onnx::tract_core::ops::array::{DynSlice, DynTile, Range, Topk};
+use tract_onnx::tract_core::ops::cnn::{MaxPool, PoolSpec, SumPool};
+use tract_onnx::tract_core::ops::source::TypedSource;
 
-/// Multiplications and additions of one node, which nothing stops: some seconds.
-pub(super) const NODE_WORK_MAX: u64 = 100_000_000_000;
+/// Multiplications and additions of one node, which nothing stops: up to a minute.
+pub(super) const NODE_WORK_MAX: u64 = 1_000_000_000_000;
 
 /// What is known of a plan before it runs.
 #[derive(Debug)]
@@ -53,12 +55,10 @@ impl Ledger {
         }
         let mut work = vec![None; model.nodes.len()];
         for (node, place) in model.nodes.iter().zip(&mut work) {
-            let costs = node.op.cost(&model.node_input_facts(node.id)?)?;
-            let sum = costs.into_iter().filter(|(cost, _)| cost.is_compute());
-            let sum = sum.fold(TDim::from(0), |sum, (_, count)| sum + count);
-            match sum.to_i64() {
+            let work = work_of(model, node)?;
+            match work.to_i64() {
                 Ok(work) => check(node, work)?,
-                Err(_) => *place = Some(sum),
+                Err(_) => *place = Some(work),
             }
         }
         Ok(Self { frees, work })
@@ -87,9 +87,13 @@ impl Run<'_> {
         node: &TypedNode,
         inputs: &[TValue],
     ) -> Result<(), RunError> {
-        if let Some(Some(work)) = self.ledger.work.get(node.id)
-            && let Ok(work) = work.eval(context.symbols).to_i64()
-        {
+        // The inputs are charged already, as tensors.
+        if node.op_is::<TypedSource>() {
+            return Ok(());
+        }
+        if let Some(Some(work)) = self.ledger.work.get(node.id) {
+            // What cannot be told when its inputs are there is too much.
+            let work = work.eval(context.symbols).to_i64().unwrap_or(i64::MAX);
             check(node, work).map_err(|error| RunError::Engine(error.to_string()))?;
         }
         let facts = node.outputs.iter().map(|output| &output.fact);
@@ -100,8 +104,13 @@ impl Run<'_> {
 
     /// After it: what it holds indeed, and what is not needed any more.
     pub(super) fn after(&mut self, node: &TypedNode, outputs: &[TValue]) -> Result<(), RunError> {
-        let sizes = outputs.iter().map(|value| size(value.datum_type(), value.shape()));
-        self.hold(node.id, saturating_sum(sizes))?;
+        // Packed values are not what their shape says; they stay what they were
+        // charged as.
+        let is_plain = node.outputs.iter().all(|output| output.fact.exotic_fact().is_none());
+        if is_plain && !node.op_is::<TypedSource>() {
+            let sizes = outputs.iter().map(|value| size(value.datum_type(), value.shape()));
+            self.hold(node.id, saturating_sum(sizes))?;
+        }
         let freed = self.ledger.frees.get(node.id).into_iter().flatten();
         for value in freed {
             if let Some(live) = self.live.get_mut(*value) {
@@ -123,6 +132,25 @@ impl Run<'_> {
     }
 }
 
+/// Multiplications and additions of a node, as far as they are known: those of
+/// products, convolutions, sums, functions of each element, and pools.
+fn work_of(model: &TypedModel, node: &TypedNode) -> TractResult<TDim> {
+    let pool = node.op_as::<MaxPool>().map(|pool| &pool.pool_spec);
+    let pool: Option<&PoolSpec> = pool.or(node.op_as::<SumPool>().map(|pool| &pool.pool_spec));
+    if let Some(pool) = pool {
+        let kernel: usize = pool
+            .kernel_shape
+            .iter()
+            .fold(1, |kernel, axis| kernel.saturating_mul((*axis).min(u32::MAX as usize)));
+        let kernel = i64::try_from(kernel).unwrap_or(i64::MAX);
+        let made = node.outputs.first().map(|output| output.fact.shape.volume());
+        return Ok(made.unwrap_or_default() * kernel);
+    }
+    let costs = node.op.cost(&model.node_input_facts(node.id)?)?;
+    let sum = costs.into_iter().filter(|(cost, _)| cost.is_compute());
+    Ok(sum.fold(TDim::from(0), |sum, (_, count)| sum + count))
+}
+
 fn check(node: &TypedNode, work: i64) -> Result<(), TooMuchWork> {
     let work = work.unsigned_abs();
     match work > NODE_WORK_MAX {
@@ -137,10 +165,19 @@ fn size(datum: DatumType, shape: &[usize]) -> u64 {
     shape.iter().fold(element, |bytes, axis| bytes.saturating_mul(*axis as u64))
 }
 
-/// Bytes of a value that is still to be made, where the inputs' shapes say it.
-fn bytes(fact: &TypedFact, symbols: &SymbolValues) -> Option<u64> {
+/// Bytes of a value that is still to be made, where the inputs' shapes say it. A
+/// packed one has a buffer in the place of each element.
+pub(super) fn bytes(fact: &TypedFact, symbols: &SymbolValues) -> Option<u64> {
     let shape = fact.shape.eval_to_usize(symbols).ok()?;
-    Some(size(fact.datum_type, &shape))
+    let plain = size(fact.datum_type, &shape);
+    let Some(packed) = fact.exotic_fact() else { return Some(plain) };
+    let places = shape.iter().fold(1_u64, |places, axis| places.saturating_mul(*axis as u64));
+    let mut buffers = 0_u64;
+    for buffer in packed.buffer_sizes() {
+        let bytes = buffer.eval(symbols).to_i64().ok()?;
+        buffers = buffers.saturating_add(bytes.unsigned_abs());
+    }
+    Some(plain.saturating_add(places.saturating_mul(buffers)))
 }
 
 /// The same of a node whose output is as large as its inputs' content says.
@@ -165,6 +202,19 @@ fn grown(node: &TypedNode, inputs: &[TValue], symbols: &SymbolValues) -> u64 {
         let Some(times) = times else { return u64::MAX };
         let times = times.iter().map(|time| time.eval(symbols).to_i64().unwrap_or(i64::MAX));
         return times.fold(of(tiled), |bytes, time| bytes.saturating_mul(time.unsigned_abs()));
+    }
+    if let Some(topk) = node.op_as::<Topk>() {
+        let (Some(input), Some(k)) = (inputs.first(), inputs.get(1)) else { return u64::MAX };
+        let k = k.cast_to_scalar::<i64>().ok().and_then(|k| u64::try_from(k).ok());
+        let others = input.shape().iter().enumerate().filter(|(axis, _)| *axis != topk.axis);
+        let rows = others.fold(1_u64, |rows, (_, axis)| rows.saturating_mul(*axis as u64));
+        let element = input.datum_type().size_of() as u64 + INDEX_BYTES;
+        return rows.saturating_mul(k.unwrap_or(u64::MAX)).saturating_mul(element);
+    }
+    let picks = ["NonZero", "NonMaxSuppression"].contains(&&*node.op.name());
+    if node.op.mints_runtime_symbols() && !picks && !node.op_is::<DynSlice>() {
+        // A length of its own making, of which nothing is known.
+        return u64::MAX;
     }
     // Places of some elements of the inputs, or some of them.
     let places = inputs.iter().map(|input| {

@@ -2,7 +2,7 @@
 //!
 //! Owns its keys; all of it is ours, so a key that is not known is an error.
 
-use crate::limits::Limits;
+use crate::limits::{Isolation, Limits};
 use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
 use std::time::Duration;
 
@@ -16,7 +16,11 @@ const GRAPH_NAME_BYTES_MAX: usize = 256;
 
 /// `ringfence`.
 pub(super) const KEYS: [Key; 7] = [
-    key("isolation", Form::OneOf(&["call"]), "Who shares a sandbox: nobody, each call has its own"),
+    key(
+        "isolation",
+        Form::OneOf(&["call", "caller"]),
+        "Who shares a sandbox: nobody, or calls of one caller",
+    ),
     key(
         "call_timeout",
         Form::Duration(CALL_TIMEOUT_MIN, CALL_TIMEOUT_MAX),
@@ -60,11 +64,9 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
     let Some(mut section) = section else { return Vec::new() };
     if let Some(entry) = section.text("isolation") {
         match entry.text.as_str() {
-            "call" => {}
-            "caller" => drop(
-                entry.refuse::<()>("is not supported yet; write \"call\" or leave the key out"),
-            ),
-            _ => drop(entry.refuse::<()>("is not an isolation; write \"call\"")),
+            "call" => limits.isolation = Isolation::Call,
+            "caller" => limits.isolation = Isolation::Caller,
+            _ => drop(entry.refuse::<()>("is not an isolation; write \"call\" or \"caller\"")),
         }
     }
     if let Some(entry) = section.text("engine")
