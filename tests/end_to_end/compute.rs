@@ -341,7 +341,12 @@ fn replicas_that_have_to_run_do_so_before_the_first_call_and_after_a_restart() {
     assert!(first.terminate().success());
     let host = start(&data_dir);
     host.wait_until("both run", |host| replicas(host, "echo") == 2.0);
-    run(&host, &["deployments", "scale", "front", "--scale-to-zero-delay", "1"]);
+    let told = run(&host, &["deployments", "scale", "front", "--max-replicas", "3"]);
+    assert!(told.contains("2 to 3 replicas"), "{told}");
+    let told = run(&host, &["deployments", "scale", "front", "--min-replicas", "0"]);
+    assert!(told.contains("0 to 3 replicas"), "{told}");
+    let nothing = host.ringfence(&["deployments", "scale", "front"]);
+    assert_eq!(nothing.status.code(), Some(2), "{}", text(&nothing));
     host.wait_until("none runs", |host| replicas(host, "echo") == 0.0);
     // A model that is stopped has none, whatever its deployment says.
     deploy(&host, "always", "echo", &["--min-replicas", "1"]);

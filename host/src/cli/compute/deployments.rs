@@ -51,12 +51,12 @@ enum DeploymentsCommand {
         #[arg(long)]
         nodepool: Option<PoolRef>,
     },
-    /// Change how many replicas a deployment has
+    /// Change how many replicas a deployment has; what is not given stays
     Scale {
         /// The deployment's name
         id: String,
         #[command(flatten)]
-        scale: ScaleArgs,
+        scale: RescaleArgs,
     },
     /// Delete a deployment; its last calls end as they would
     Delete {
@@ -98,6 +98,44 @@ impl ScaleArgs {
     }
 }
 
+/// What changes of it.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct RescaleArgs {
+    /// Replicas that always run
+    #[arg(long)]
+    min_replicas: Option<u32>,
+    /// Replicas at most; at least as many as always run
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    max_replicas: Option<u32>,
+    /// Seconds without a call after which the last replica stops, if none has to run
+    #[arg(long)]
+    scale_to_zero_delay: Option<u32>,
+    /// Seconds for which one replica has to have been too many before it stops
+    #[arg(long)]
+    scale_down_delay: Option<u32>,
+    /// Seconds for which calls have to have waited before one replica more starts
+    #[arg(long)]
+    scale_up_delay: Option<u32>,
+}
+
+impl RescaleArgs {
+    /// What was, with these changes.
+    fn over(&self, was: api::AutoscaleConfig) -> api::AutoscaleConfig {
+        let min_replicas = self.min_replicas.unwrap_or(was.min_replicas);
+        api::AutoscaleConfig {
+            min_replicas,
+            max_replicas: self.max_replicas.unwrap_or(was.max_replicas.max(min_replicas)),
+            scale_down_delay_seconds: self.scale_down_delay.unwrap_or(was.scale_down_delay_seconds),
+            scale_up_delay_seconds: self.scale_up_delay.unwrap_or(was.scale_up_delay_seconds),
+            scale_to_zero_delay_seconds: self
+                .scale_to_zero_delay
+                .unwrap_or(was.scale_to_zero_delay_seconds),
+            ..was
+        }
+    }
+}
+
 pub(in crate::cli) fn run(args: &DeploymentsArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     block_on(async {
         let mut client = Client::connect(global).await?;
@@ -133,7 +171,12 @@ pub(in crate::cli) fn run(args: &DeploymentsArgs, global: &GlobalArgs) -> anyhow
                 patch(&mut client, args, deployment, global).await
             }
             DeploymentsCommand::Scale { id, scale } => {
-                let (id, autoscale_config) = (id.clone(), Some(scale.config()));
+                let deployment_id = id.clone();
+                let request = api::GetDeploymentRequest { user_app_id, deployment_id };
+                let found = asked!(client, "show the deployment", get_deployment, request);
+                let was = found.deployment.unwrap_or_default().autoscale_config;
+                let scale = scale.over(was.unwrap_or_default());
+                let (id, autoscale_config) = (id.clone(), Some(scale));
                 let deployment = api::Deployment { id, autoscale_config, ..Default::default() };
                 patch(&mut client, args, deployment, global).await
             }
@@ -220,4 +263,30 @@ fn show(global: &GlobalArgs, deployment: api::Deployment) -> anyhow::Result<()> 
             })
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_given_stays_and_there_are_at_least_as_many_as_always_run() {
+        let was = api::AutoscaleConfig {
+            min_replicas: 1,
+            max_replicas: 2,
+            scale_down_delay_seconds: 7,
+            ..Default::default()
+        };
+        let nothing = RescaleArgs {
+            min_replicas: None,
+            max_replicas: None,
+            scale_to_zero_delay: None,
+            scale_down_delay: None,
+            scale_up_delay: None,
+        };
+        assert_eq!(nothing.over(was), was);
+        let more = RescaleArgs { min_replicas: Some(3), ..nothing };
+        let expected = api::AutoscaleConfig { min_replicas: 3, max_replicas: 3, ..was };
+        assert_eq!(more.over(was), expected);
+    }
 }

@@ -52,7 +52,7 @@ pub(super) fn unchecked(args: &ServeArgs) -> Result<Settings, ResolveError> {
     }
     settings.front.reflection |= args.reflection;
     settings.unsafe_no_jail |= args.unsafe_no_jail;
-    if let Ok(filter) = std::env::var(LOG_VARIABLE) {
+    if let Some(filter) = std::env::var(LOG_VARIABLE).ok().filter(|filter| !filter.is_empty()) {
         EnvFilter::try_new(&filter).map_err(|problem| {
             Usage(format!(
                 "{LOG_VARIABLE} {filter:?} is no filter ({problem}); write such as \"info\""
