@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::package::config::ModelName;
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use tempfile::TempDir;
 
 fn token(user_id: &str, hash: KeyedHash) -> TokenRow {
@@ -408,15 +409,17 @@ fn no_host_starts_in_a_directory_that_is_being_restored() {
     assert!(std::process::Command::new("mkfifo").arg(&backup).status().unwrap().success());
     std::thread::scope(|scope| {
         let restoring = scope.spawn(|| Store::restore(&backup, &into));
-        while !into.join(LOCK).exists() {
-            std::thread::yield_now();
-        }
-        // It may have been made and not taken yet.
-        while Lock::take(&into, LOCK).is_ok() {
-            std::thread::yield_now();
-        }
+        let mut options = fs::OpenOptions::new();
+        options.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        // There is no writer without a reader: it has the directory by then.
+        let writer = loop {
+            match options.open(&backup) {
+                Ok(writer) => break writer,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
         assert!(matches!(Store::open(&into), Err(StoreError::InUse { .. })));
-        drop(fs::OpenOptions::new().write(true).open(&backup).unwrap());
+        drop(writer);
         restoring.join().unwrap().unwrap_err();
     });
     assert!(!into.exists());
