@@ -582,7 +582,7 @@ async fn text_to_text(client: &Client) {
 }
 
 async fn timer_hog(client: &Client) {
-    ends(client, plain("timer-hog"), EXHAUSTED, &["HANDLE_LIMIT"], "handles").await;
+    ends(client, plain("timer-hog"), EXHAUSTED, &["HANDLE_LIMIT"], "more than 64 handles").await;
 }
 
 async fn trap(client: &Client) {

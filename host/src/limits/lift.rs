@@ -41,7 +41,6 @@ impl Limits {
             "output_bytes" => self.output_bytes_max = 1 << 32,
             "handles" => self.handles_max = 1 << 30,
             "wasi_handles" => self.wasi_handles_max = 1 << 30,
-            "random_bytes" => self.random_bytes_max = 1 << 32,
             "error_text" => self.error_text_bytes_max = 1 << 30,
             "stack" => self.stack_bytes = 0,
             "table_elements" => self.table_elements_max = usize::MAX,
