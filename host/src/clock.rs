@@ -1,8 +1,10 @@
 //! The time of day, which may jump: for what people read, and for what ends on a
 //! day. Owns that no clock makes the host fail.
 //!
-//! How long something takes is measured with `Instant`, which does not jump.
+//! How long something takes is measured with `Instant`, which does not jump, and what it
+//! takes of the CPUs with a clock of theirs.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime};
 
 /// Time since 1970; none on a machine whose clock is before that.
@@ -22,6 +24,13 @@ pub fn now_ms() -> i64 {
 /// Seconds since 1970.
 pub fn now() -> i64 {
     now_ms() / 1000
+}
+
+/// CPU time by one of its clocks: clock_gettime(2).
+pub(crate) fn cpu_time(of: ClockId) -> Duration {
+    let time = clock_gettime(of);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn milliseconds(since: Duration) -> i64 {

@@ -5,7 +5,7 @@ use prost::Message;
 use ringfence::proto::clarifai::api::MultiOutputResponse;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Answer, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
+    Answer, Calm, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -117,6 +117,31 @@ fn attacks_on_memory_stay_within_their_limits_together() {
         let limits = ATTACKS.len() as u64 * LIMIT;
         assert!(more > LIMIT, "{more} bytes: nothing was attacked");
         assert!(more <= limits + BESIDE, "{more} bytes, where the limits are {limits} together");
+    });
+}
+
+/// The allocator keeps nothing of what calls have freed for long, on however many
+/// threads they were.
+#[test]
+fn what_calls_have_freed_is_given_back() {
+    const ATTACKS: [(&str, &str); 3] = [
+        ("alias-lists", guests::ALIAS_LISTS),
+        ("message-hog", guests::MESSAGE_HOG),
+        ("output-flood", guests::OUTPUT_FLOOD),
+    ];
+    let host = host(&ATTACKS.map(|(_, folder)| folder));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let calm = Calm::of(&host);
+        for _ in 0..3 {
+            let calls = ATTACKS.iter().flat_map(|(name, _)| [name; 4]).map(|name| {
+                let asked = request(name, vec![text_input("x")]);
+                let client = &client;
+                async move { client.predict_request(asked).await }
+            });
+            futures_util::future::join_all(calls).await;
+            calm.comes_back(&host, "these attacks").await;
+        }
     });
 }
 

@@ -227,7 +227,12 @@ fn calls_that_run_are_listed_and_ended_by_who_may() {
 /// CPU time counts instead.
 #[test]
 fn calls_that_are_broken_off_count_for_the_quota_of_fuel() {
-    let host = Host::serve(&[guests::COUNTING_LOOP]);
+    let host = Host::start(HostOptions {
+        models: vec![guests::COUNTING_LOOP.into()],
+        args: vec!["--metrics-listen".into(), "127.0.0.1:0".into()],
+        ..HostOptions::default()
+    });
+    let running = r#"ringfence_calls_running{model="local/main/counting-loop"}"#;
     host.operate(&["users", "quota", "local", "--fuel-per-minute", "1"]);
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
@@ -237,6 +242,8 @@ fn calls_that_are_broken_off_count_for_the_quota_of_fuel() {
         assert_eq!(first.reason(), "", "{first:?}");
         drop(answers);
         host.wait_until("the end of the call", |host| host.log().contains("call ended"));
+        // The guest may be in its first turn still.
+        host.wait_until("the end of the guest", |host| host.metric(running) == 0.0);
         let refused = client.predict_request(asked()).await;
         assert_eq!(refused.reason(), "QUOTA", "{refused:?}");
     });

@@ -1,6 +1,7 @@
 //! What each call took: in the trailers, in the log, and that nobody waits for
 //! whoever reads that log.
 
+use crate::settings::Folder;
 use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence_tests::{
     Answer, Client, Host, HostOptions, Variant, block_on, guests, image_input, params, request,
@@ -9,7 +10,6 @@ use ringfence_tests::{
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::process::Stdio;
-use tempfile::TempDir;
 use tonic::metadata::MetadataMap;
 
 /// Trailers, and the fields of the log line that say the same.
@@ -125,14 +125,8 @@ fn the_trailers_and_the_log_line_of_a_call_say_the_same() {
 /// Not even where everything is logged, the libraries' lines too.
 #[test]
 fn what_is_sent_and_answered_is_in_no_log() {
-    let scratch = TempDir::new().unwrap();
-    let config = scratch.path().join("host.yaml");
-    std::fs::write(&config, "log:\n  filter: trace\n").unwrap();
-    let host = Host::start(HostOptions {
-        models: vec![guests::ECHO.into()],
-        args: vec!["--host-config".into(), config.to_str().unwrap().into()],
-        ..HostOptions::default()
-    });
+    let folder = Folder::new("log:\n  filter: trace\n");
+    let host = folder.serve();
     let asked = params(echo("a canary that is in no log"), json!({ "canary": "canary" }));
     let called = block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;

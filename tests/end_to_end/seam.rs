@@ -112,6 +112,70 @@ fn outputs_that_nobody_reads_stop_the_guest() {
     });
 }
 
+/// Says when the guest of a call is gone.
+struct Gone(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            let _ = tell.send(());
+        }
+    }
+}
+
+/// A guest whose call is broken off gets no more than the rest of its time slice
+/// and 10 ms, whatever it does, and then nothing of it is left. Counted in the time of
+/// its thread: what else the machine does is no matter.
+#[test]
+fn a_call_that_is_broken_off_takes_a_slice_more_and_ten_milliseconds() {
+    const TIMES: u32 = 10;
+    const SLICE: Duration = Duration::from_millis(1);
+    const MORE: Duration = Duration::from_millis(10);
+    const WORK: [(&str, &str); 7] = [
+        (guests::CPU_MIXES, "integer"),
+        (guests::CPU_MIXES, "fill"),
+        (guests::CPU_MIXES, "division"),
+        (guests::CPU_MIXES, "calls"),
+        (guests::COMPUTE_LOOP, ""),
+        (guests::SLEEPER, ""),
+        (guests::LOAD_LOOPS, ""),
+    ];
+    let scratch = TempDir::new().unwrap();
+    let full = |limits: &mut Limits| limits.cpu_millis = 1_000_000;
+    block_on(async {
+        let runtime = Runtime::start(Diagnostics::Off).unwrap();
+        for (guest, mix) in WORK {
+            let program = admit_with(&runtime, guest, &scratch, full);
+            let function = if mix.is_empty() { Function::Predict } else { Function::Generate };
+            let mut more = Duration::ZERO;
+            for turn in 0..TIMES {
+                let (tell, gone) = tokio::sync::oneshot::channel();
+                let hold = Gone(Some(tell));
+                let (requests, calling) = program.call(function, "test", an_hour(), hold);
+                let params = format!("{{\"mix\": \"{mix}\"}}");
+                requests.send(Request { params, ..text("x") }).await.unwrap();
+                let spent = calling.spent().clone();
+                let taken = || spent.receipt().guest_cpu + spent.receipt().engine_cpu;
+                // What `load-model` takes is told when it is over, which it never is here.
+                let loads = guest == guests::LOAD_LOOPS;
+                let began = async {
+                    while !loads && taken().is_zero() {
+                        tokio::time::sleep(SLICE / 3).await;
+                    }
+                };
+                tokio::time::timeout(BOUND, began).await.expect("its beginning");
+                tokio::time::sleep(turn * SLICE / 3).await;
+                let before = taken();
+                drop(calling);
+                tokio::time::timeout(BOUND, gone).await.expect("its end").unwrap();
+                more += taken() - before;
+            }
+            assert!(more <= TIMES * (SLICE + MORE), "{guest} {mix}: {more:?} in {TIMES} times");
+        }
+        runtime.drain().await;
+    });
+}
+
 /// CLI-05: a reader that stalls does not hold a guest until the deadline.
 #[test]
 fn outputs_that_nobody_reads_for_too_long_end_the_call() {

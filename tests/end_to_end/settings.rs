@@ -22,10 +22,10 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 const REFUSAL_BOUND: Duration = Duration::from_secs(10);
 
 /// A folder with a `host.yaml` and what that names.
-struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    fn new(host_yaml: &str) -> Self {
+    pub(crate) fn new(host_yaml: &str) -> Self {
         let folder = Self(TempDir::new().unwrap());
         folder.put("host.yaml", host_yaml);
         folder
@@ -43,7 +43,8 @@ impl Folder {
         self.path("host.yaml").display().to_string()
     }
 
-    fn serve(&self) -> Host {
+    /// A host that goes by it and serves `echo`.
+    pub(crate) fn serve(&self) -> Host {
         self.serve_with(&[])
     }
 

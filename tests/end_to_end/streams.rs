@@ -1,11 +1,11 @@
 //! `generate` and `stream` are real streams.
 
+use crate::settings::Folder;
 use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence::proto::clarifai::api::v2_client::V2Client;
 use ringfence_tests::{
-    Answer, Client, Host, HostOptions, Variant, block_on, collect, guests, params, request,
-    text_input,
+    Answer, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -167,14 +167,8 @@ fn a_client_that_does_not_read_loses_its_place_at_the_deadline() {
 #[test]
 fn a_stream_of_which_nobody_says_anything_is_ended() {
     const IDLE: Duration = Duration::from_secs(1);
-    let folder = tempfile::TempDir::new().unwrap();
-    let path = folder.path().join("host.yaml");
-    std::fs::write(&path, "stream_idle_timeout: 1s\n").unwrap();
-    let host = Host::start(HostOptions {
-        models: vec![guests::ECHO.into()],
-        args: vec!["--host-config".into(), path.to_str().unwrap().into()],
-        ..HostOptions::default()
-    });
+    let folder = Folder::new("stream_idle_timeout: 1s\n");
+    let host = folder.serve();
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         let (sender, requests) = mpsc::channel(1);

@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 /// What the allocator may keep.
 const RESIDENT_MORE_MAX: u64 = 32 << 20;
-/// Mappings come and go with sandboxes that are made beforehand.
-const MAPS_MORE_MAX: usize = 16;
+/// Threads for what blocks stay as long as they have something to do now and then;
+/// there are as many as did something at the same time.
+const THREADS_MORE_MAX: usize = 8;
+/// Mappings come and go with sandboxes that are made beforehand, and each thread has
+/// its stack, the allocator's part for it, and what guards both.
+const MAPS_MORE_MAX: usize = 16 + 4 * THREADS_MORE_MAX;
 /// A connection of a client's that is not seen to be closed yet.
 const FILES_MORE_MAX: usize = 2;
 /// How long it may take: what is thrown away goes a moment later.
@@ -45,7 +49,7 @@ impl Calm {
             let is_calm = now.pid == self.pid
                 && now.resident_bytes <= self.resident_bytes + RESIDENT_MORE_MAX
                 && now.files <= self.files + FILES_MORE_MAX
-                && now.threads <= self.threads
+                && now.threads <= self.threads + THREADS_MORE_MAX
                 && now.maps <= self.maps + MAPS_MORE_MAX;
             if is_calm {
                 return;

@@ -11,7 +11,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use quota::{Allowance, AllowanceError, Quota};
+pub use quota::{Allowance, AllowanceError, Payer, Quota};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use token::Token;
 

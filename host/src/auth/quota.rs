@@ -90,7 +90,12 @@ pub(super) struct Allowances(Mutex<HashMap<String, Taken>>);
 
 /// One call of a user's; it counts as long as this lives.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct Allowance(Payer);
+
+/// The user whom a call's fuel is charged to. Outlives the call: a guest may burn some
+/// more after its call is over.
+#[derive(Debug, Clone)]
+pub struct Payer {
     all: Arc<Allowances>,
     user_id: String,
 }
@@ -125,7 +130,7 @@ impl Allowances {
             return Err(AllowanceError::Fuel { max: fuel_per_minute_max });
         }
         taken.calls += 1;
-        Ok(Allowance { all: self.clone(), user_id: user_id.to_owned() })
+        Ok(Allowance(Payer { all: self.clone(), user_id: user_id.to_owned() }))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Taken>> {
@@ -134,19 +139,26 @@ impl Allowances {
 }
 
 impl Allowance {
-    /// Notes what the call has burnt.
+    /// Who pays for the call.
+    pub fn payer(&self) -> &Payer {
+        &self.0
+    }
+}
+
+impl Payer {
+    /// Notes what a call has burnt.
     pub fn charge(&self, fuel: u64) {
-        if let Some(taken) = self.all.lock().get_mut(&self.user_id) {
-            taken.fuel = taken.fuel.saturating_add(fuel);
-        }
+        self.change(|taken| taken.fuel = taken.fuel.saturating_add(fuel));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Taken)) {
+        self.all.lock().get_mut(&self.user_id).map(change);
     }
 }
 
 impl Drop for Allowance {
     fn drop(&mut self) {
-        if let Some(taken) = self.all.lock().get_mut(&self.user_id) {
-            taken.calls = taken.calls.saturating_sub(1);
-        }
+        self.0.change(|taken| taken.calls = taken.calls.saturating_sub(1));
     }
 }
 
@@ -175,7 +187,7 @@ mod tests {
     fn fuel_is_counted_by_the_minute() {
         let all = Arc::new(Allowances::default());
         let now = Instant::now();
-        all.take("alice", quota(9, 10), now).unwrap().charge(10);
+        all.take("alice", quota(9, 10), now).unwrap().payer().charge(10);
         let refused = all.take("alice", quota(9, 10), now);
         assert_eq!(refused.unwrap_err(), AllowanceError::Fuel { max: 10 });
         all.take("alice", quota(9, 11), now).unwrap();
@@ -188,7 +200,7 @@ mod tests {
         let all = Arc::new(Allowances::default());
         let now = Instant::now();
         let long = all.take("alice", quota(9, 10), now).unwrap();
-        long.charge(45);
+        long.payer().charge(45);
         drop(long);
         for minutes in 1..=3 {
             let refused = all.take("alice", quota(9, 10), now + minutes * MINUTE);

@@ -1,6 +1,7 @@
 //! `ringfence serve`: the host.
 
 mod check;
+mod heap;
 mod reload;
 mod resolve;
 mod supervisor;

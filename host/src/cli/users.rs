@@ -22,9 +22,9 @@ pub(super) fn run(args: &UsersArgs, global: &GlobalArgs) -> anyhow::Result<()> {
             UsersCommand::Quota(quota) => {
                 let asked = wire::UpdateUserRequest {
                     id: quota.user.clone(),
-                    disabled: None,
                     quota: Some(of(quota)),
                     reset_quota: quota.reset,
+                    ..Default::default()
                 };
                 vec![update(host, asked).await?]
             }
@@ -46,7 +46,7 @@ async fn update(
 
 fn disabled(user: &str, disabled: bool) -> wire::UpdateUserRequest {
     let (id, disabled) = (user.to_owned(), Some(disabled));
-    wire::UpdateUserRequest { id, disabled, quota: None, reset_quota: false }
+    wire::UpdateUserRequest { id, disabled, ..Default::default() }
 }
 
 fn of(args: &QuotaArgs) -> wire::Quota {

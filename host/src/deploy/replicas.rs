@@ -292,7 +292,7 @@ impl Place {
         hold: H,
     ) -> (Inputs, Outputs) {
         let replica = self.replica.clone();
-        replica.worker.call(ended, function, origin, deadline, (self, hold))
+        replica.worker.call(ended, function, origin, deadline, (hold, self))
     }
 }
 

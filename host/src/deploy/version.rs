@@ -298,14 +298,16 @@ impl Lease {
 
     /// Starts the call. The permission goes with the guest: it is free again
     /// when the guest has ended, which dropping the outputs brings about, and
-    /// cancelling `ended`, whoever still reads. `origin` is what logs say of it.
-    pub fn call(
+    /// cancelling `ended`, whoever still reads. `origin` is what logs say of it, and
+    /// `hold` lives as long as the guest.
+    pub fn call<H: Send + 'static>(
         self,
         ended: &CancellationToken,
         function: Function,
         origin: Origin,
+        hold: H,
     ) -> (Inputs, Outputs) {
         let Self { version, place, deadline, .. } = self;
-        place.call(ended, function, origin, deadline, version)
+        place.call(ended, function, origin, deadline, (hold, version))
     }
 }

@@ -1,6 +1,6 @@
 //! Components as machine code: made in one process, loaded in another.
 //!
-//! The only place that loads machine code, and so the only unsafe one.
+//! The only place that loads machine code.
 #![allow(unsafe_code, reason = "loading compiled code is unsafe by its nature")]
 
 use super::Diagnostics;

@@ -1,7 +1,8 @@
 //! What a call takes besides fuel and memory, counted where it is taken.
 
 use crate::call::Receipt;
-use rustix::time::{ClockId, clock_gettime};
+use crate::clock::cpu_time;
+use rustix::time::ClockId;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -111,11 +112,9 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// CPU time that the calling thread has taken: clock_gettime(2).
+/// CPU time that the calling thread has taken.
 pub(super) fn thread_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+    cpu_time(ClockId::ThreadCPUTime)
 }
 
 pub(super) fn nanoseconds(time: Duration) -> u64 {

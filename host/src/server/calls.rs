@@ -6,6 +6,7 @@
 
 use super::App;
 use super::answering::{Answering, Responses};
+use super::bill::Bill;
 use super::context::CallContext;
 use super::names;
 use super::request::{self, InputError, Parsed, Reading, Turn};
@@ -23,6 +24,7 @@ use crate::proto::clarifai::api::status::StatusCode;
 use crate::worker::{Inputs, Outputs, SendError};
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -237,8 +239,10 @@ impl CallContext {
 
     async fn lease(&self, asked: &Asked) -> Result<Lease, LeaseError> {
         let allowance = self.app.auth.allow(&asked.caller)?;
+        let per_second = self.app.deployments.loader().fuel_per_cpu_second();
+        let bill = Bill::new(allowance.payer().clone(), per_second);
         // A call is allowed once.
-        let _ = self.allowance.set(allowance);
+        let _ = (self.allowance.set(allowance), self.bill.set(Arc::new(bill)));
         let called = asked.called.as_ref().map_err(Clone::clone)?;
         let began = Instant::now();
         let deployments = &self.app.deployments;
@@ -287,7 +291,11 @@ impl CallContext {
     fn start(&self, lease: Lease) -> (Inputs, Outputs) {
         let never = CancellationToken::new();
         let ended = self.running.get().map_or(&never, Running::ended);
-        let (inputs, outputs) = lease.call(ended, self.function, self.origin());
+        let bill = self.bill.get().cloned();
+        let (inputs, outputs) = lease.call(ended, self.function, self.origin(), bill.clone());
+        if let Some(bill) = bill {
+            bill.begins(outputs.spent());
+        }
         let _ = self.found.spent.set(outputs.spent().clone());
         (inputs, outputs)
     }

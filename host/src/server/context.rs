@@ -5,6 +5,7 @@
 //! call.
 
 use super::App;
+use super::bill::Bill;
 use super::inbound::Received;
 use super::receipt::{Slot, Usage, milliseconds};
 use super::response::{self, Form};
@@ -48,6 +49,8 @@ pub(crate) struct CallContext {
     pub(crate) running: OnceLock<Running>,
     /// Counts for its caller, once it does.
     pub(crate) allowance: OnceLock<Allowance>,
+    /// What its caller pays for it, once it does.
+    pub(crate) bill: OnceLock<Arc<Bill>>,
 }
 
 /// What becomes known of a call on its way, each at most once.
@@ -175,8 +178,11 @@ impl CallContext {
         self.completed.store(true, Ordering::Relaxed);
         let usage = self.usage();
         let receipt = &usage.receipt;
-        if let Some(allowance) = self.allowance.get() {
-            allowance.charge(self.burnt(receipt));
+        if let Some(bill) = self.bill.get() {
+            match self.found.receipt.get() {
+                Some(verdict) => bill.settle(verdict),
+                None => bill.pay(receipt),
+            }
         }
         if self.is_told() {
             tracing::info!(
@@ -223,17 +229,6 @@ impl CallContext {
     /// Whether there is a line for the call: anybody can make calls with bad tokens.
     fn is_told(&self) -> bool {
         self.caller.is_ok() || self.app.telemetry.refusals.take()
-    }
-
-    /// The fuel that a call counts as. Where it is known to be more than was counted,
-    /// its CPU time says how much at most: whoever breaks calls off pays, too.
-    fn burnt(&self, receipt: &Receipt) -> u64 {
-        if !receipt.fuel_is_lower_bound {
-            return receipt.fuel;
-        }
-        let per_second = self.app.deployments.loader().fuel_per_cpu_second();
-        let cpu = receipt.guest_cpu.as_nanos() * u128::from(per_second) / 1_000_000_000;
-        receipt.fuel.max(u64::try_from(cpu).unwrap_or(u64::MAX))
     }
 
     fn usage(&self) -> Usage {

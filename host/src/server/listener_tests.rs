@@ -4,6 +4,7 @@ use super::*;
 use crate::proto::clarifai::api::status::StatusCode;
 use crate::proto::clarifai::api::v2_client::V2Client;
 use bytes::Bytes;
+use h2::client::SendRequest;
 use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -62,6 +63,22 @@ async fn greeted(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(HELLO).await.unwrap();
     stream
+}
+
+/// A connection of a library's that is kept up until its task is aborted.
+async fn http2(address: SocketAddr) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let driving = tokio::spawn(connection);
+    (client.ready().await.unwrap(), driving)
+}
+
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
+/// A call whose headers are still to be completed.
+fn grpc(path: &str) -> http::request::Builder {
+    http::Request::post(format!("http://localhost{path}"))
+        .header("content-type", "application/grpc")
 }
 
 struct Frame {
@@ -210,14 +227,8 @@ async fn a_message_that_comes_too_slowly_ends_its_call() {
     let running = start(Options { message_timeout, ..Options::default() }).await;
     let says = b"\0\0\0\x04\0";
     for (first, then) in [(&says[..2], None), (&says[..], Some(b"x")), (&[0; 5][..], None)] {
-        let stream = TcpStream::connect(running.address).await.unwrap();
-        let (client, connection) = h2::client::handshake(stream).await.unwrap();
-        let driving = tokio::spawn(connection);
-        let request = http::Request::post("http://localhost/grpc.health.v1.Health/Check")
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap();
-        let mut client = client.ready().await.unwrap();
+        let (mut client, driving) = http2(running.address).await;
+        let request = grpc(HEALTH).body(()).unwrap();
         let (response, mut body) = client.send_request(request, false).unwrap();
         body.send_data(Bytes::copy_from_slice(first), false).unwrap();
         let dripping = async {
@@ -254,14 +265,8 @@ fn message(bytes: usize) -> Vec<u8> {
 async fn a_long_message_that_keeps_its_pace_arrives() {
     let message_timeout = Duration::from_millis(400);
     let running = start(Options { message_timeout, ..Options::default() }).await;
-    let stream = TcpStream::connect(running.address).await.unwrap();
-    let (client, connection) = h2::client::handshake(stream).await.unwrap();
-    let driving = tokio::spawn(connection);
-    let request = http::Request::post("http://localhost/clarifai.api.V2/PostModelOutputs")
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap();
-    let mut client = client.ready().await.unwrap();
+    let (mut client, driving) = http2(running.address).await;
+    let request = grpc("/clarifai.api.V2/PostModelOutputs").body(()).unwrap();
     let (response, mut body) = client.send_request(request, false).unwrap();
     let whole = message(10 << 18);
     let began = std::time::Instant::now();
@@ -285,18 +290,9 @@ async fn a_stream_may_be_silent_between_messages_and_a_call_has_one_message() {
     let message_timeout = Duration::from_millis(50);
     let options = Options { message_timeout, reflection: true, ..Options::default() };
     let running = start(options).await;
-    let stream = TcpStream::connect(running.address).await.unwrap();
-    let (client, connection) = h2::client::handshake(stream).await.unwrap();
-    let driving = tokio::spawn(connection);
-    let call = |path: &str| {
-        http::Request::post(format!("http://localhost{path}"))
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap()
-    };
-    let mut client = client.ready().await.unwrap();
-    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-    let (response, mut body) = client.send_request(call(path), false).unwrap();
+    let (mut client, driving) = http2(running.address).await;
+    let request = grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+    let (response, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
     let mut answers = 0;
     let mut received = None;
     let mut response = Some(response);
@@ -315,8 +311,7 @@ async fn a_stream_may_be_silent_between_messages_and_a_call_has_one_message() {
     }
     assert_eq!(answers, 2);
 
-    let (response, mut body) =
-        client.send_request(call("/grpc.health.v1.Health/Check"), false).unwrap();
+    let (response, mut body) = client.send_request(grpc(HEALTH).body(()).unwrap(), false).unwrap();
     body.send_data([message(0), message(0)].concat().into(), false).unwrap();
     let answer = tokio::time::timeout(BOUND, response).await.expect("an end").unwrap();
     let code = answer.headers()["grpc-status"].to_str().unwrap();
@@ -367,15 +362,9 @@ async fn a_call_beyond_those_of_a_connection_is_refused() {
 async fn headers_beyond_their_limit_are_refused() {
     let running = start(Options::default()).await;
     for (bytes, refused) in [(8 << 10, false), (17 << 10, true)] {
-        let stream = TcpStream::connect(running.address).await.unwrap();
-        let (client, connection) = h2::client::handshake(stream).await.unwrap();
-        let driving = tokio::spawn(connection);
-        let request = http::Request::post("http://localhost/grpc.health.v1.Health/Check")
-            .header("content-type", "application/grpc")
-            .header("x-long", "x".repeat(bytes))
-            .body(())
-            .unwrap();
-        let (response, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
+        let (mut client, driving) = http2(running.address).await;
+        let request = grpc(HEALTH).header("x-long", "x".repeat(bytes)).body(()).unwrap();
+        let (response, _) = client.send_request(request, true).unwrap();
         let response = tokio::time::timeout(BOUND, response).await.unwrap();
         let status = response.unwrap().status();
         let expected = match refused {

@@ -12,6 +12,7 @@ mod policy;
 mod v2;
 
 mod answering;
+mod bill;
 mod calls;
 mod catalog;
 mod compute;
@@ -45,6 +46,7 @@ pub use monitoring::serve as serve_monitoring;
 pub use running::RunningCalls;
 
 pub use listener::{Options, run, serve_operator};
+pub use timeout::grpc_timeout;
 pub(crate) use uploading::DIGEST_METADATA;
 
 use crate::auth::Auth;

@@ -1,12 +1,12 @@
 //! How many connections there are: of everybody, of each address, and of the
 //! operator, whom no flood keeps out.
 
+use crate::telemetry::Rate;
 use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Connections to the socket in the data directory.
@@ -20,8 +20,8 @@ const FILES_OF_OTHERS: u64 = 256;
 /// (RFC 6177, section 2), and chooses the rest itself.
 const SITE_BITS: u32 = 56;
 
-/// How often it is told that connections are closed.
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is told that connections are closed: once a minute.
+const WARNINGS_PER_SECOND: f64 = 1.0 / 60.0;
 
 /// Every place.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(super) struct Places {
     of_operator: Arc<Semaphore>,
     addresses: Arc<Addresses>,
     per_address_max: usize,
-    /// When it was last told that an address has too many.
-    warned: Mutex<Option<Instant>>,
+    /// How often it is told that an address has too many.
+    warnings: Rate,
 }
 
 /// Connections of each address that has any.
@@ -64,7 +64,7 @@ impl Places {
             of_operator: Arc::new(Semaphore::new(OF_OPERATOR_MAX)),
             addresses: Arc::default(),
             per_address_max,
-            warned: Mutex::default(),
+            warnings: Rate::new(WARNINGS_PER_SECOND, 1.0),
         }
     }
 
@@ -94,17 +94,14 @@ impl Places {
 
     /// Tells the operator, who may have put a proxy before the host.
     fn warn(&self, address: IpAddr) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_some_and(|at| at.elapsed() < WARN_INTERVAL) {
-            return;
+        if self.warnings.take() {
+            tracing::warn!(
+                %address,
+                connections_per_address_max = self.per_address_max,
+                "an address has as many connections as it may, and further ones are closed; a \
+                 proxy needs more"
+            );
         }
-        *warned = Some(Instant::now());
-        tracing::warn!(
-            %address,
-            connections_per_address_max = self.per_address_max,
-            "an address has as many connections as it may, and further ones are closed; a proxy \
-             needs more"
-        );
     }
 }
 

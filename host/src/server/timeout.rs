@@ -12,15 +12,17 @@ const DIGITS_MAX: usize = 8;
 #[error("grpc-timeout is no time; write at most eight digits and one of H, M, S, m, u, n")]
 pub(crate) struct NoTimeout;
 
-/// The deadline that `grpc-timeout` asks for, from now. The format is gRPC's:
-/// at most eight digits and one of the units H, M, S, m, u, n.
+/// The deadline that `grpc-timeout` asks for, from now.
 pub(crate) fn deadline_of(metadata: &MetadataMap) -> Result<Option<Deadline>, NoTimeout> {
     let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
-    let timeout = value.to_str().ok().and_then(parse).ok_or(NoTimeout)?;
+    let timeout = value.to_str().ok().and_then(grpc_timeout).ok_or(NoTimeout)?;
     Ok(Some(Deadline::after(timeout)))
 }
 
-fn parse(text: &str) -> Option<Duration> {
+/// The time that a value of `grpc-timeout` means, or nothing. The format is gRPC's
+/// ("gRPC over HTTP2", Timeout): at most eight digits and one of the units H, M, S, m,
+/// u, n.
+pub fn grpc_timeout(text: &str) -> Option<Duration> {
     let unit = text.chars().next_back()?;
     let digits = text.strip_suffix(unit)?;
     if digits.is_empty() || digits.len() > DIGITS_MAX || !digits.bytes().all(|b| b.is_ascii_digit())
@@ -46,10 +48,10 @@ mod tests {
     #[test]
     fn grpc_timeouts_are_read_by_their_units() {
         assert_eq!(deadline_of(&MetadataMap::new()), Ok(None));
-        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for bad in ["", "S", "1", "123456789S", "-1S", "1x", "1é"] {
-            assert_eq!(parse(bad), None, "{bad}");
+            assert_eq!(grpc_timeout(bad), None, "{bad}");
             let metadata = MetadataMap::from_headers(
                 [("grpc-timeout".parse().unwrap(), bad.parse().unwrap())].into_iter().collect(),
             );

@@ -54,6 +54,7 @@ impl Service {
             completed: AtomicBool::new(false),
             running: OnceLock::new(),
             allowance: OnceLock::new(),
+            bill: OnceLock::new(),
         }
     }
 

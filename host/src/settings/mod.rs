@@ -17,7 +17,7 @@ pub use current::{Change, Current};
 pub use file::{SettingsError, open};
 pub use page::markdown;
 pub use read::AddressError;
-pub(crate) use read::address;
+pub(crate) use read::{address, log_filter};
 pub use tls::TlsFiles;
 
 use crate::fetch::AllowedHost;

@@ -12,6 +12,7 @@ use crate::yaml::{Entry, Section, Unknown};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// Most hosts that inputs may be fetched from, and most model folders.
 const LIST_MAX: usize = 1000;
@@ -24,6 +25,17 @@ pub struct AddressError;
 /// Reads an address and a port.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, AddressError> {
     text.trim().parse().map_err(|_| AddressError)
+}
+
+/// A text that is no filter of a log.
+#[derive(Debug, thiserror::Error)]
+#[error("is no filter ({0}); write such as \"info\"")]
+pub(crate) struct FilterError(#[from] ParseError);
+
+/// Checks a filter of the log.
+pub(crate) fn log_filter(text: &str) -> Result<(), FilterError> {
+    EnvFilter::try_new(text)?;
+    Ok(())
 }
 
 /// Takes every key, whatever is wrong with the others.
@@ -129,8 +141,8 @@ fn format(entry: &Entry) -> Option<LogFormat> {
 }
 
 fn filter(entry: &Entry) -> Option<String> {
-    match EnvFilter::try_new(&entry.text) {
-        Ok(_) => Some(entry.text.clone()),
-        Err(problem) => entry.refuse(format!("is no filter ({problem}); write such as \"info\"")),
+    match log_filter(&entry.text) {
+        Ok(()) => Some(entry.text.clone()),
+        Err(problem) => entry.refuse(problem.to_string()),
     }
 }

@@ -4,7 +4,6 @@ use super::super::{ServeArgs, Usage};
 use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings, SettingsError};
 use std::net::SocketAddr;
-use tracing_subscriber::EnvFilter;
 
 /// Where the filter of the log comes from before all else.
 const LOG_VARIABLE: &str = "RINGFENCE_LOG";
@@ -53,11 +52,8 @@ pub(super) fn unchecked(args: &ServeArgs) -> Result<Settings, ResolveError> {
     settings.front.reflection |= args.reflection;
     settings.unsafe_no_jail |= args.unsafe_no_jail;
     if let Some(filter) = std::env::var(LOG_VARIABLE).ok().filter(|filter| !filter.is_empty()) {
-        EnvFilter::try_new(&filter).map_err(|problem| {
-            Usage(format!(
-                "{LOG_VARIABLE} {filter:?} is no filter ({problem}); write such as \"info\""
-            ))
-        })?;
+        settings::log_filter(&filter)
+            .map_err(|problem| Usage(format!("{LOG_VARIABLE} {filter:?} {problem}")))?;
         settings.log_filter = Some(filter);
     }
     if !args.allow_url_host.is_empty() {

@@ -1,5 +1,6 @@
 //! What has to be done while a host runs, and by nobody who calls it.
 
+use super::heap::Heap;
 use crate::deploy::KEEP_INTERVAL;
 use crate::server::App;
 use std::convert::Infallible;
@@ -9,9 +10,12 @@ use std::time::Duration;
 /// forgets as much of it.
 const CALLS_KEPT_EVERY: Duration = Duration::from_secs(60);
 
+/// How soon memory is given back that calls have freed.
+const TRIMMED_EVERY: Duration = Duration::from_secs(2);
+
 /// Goes on for as long as the host serves.
 pub(super) async fn run(app: &App) -> Infallible {
-    let (never, _, _) = tokio::join!(keep(app), keep_calls(app), tidy(app));
+    let (never, _, _, _) = tokio::join!(keep(app), keep_calls(app), trim(), tidy(app));
     never
 }
 
@@ -35,6 +39,20 @@ async fn keep(app: &App) -> Infallible {
 
 async fn keep_calls(app: &App) -> Infallible {
     every(CALLS_KEPT_EVERY, async || note_calls(app).await).await
+}
+
+/// Gives back what the allocator keeps.
+async fn trim() -> Infallible {
+    let trimming = async {
+        let mut heap = Heap::new()?;
+        loop {
+            tokio::time::sleep(TRIMMED_EVERY).await;
+            heap = tokio::task::spawn_blocking(move || heap.trim().map(|()| heap)).await??;
+        }
+    };
+    let Err::<Infallible, std::io::Error>(error) = trimming.await;
+    tracing::error!(%error, "cannot give memory back that is free, and tries no more");
+    std::future::pending().await
 }
 
 async fn every(interval: Duration, work: impl AsyncFn()) -> Infallible {

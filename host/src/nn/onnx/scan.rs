@@ -278,26 +278,22 @@ impl<'b> Scanner<'_> {
         let mut dims = Vec::new();
         let mut element = 0;
         let mut tensor = Tensor::default();
-        let mut held = Held::default();
+        let (mut raw, mut numbers) = (&[][..], 0);
         let mut external = Vec::new();
         let mut is_external = false;
         let mut fields = Fields::of(bytes);
         while let Some((field, value)) = fields.next()? {
             match field {
-                1 => value.integers(|axis| {
-                    if dims.len() <= AXES_MAX {
-                        dims.push(axis);
-                    }
-                })?,
+                1 => value.integers(|axis| keep(&mut dims, axis))?,
                 2 => element = value.integer()?,
                 8 => tensor.name = name(value)?,
                 // raw_data
-                9 => held.raw = value.bytes()?,
+                9 => raw = value.bytes()?,
                 // float_data, double_data: always packed by who writes them
-                4 | 10 => held.fixed += self.data(value)?,
+                4 | 10 => numbers += self.data(value)?,
                 // int32_data, int64_data, uint64_data
                 5 | 7 | 11 => {
-                    held.varints += self.data(value)?;
+                    numbers += self.data(value)?;
                     let list = tensor.integers.get_or_insert_with(Vec::new);
                     value.integers(|number| keep(list, number))?;
                 }
@@ -315,17 +311,17 @@ impl<'b> Scanner<'_> {
             self.found.external.push(located(tensor.name, &external, bytes)?);
             return Ok(Tensor { integers: None, ..tensor });
         }
-        let is_whole = match held.raw.is_empty() {
-            false => held.raw.len() as u64 == bytes,
+        let is_whole = match raw.is_empty() {
+            false => raw.len() as u64 == bytes,
             // Of texts there is nothing to count; of numbers each has a byte.
-            true => element == STRING || elements <= (held.varints + held.fixed) as u64,
+            true => element == STRING || elements <= numbers as u64,
         };
         if !is_whole {
             return Err(wrong());
         }
-        self.structure_bytes = self.structure_bytes.saturating_sub(held.raw.len());
-        if element == INT64 && !held.raw.is_empty() && elements <= SHAPE_ELEMENTS_MAX as u64 {
-            let words = held.raw.as_chunks().0;
+        self.structure_bytes = self.structure_bytes.saturating_sub(raw.len());
+        if element == INT64 && !raw.is_empty() && elements <= SHAPE_ELEMENTS_MAX as u64 {
+            let words = raw.as_chunks().0;
             tensor.integers = Some(words.iter().map(|word| i64::from_le_bytes(*word)).collect());
         }
         tensor.integers = tensor.integers.filter(|list| list.len() as u64 == elements);
@@ -342,16 +338,6 @@ impl<'b> Scanner<'_> {
             Value::Varint(_) | Value::Fixed(_) => Ok(1),
         }
     }
-}
-
-/// Where the data of a tensor is.
-#[derive(Default)]
-struct Held<'a> {
-    raw: &'a [u8],
-    /// Bytes of numbers of a fixed length.
-    fixed: usize,
-    /// Bytes of the others.
-    varints: usize,
 }
 
 #[derive(Default)]

@@ -123,10 +123,8 @@ impl Run<'_> {
     /// Bytes of the node's values from now on.
     fn hold(&mut self, node: usize, bytes: u64) -> Result<(), RunError> {
         let Some(live) = self.live.get_mut(node) else { return Ok(()) };
-        match bytes.checked_sub(*live) {
-            Some(more) => self.scratch.grow(more)?,
-            None => self.scratch.shrink(*live - bytes),
-        }
+        let others = self.scratch.bytes() - *live;
+        self.scratch.resize(others.saturating_add(bytes))?;
         *live = bytes;
         Ok(())
     }
@@ -138,11 +136,7 @@ fn work_of(model: &TypedModel, node: &TypedNode) -> TractResult<TDim> {
     let pool = node.op_as::<MaxPool>().map(|pool| &pool.pool_spec);
     let pool: Option<&PoolSpec> = pool.or(node.op_as::<SumPool>().map(|pool| &pool.pool_spec));
     if let Some(pool) = pool {
-        let kernel: usize = pool
-            .kernel_shape
-            .iter()
-            .fold(1, |kernel, axis| kernel.saturating_mul((*axis).min(u32::MAX as usize)));
-        let kernel = i64::try_from(kernel).unwrap_or(i64::MAX);
+        let kernel = i64::try_from(product(&pool.kernel_shape)).unwrap_or(i64::MAX);
         let made = node.outputs.first().map(|output| output.fact.shape.volume());
         return Ok(made.unwrap_or_default() * kernel);
     }
@@ -161,8 +155,7 @@ fn check(node: &TypedNode, work: i64) -> Result<(), TooMuchWork> {
 
 /// Bytes of a value of this type and shape.
 fn size(datum: DatumType, shape: &[usize]) -> u64 {
-    let element = datum.size_of() as u64;
-    shape.iter().fold(element, |bytes, axis| bytes.saturating_mul(*axis as u64))
+    product(shape).saturating_mul(datum.size_of() as u64)
 }
 
 /// Bytes of a value that is still to be made, where the inputs' shapes say it. A
@@ -171,13 +164,12 @@ pub(super) fn bytes(fact: &TypedFact, symbols: &SymbolValues) -> Option<u64> {
     let shape = fact.shape.eval_to_usize(symbols).ok()?;
     let plain = size(fact.datum_type, &shape);
     let Some(packed) = fact.exotic_fact() else { return Some(plain) };
-    let places = shape.iter().fold(1_u64, |places, axis| places.saturating_mul(*axis as u64));
     let mut buffers = 0_u64;
     for buffer in packed.buffer_sizes() {
         let bytes = buffer.eval(symbols).to_i64().ok()?;
         buffers = buffers.saturating_add(bytes.unsigned_abs());
     }
-    Some(plain.saturating_add(places.saturating_mul(buffers)))
+    Some(plain.saturating_add(product(shape.iter()).saturating_mul(buffers)))
 }
 
 /// The same of a node whose output is as large as its inputs' content says.
@@ -207,7 +199,7 @@ fn grown(node: &TypedNode, inputs: &[TValue], symbols: &SymbolValues) -> u64 {
         let (Some(input), Some(k)) = (inputs.first(), inputs.get(1)) else { return u64::MAX };
         let k = k.cast_to_scalar::<i64>().ok().and_then(|k| u64::try_from(k).ok());
         let others = input.shape().iter().enumerate().filter(|(axis, _)| *axis != topk.axis);
-        let rows = others.fold(1_u64, |rows, (_, axis)| rows.saturating_mul(*axis as u64));
+        let rows = product(others.map(|(_, axis)| axis));
         let element = input.datum_type().size_of() as u64 + INDEX_BYTES;
         return rows.saturating_mul(k.unwrap_or(u64::MAX)).saturating_mul(element);
     }
@@ -218,9 +210,8 @@ fn grown(node: &TypedNode, inputs: &[TValue], symbols: &SymbolValues) -> u64 {
     }
     // Places of some elements of the inputs, or some of them.
     let places = inputs.iter().map(|input| {
-        let elements = input.shape().iter().fold(1_u64, |n, axis| n.saturating_mul(*axis as u64));
         let axes = (input.shape().len() as u64).max(AXES_MIN);
-        elements.saturating_mul(axes).saturating_mul(INDEX_BYTES)
+        product(input.shape()).saturating_mul(axes).saturating_mul(INDEX_BYTES)
     });
     saturating_sum(places)
 }
@@ -232,6 +223,11 @@ fn number(value: &TValue, symbols: &SymbolValues) -> Option<f64> {
         return number.to_i64().ok().map(|number| number as f64);
     }
     value.cast_to_scalar::<f64>().ok()
+}
+
+/// The product of the lengths of axes.
+fn product<'a>(axes: impl IntoIterator<Item = &'a usize>) -> u64 {
+    axes.into_iter().fold(1, |product: u64, axis| product.saturating_mul(*axis as u64))
 }
 
 fn saturating_sum(bytes: impl IntoIterator<Item = u64>) -> u64 {

@@ -1,0 +1,95 @@
+//! What the allocator keeps of what was freed, given back to the system.
+//!
+//! glibc keeps freed memory in an arena for each of many threads, and in each as much
+//! as the largest buffers that were ever freed there suggest (mallopt(3),
+//! M_MMAP_THRESHOLD): calls that are over would go on holding memory that no account
+//! knows of.
+#![allow(unsafe_code, reason = "the allocator's own function is one of C")]
+
+use crate::clock::cpu_time;
+use rustix::param::page_size;
+use rustix::time::ClockId;
+use std::time::Duration;
+
+/// Growth that is worth to look for what is free.
+const WORTH_BYTES: u64 = 16 << 20;
+/// In less CPU time a process does not free so much.
+const WORTH_CPU: Duration = Duration::from_millis(10);
+
+/// The heap of this process.
+#[derive(Debug)]
+pub(super) struct Heap {
+    /// The fewest resident bytes there were.
+    resident_bytes_least: u64,
+    /// What the process had run when nothing was free.
+    trimmed_at: Duration,
+}
+
+impl Heap {
+    /// That of a process which has run for little.
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self { resident_bytes_least: resident_bytes()?, trimmed_at: Duration::ZERO })
+    }
+
+    /// Gives back what is free, if that can be worth it. Takes some milliseconds where
+    /// there is much.
+    pub(super) fn trim(&mut self) -> std::io::Result<()> {
+        let resident_bytes = resident_bytes()?;
+        self.resident_bytes_least = self.resident_bytes_least.min(resident_bytes);
+        let has_grown = resident_bytes > self.resident_bytes_least.saturating_add(WORTH_BYTES);
+        let has_run = process_cpu().saturating_sub(self.trimmed_at) > WORTH_CPU;
+        if has_grown && has_run && crate::limits::lifted() != "heap" {
+            give_back();
+            self.trimmed_at = process_cpu();
+        }
+        Ok(())
+    }
+}
+
+/// CPU time that this process has taken.
+fn process_cpu() -> Duration {
+    cpu_time(ClockId::ProcessCPUTime)
+}
+
+/// proc_pid_statm(5): the second number, in pages.
+fn resident_bytes() -> std::io::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = pages.ok_or_else(|| std::io::Error::other("/proc/self/statm is not readable"))?;
+    Ok(pages.saturating_mul(page_size() as u64))
+}
+
+#[cfg(target_env = "gnu")]
+fn give_back() {
+    // SAFETY: It takes the allocator's own locks, and only gives back whole pages that
+    // are free (malloc_trim(3)).
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators give back what they like.
+#[cfg(not(target_env = "gnu"))]
+fn give_back() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small pieces are freed on another thread, but for the last: what is before it
+    /// cannot be given back by making the heap shorter.
+    #[test]
+    fn what_is_freed_is_given_back() {
+        const PIECES: usize = 64 << 10;
+        const PIECE_BYTES: usize = 1 << 10;
+        let mut heap = Heap::new().unwrap();
+        let kept = std::thread::spawn(|| {
+            let mut pieces: Vec<_> = (0..PIECES).map(|_| vec![1_u8; PIECE_BYTES]).collect();
+            pieces.split_off(PIECES - 1)
+        });
+        let kept = kept.join().unwrap();
+        let before = resident_bytes().unwrap();
+        heap.trim().unwrap();
+        let given_back = before.saturating_sub(resident_bytes().unwrap());
+        assert!(given_back > (PIECES * PIECE_BYTES / 2) as u64, "{given_back} bytes");
+        drop(kept);
+    }
+}
