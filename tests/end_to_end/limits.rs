@@ -87,6 +87,16 @@ fn more_memory_lets_a_guest_grow_further() {
     assert!(less <= 32 * 16 && more > 64 * 16 && more <= 128 * 16, "{less}, {more}");
 }
 
+/// Calls each of the models so many times, all at once, and waits for all.
+async fn attack<const N: usize>(client: &Client, models: [&str; N], times: usize) {
+    let calls =
+        models.into_iter().flat_map(|model| std::iter::repeat_n(model, times)).map(|model| {
+            let asked = request(model, vec![text_input("x")]);
+            async move { client.predict_request(asked).await }
+        });
+    futures_util::future::join_all(calls).await;
+}
+
 /// What guests do to memory at the same time is within their limits together, seen
 /// from outside. What is beside that is not theirs: copies between a guest and the
 /// host, compiled code, and what the allocator keeps.
@@ -105,12 +115,7 @@ fn attacks_on_memory_stay_within_their_limits_together() {
         let client = Client::connect(host.base(), &host.pat()).await;
         let before = host.resident_bytes();
         for _ in 0..3 {
-            let calls = ATTACKS.iter().flat_map(|(name, _)| [name; 6]).map(|name| {
-                let asked = request(name, vec![text_input("x")]);
-                let client = &client;
-                async move { client.predict_request(asked).await }
-            });
-            futures_util::future::join_all(calls).await;
+            attack(&client, ATTACKS.map(|(name, _)| name), 6).await;
         }
         let more = host.resident_bytes_peak().saturating_sub(before);
         println!("{} MiB more than before", more >> 20);
@@ -134,12 +139,7 @@ fn what_calls_have_freed_is_given_back() {
         let client = Client::connect(host.base(), &host.pat()).await;
         let calm = Calm::of(&host);
         for _ in 0..3 {
-            let calls = ATTACKS.iter().flat_map(|(name, _)| [name; 4]).map(|name| {
-                let asked = request(name, vec![text_input("x")]);
-                let client = &client;
-                async move { client.predict_request(asked).await }
-            });
-            futures_util::future::join_all(calls).await;
+            attack(&client, ATTACKS.map(|(name, _)| name), 4).await;
             calm.comes_back(&host, "these attacks").await;
         }
     });

@@ -8,7 +8,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 /// A host that tells its numbers at a free port.
-fn host(models: &[&str]) -> Host {
+pub(crate) fn host(models: &[&str]) -> Host {
     Host::start(HostOptions {
         models: models.iter().map(Into::into).collect(),
         args: vec!["--metrics-listen".into(), "127.0.0.1:0".into()],

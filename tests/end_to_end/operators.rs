@@ -2,6 +2,7 @@
 //! of an operator and of owners.
 
 use crate::author::text;
+use crate::metrics;
 use crate::upload;
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::status::StatusCode;
@@ -227,11 +228,7 @@ fn calls_that_run_are_listed_and_ended_by_who_may() {
 /// CPU time counts instead.
 #[test]
 fn calls_that_are_broken_off_count_for_the_quota_of_fuel() {
-    let host = Host::start(HostOptions {
-        models: vec![guests::COUNTING_LOOP.into()],
-        args: vec!["--metrics-listen".into(), "127.0.0.1:0".into()],
-        ..HostOptions::default()
-    });
+    let host = metrics::host(&[guests::COUNTING_LOOP]);
     let running = r#"ringfence_calls_running{model="local/main/counting-loop"}"#;
     host.operate(&["users", "quota", "local", "--fuel-per-minute", "1"]);
     block_on(async {

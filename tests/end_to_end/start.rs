@@ -155,14 +155,8 @@ fn running_out_of_descriptors_is_no_busy_loop() {
     const FILES: usize = 128;
     let host = Host::serve(&[guests::ECHO]);
     let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap());
-    let answer = |text: &'static str| {
-        block_on(async {
-            let client = Client::connect(host.base(), &host.pat()).await;
-            client.predict("echo", vec![text_input(text)]).await.text()
-        })
-    };
     // Whoever answers has looked how many files there are for connections.
-    assert_eq!(answer("there"), "there");
+    assert_eq!(echoed(&host, "there"), "there");
     let before = prlimit(pid, Resource::Nofile, files(FILES as u64)).unwrap();
     let began = Instant::now();
     let address = host.base().strip_prefix("http://").unwrap();
@@ -175,7 +169,15 @@ fn running_out_of_descriptors_is_no_busy_loop() {
 
     drop(flood);
     prlimit(pid, Resource::Nofile, before).unwrap();
-    assert_eq!(answer("back"), "back");
+    assert_eq!(echoed(&host, "back"), "back");
+}
+
+/// What a text comes back as, by a connection of its own.
+fn echoed(host: &Host, text: &str) -> String {
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        client.predict("echo", vec![text_input(text)]).await.text()
+    })
 }
 
 fn files(current: u64) -> Rlimit {
@@ -188,12 +190,7 @@ fn files(current: u64) -> Rlimit {
 fn a_broken_pipe_and_a_halt_end_nothing() {
     let host = Host::serve(&[guests::ECHO]);
     let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap()).unwrap();
-    let answer = || {
-        block_on(async {
-            let client = Client::connect(host.base(), &host.pat()).await;
-            client.predict("echo", vec![text_input("on")]).await.text()
-        })
-    };
+    let answer = || echoed(&host, "on");
     assert_eq!(answer(), "on");
     kill_process(pid, Signal::PIPE).unwrap();
     assert_eq!(answer(), "on");

@@ -105,7 +105,7 @@ impl Responses {
             }
         };
         let Answering { outputs, idle, .. } = answering;
-        let spent = self.context.found.spent.get();
+        let spent = self.context.spent();
         let worked = || spent.map(Spent::receipt).map(|spent| spent.guest_cpu + spent.engine_cpu);
         let next = async {
             tokio::select! {

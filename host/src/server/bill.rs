@@ -38,6 +38,11 @@ impl Bill {
         let _ = self.spent.set(spent.clone());
     }
 
+    /// What the guest has taken so far, once there is one.
+    pub(super) fn spent(&self) -> Option<&Spent> {
+        self.spent.get()
+    }
+
     /// Pays for what the call has taken so far.
     pub(super) fn pay(&self, receipt: &Receipt) {
         let fuel = self.burnt(receipt);

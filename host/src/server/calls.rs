@@ -291,12 +291,11 @@ impl CallContext {
     fn start(&self, lease: Lease) -> (Inputs, Outputs) {
         let never = CancellationToken::new();
         let ended = self.running.get().map_or(&never, Running::ended);
-        let bill = self.bill.get().cloned();
-        let (inputs, outputs) = lease.call(ended, self.function, self.origin(), bill.clone());
+        let bill = self.bill.get();
+        let (inputs, outputs) = lease.call(ended, self.function, self.origin(), bill.cloned());
         if let Some(bill) = bill {
             bill.begins(outputs.spent());
         }
-        let _ = self.found.spent.set(outputs.spent().clone());
         (inputs, outputs)
     }
 

@@ -66,8 +66,6 @@ pub(crate) struct Found {
     start: OnceLock<Duration>,
     /// Time to the first output.
     first_output: OnceLock<Duration>,
-    /// What a guest that still runs has taken.
-    pub(crate) spent: OnceLock<Spent>,
     /// What the guest took.
     receipt: OnceLock<Receipt>,
 }
@@ -231,10 +229,15 @@ impl CallContext {
         self.caller.is_ok() || self.app.telemetry.refusals.take()
     }
 
+    /// What its guest has taken so far, once there is one.
+    pub(super) fn spent(&self) -> Option<&Spent> {
+        self.bill.get()?.spent()
+    }
+
     fn usage(&self) -> Usage {
         let found = &self.found;
         // A call that is broken off has no verdict, but has cost something.
-        let so_far = || found.spent.get().map(Spent::receipt);
+        let so_far = || self.spent().map(Spent::receipt);
         let version = found.version.get().map(|version| version.version.clone());
         let mut receipt = found.receipt.get().copied().or_else(so_far).unwrap_or_default();
         // To its caller a replica that starts is a model that loads.
