@@ -2,8 +2,11 @@
 //!
 //! Each figure is a guest's own count of steps a second, divided by that of the
 //! same guest alone and unlimited in the same run; so it is a share of a CPU that
-//! the guest itself has measured. Nothing is asserted: the numbers belong to the
-//! machine. `SECONDS` sets the time of each figure; words choose the mixes.
+//! the guest itself has measured. Where CPUs share a core, a step takes longer while
+//! the other one is busy, too: how much longer is measured with a second guest
+//! beside the first, and the figure in brackets is what the share is of a CPU
+//! beside a busy one. Nothing is asserted: the numbers belong to the machine.
+//! `SECONDS` sets the time of each figure; words choose the mixes.
 
 #![allow(
     clippy::unwrap_used,
@@ -60,6 +63,7 @@ impl Mix {
     fn variant(self, id: &str, cpu_millis: u64) -> Variant {
         let limit = format!("cpu_limit: \"{cpu_millis}m\"");
         let named = format!("  id: {id}\n");
+        let calls = if self == Self::Pages { 1 } else { GREEDY_CALLS };
         match self {
             Self::Engine => Variant::of(
                 guests::SCRIBE,
@@ -76,6 +80,7 @@ impl Mix {
                     ("cpu_limit: \"200m\"", &limit),
                     ("cpu_memory: \"64Mi\"", "cpu_memory: \"512Mi\""),
                     ("call_timeout: 2s", "call_timeout: 1h\n  max_output_bytes: 1073741824"),
+                    ("ringfence:\n", &format!("ringfence:\n  max_concurrency: {calls}\n")),
                 ],
             ),
         }
@@ -92,10 +97,21 @@ impl Mix {
             now < until
         };
         match self {
+            // The next call is there when one ends: it is the guest that is counted,
+            // and not the way to it.
             Self::Pages => {
-                while step() {
-                    let answer = client.predict(&model, vec![text_input("x")]).await;
+                let mut calls = JoinSet::new();
+                let call = || {
+                    let (client, model) = (client.clone(), model.clone());
+                    async move { client.predict(&model, vec![text_input("x")]).await }
+                };
+                (0..3).for_each(|_| drop(calls.spawn(call())));
+                while let Some(answer) = calls.join_next().await {
+                    let answer = answer.unwrap();
                     assert_eq!(answer.text(), "4096", "{answer:?}");
+                    if step() {
+                        calls.spawn(call());
+                    }
                 }
             }
             Self::Engine => loop {
@@ -138,12 +154,9 @@ fn main() {
 
 async fn shares(mix: Mix, time: Duration) {
     println!("{}: shares of a CPU, and of the limit", mix.word());
-    let alone = {
-        let variant = mix.variant("alone", UNLIMITED_MILLIS);
-        let host = Host::serve(&[variant.path()]);
-        let client = Client::connect(host.base(), &host.pat()).await;
-        mix.count(client, "alone".to_owned(), time).await
-    };
+    let alone = unlimited(mix, &["alone"], time).await;
+    let busy = unlimited(mix, &["first", "second"], time).await / 2.0 / alone;
+    println!("  beside a busy CPU, {busy:.2} of the steps alone");
     let mut variants: Vec<Variant> = LIMITS
         .iter()
         .enumerate()
@@ -180,12 +193,13 @@ async fn shares(mix: Mix, time: Duration) {
         counted.sort_unstable();
         let with = if greedy { ", beside one that wants everything" } else { "" };
         for (_, limit, steps) in counted {
-            let share = steps as f64 / alone as f64;
+            let share = steps as f64 / alone;
             let of_limit = share * 1000.0 / limit as f64;
-            println!("  {limit:>4}m: {share:.3}, {of_limit:.2} of its limit{with}");
+            let beside = of_limit / busy;
+            println!("  {limit:>4}m: {share:.3}, {of_limit:.2} ({beside:.2}) of its limit{with}");
         }
         if greedy && mix == Mix::Integer {
-            println!("  {GREEDY_MILLIS:>4}m: {:.3}", greedy_steps as f64 / alone as f64);
+            println!("  {GREEDY_MILLIS:>4}m: {:.3}", greedy_steps as f64 / alone);
         }
         println!(
             "  echo: p50 {:?}, p99 {:?}, {:.1} times its p99 alone{with}",
@@ -194,6 +208,19 @@ async fn shares(mix: Mix, time: Duration) {
             beside.1.as_secs_f64() / quiet.1.as_secs_f64()
         );
     }
+}
+
+/// Steps of so many unlimited guests that run at the same time.
+async fn unlimited(mix: Mix, names: &[&str], time: Duration) -> f64 {
+    let variants: Vec<_> = names.iter().map(|name| mix.variant(name, UNLIMITED_MILLIS)).collect();
+    let folders: Vec<_> = variants.iter().map(Variant::path).collect();
+    let host = Host::serve(&folders);
+    let mut counting = JoinSet::new();
+    for name in names {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        counting.spawn(mix.count(client, (*name).to_owned(), time));
+    }
+    counting.join_all().await.into_iter().sum::<u64>() as f64
 }
 
 /// The median and the 99th percentile of calls, one each few milliseconds.

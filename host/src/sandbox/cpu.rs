@@ -56,6 +56,15 @@ pub(crate) struct Waiting {
     number: Option<u64>,
 }
 
+/// What comes after a turn, for a guest that has yielded.
+#[derive(Debug)]
+enum Next {
+    /// Another one at once.
+    Turn(Turn),
+    /// This place among those who wait.
+    Place(u64),
+}
+
 /// What a turn is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -190,30 +199,31 @@ impl Cpus {
             // The caller has a time to keep, and comes again.
             Err(TryLockError::WouldBlock) => return,
         };
-        Self::change_locked(state, |state, now| {
+        let ((), woken) = Self::change_locked(state, |state, now| {
             while let Some((at, id)) = state.broke.first().copied()
                 && at <= now
             {
                 state.settle(id, now);
             }
         });
+        woken.into_iter().for_each(Wake::start);
     }
 
     /// Changes what is; then whoever's turn it is is told, without the lock.
     fn change<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
-        Self::change_locked(self.lock(), change)
+        let (changed, woken) = Self::change_locked(self.lock(), change);
+        woken.into_iter().for_each(Wake::start);
+        changed
     }
 
     fn change_locked<T>(
         mut state: MutexGuard<'_, State>,
         change: impl FnOnce(&mut State, Instant) -> T,
-    ) -> T {
+    ) -> (T, Vec<Wake>) {
         let now = Instant::now();
         let changed = change(&mut state, now);
         let woken = state.grant(now);
-        drop(state);
-        woken.into_iter().for_each(Wake::start);
-        changed
+        (changed, woken)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -244,7 +254,8 @@ impl Share {
 
     /// Runs a future to its end, a turn for each poll. What a guest does between
     /// two yields is one turn, so none is longer than a time slice and what one
-    /// function of the host takes.
+    /// function of the host takes. A future that yields, as its meters know, is
+    /// polled again when it is its turn; it need not wake anybody.
     pub(super) async fn run<F: Future>(self: &Arc<Self>, meters: &Meters, future: F) -> F::Output {
         let mut future = pin!(future);
         let mut waiting = Waiting { share: self.clone(), kind: Kind::Guest, number: None };
@@ -267,9 +278,19 @@ impl Share {
             meters.turn_begins(began);
             let polled = future.as_mut().poll(context);
             let wants_more = polled.is_pending() && meters.has_yielded();
-            let (cpu_ns, next) = turn.end(wants_more);
+            let (cpu_ns, next) = turn.end(wants_more.then(|| context.waker()));
             meters.guest_cpu_ns.add(cpu_ns);
-            kept = next;
+            match next {
+                Some(Next::Turn(turn)) => {
+                    kept = Some(turn);
+                    context.waker().wake_by_ref();
+                }
+                Some(Next::Place(number)) => {
+                    waiting.number = Some(number);
+                    waits.begin();
+                }
+                None => {}
+            }
             polled
         })
         .await
@@ -364,20 +385,28 @@ impl Turn {
     }
 
     /// Charges what was run, in nanoseconds, and gives the slot back; or goes on
-    /// with it, for who wants that and whose turn it is again.
-    fn end(mut self, wants_more: bool) -> (u64, Option<Self>) {
+    /// with it, for whoever wants that and whose turn it is again. Others who want
+    /// more wait from now on: by the time that they are polled again, whoever has
+    /// had more might have gone first.
+    fn end(mut self, wants_more: Option<&Waker>) -> (u64, Option<Next>) {
         let Some(share) = self.share.take() else { return (0, None) };
         let (id, kind, cpu_ns) = (share.id, self.kind, self.has_run_ns());
-        let is_next = share.cpus.change(|state, now| {
+        let (place, woken) = Cpus::change_locked(share.cpus.lock(), |state, now| {
             state.charge(id, cpu_ns, now);
-            let is_next = wants_more && state.is_next(id, now);
-            match is_next {
-                true => state.serve(id),
-                false => state.release(id, kind, now),
+            if wants_more.is_some() && state.is_next(id, now) {
+                state.serve(id);
+                return None;
             }
-            is_next
+            state.release(id, kind, now);
+            let wake = |waker: &Waker| Wake::Task(waker.clone());
+            Some(wants_more.map(|waker| state.wait(id, kind, wake(waker), now)))
         });
-        (cpu_ns, is_next.then(|| Self::of(&share, kind)))
+        woken.into_iter().for_each(Wake::start_after_this_poll);
+        let next = match place {
+            None => Some(Next::Turn(Self::of(&share, kind))),
+            Some(number) => number.map(Next::Place),
+        };
+        (cpu_ns, next)
     }
 
     fn has_run_ns(&self) -> u64 {
@@ -401,6 +430,21 @@ impl Wake {
         match self {
             Self::Task(waker) => waker.wake(),
             Self::Job(share, job) => job(Turn::of(&share, Kind::Engine)),
+        }
+    }
+
+    /// The same from within the poll of a task. A task that is woken there is polled
+    /// right after it, and one that that wakes right after that: a chain of turns in
+    /// which the thread sees nothing else that is to be run. One of tokio's own
+    /// yields, polled in the woken one's name, puts it behind.
+    fn start_after_this_poll(self) {
+        match self {
+            Self::Task(waker) => {
+                let behind = pin!(tokio::task::yield_now());
+                // It has nothing to say before it is polled again.
+                let _ = behind.poll(&mut Context::from_waker(&waker));
+            }
+            Self::Job(..) => self.start(),
         }
     }
 }

@@ -2,7 +2,8 @@
 //! one wants the next.
 
 use super::*;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sandbox::executor::Executor;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
 const MS: Duration = Duration::from_millis(1);
@@ -115,6 +116,61 @@ fn small_replicas_keep_their_limit_beside_one_that_takes_all_it_gets() {
             assert!(*had >= limit * 9 / 10 && *had <= limit * 102 / 100, "{had} of {limit}");
         }
         assert!(had[3] >= 600, "{had:?}");
+    }
+}
+
+/// The same on threads, where whoever is granted a turn is not polled at once: what
+/// small replicas do not get, nobody has more of than they.
+#[test]
+fn small_replicas_have_no_less_than_a_large_one_on_threads() {
+    const LIMITS: [u64; 4] = [250, 500, 500, 2000];
+    let time = Duration::from_secs(2);
+    let executor = Executor::start(2).unwrap();
+    let cpus = Cpus::new(2);
+    let shares = LIMITS.map(|cpu_millis| Share::new(&cpus, cpu_millis));
+    let had_ns = || {
+        let state = cpus.lock();
+        shares.each_ref().map(|share| state.replicas[&share.id].had_ns)
+    };
+    let over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::new(AtomicUsize::new(0));
+    for (share, calls) in shares.iter().zip([1, 1, 1, 4]) {
+        for _ in 0..calls {
+            let (share, over, ended) = (share.clone(), over.clone(), ended.clone());
+            executor.spawn(async move {
+                let meters = Meters::default();
+                let spins = poll_fn(|_| {
+                    let began = thread_cpu();
+                    while thread_cpu() - began < MS {}
+                    meters.yields();
+                    match over.load(Ordering::Relaxed) {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    }
+                });
+                share.run(&meters, spins).await;
+                ended.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    }
+    let ticks = |time: Duration| {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            std::thread::sleep(MS);
+            cpus.tick();
+        }
+    };
+    ticks(time / 2);
+    let before = had_ns();
+    ticks(time);
+    let had: Vec<u64> = had_ns().iter().zip(before).map(|(had, before)| had - before).collect();
+    over.store(true, Ordering::Relaxed);
+    while ended.load(Ordering::Relaxed) < 7 {
+        ticks(MS);
+    }
+    for (had_ns, limit) in had.iter().zip(LIMITS) {
+        let fair_ns = had[3].min(nanoseconds(time) * limit / 1000);
+        assert!(*had_ns >= fair_ns * 8 / 10, "{had:?} of {LIMITS:?}");
     }
 }
 
@@ -248,8 +304,9 @@ fn a_turn_is_charged_what_its_thread_has_run() {
     let Poll::Ready(turn) = waiting.poll(&context) else { panic!("nobody else is there") };
     let turn = turn.begin();
     spin();
-    let (cpu_ns, next) = turn.end(true);
-    assert!(next.is_none(), "it has had all that it may");
+    let (cpu_ns, next) = turn.end(Some(Waker::noop()));
+    let Some(Next::Place(number)) = next else { panic!("it has had all that it may") };
+    waiting.number = Some(number);
     assert!(cpu_ns >= 30_000_000, "{cpu_ns}");
     // A tenth of a millisecond is what it may take at once.
     assert!(waiting.poll(&context).is_pending());

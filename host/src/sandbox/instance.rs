@@ -16,6 +16,7 @@ use crate::limits::Isolation;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use wasmtime::{Store, UpdateDeadline};
@@ -227,7 +228,7 @@ fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Held, Box<Verdict>> 
             return Ok(UpdateDeadline::Continue(1));
         }
         state.meters.yields();
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(one_poll())))
     });
 
     let ready = refuel(&mut store, limits.fuel_per_call())
@@ -236,6 +237,16 @@ fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Held, Box<Verdict>> 
         return Err(early(End::HostBug(format!("{error:#}"))));
     }
     Ok(Held::new(store, &shared.share))
+}
+
+/// Ends the poll in which it is begun. It wakes nobody: a turn's end has its guest
+/// polled again.
+fn one_poll() -> impl Future<Output = ()> + Send {
+    let mut polls = 0;
+    std::future::poll_fn(move |_| match std::mem::replace(&mut polls, 1) {
+        0 => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
 }
 
 /// Runs a future to its end or until the deadline.
