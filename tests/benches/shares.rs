@@ -2,11 +2,11 @@
 //!
 //! Each figure is a guest's own count of steps a second, divided by that of the
 //! same guest alone and unlimited in the same run; so it is a share of a CPU that
-//! the guest itself has measured. Where CPUs share a core, a step takes longer while
-//! the other one is busy, too: how much longer is measured with a second guest
-//! beside the first, and the figure in brackets is what the share is of a CPU
-//! beside a busy one. Nothing is asserted: the numbers belong to the machine.
-//! `SECONDS` sets the time of each figure; words choose the mixes.
+//! the guest itself has measured. On a machine whose CPUs are not always equally
+//! fast that says as much of the machine, so the CPU time that the host has counted,
+//! divided by what the limit allows, stands beside it. Nothing is asserted: the
+//! numbers belong to the machine. `SECONDS` sets the time of each figure; words
+//! choose the mixes.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@
     reason = "a benchmark prints, and stops where something is wrong"
 )]
 
-use ringfence_tests::{Client, Host, Variant, guests, params, request, text_input};
+use ringfence_tests::{Client, Host, HostOptions, Variant, guests, params, request, text_input};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +24,10 @@ use tokio::task::JoinSet;
 
 /// Three that want more than they may have.
 const LIMITS: [u64; 3] = [250, 500, 500];
+const LIMITED: [&str; 3] = ["limited-0", "limited-1", "limited-2"];
+
+/// What a replica that was idle may have taken beforehand.
+const BURST: Duration = Duration::from_millis(100);
 
 /// One that wants all there is, by so many calls at a time.
 const GREEDY_MILLIS: u64 = 2000;
@@ -154,22 +158,34 @@ fn main() {
 
 async fn shares(mix: Mix, time: Duration) {
     println!("{}: shares of a CPU, and of the limit", mix.word());
-    let alone = unlimited(mix, &["alone"], time).await;
-    let busy = unlimited(mix, &["first", "second"], time).await / 2.0 / alone;
-    println!("  beside a busy CPU, {busy:.2} of the steps alone");
+    let alone_variant = mix.variant("alone", UNLIMITED_MILLIS);
+    let alone_host = Host::serve(&[alone_variant.path()]);
+    // Before, between and after what is compared with it.
+    let alone = async || {
+        let client = Client::connect(alone_host.base(), &alone_host.pat()).await;
+        mix.count(client, "alone".to_owned(), time / 3).await
+    };
+    let mut alone_steps = alone().await;
+    let mut measured = Vec::new();
     let mut variants: Vec<Variant> = LIMITS
         .iter()
         .enumerate()
-        .map(|(number, limit)| mix.variant(&format!("limited-{number}"), *limit))
+        .map(|(number, limit)| mix.variant(LIMITED[number], *limit))
         .collect();
     variants.push(Mix::Integer.variant("greedy", GREEDY_MILLIS));
     let mut folders: Vec<&str> = variants.iter().map(Variant::path).collect();
     folders.push(guests::ECHO);
-    let host = Host::serve(&folders);
+    let host = Host::start(HostOptions {
+        models: folders.into_iter().map(Into::into).collect(),
+        args: vec!["--metrics-listen".into(), "127.0.0.1:0".into()],
+        ..HostOptions::default()
+    });
     let client = Client::connect(host.base(), &host.pat()).await;
     let quiet = echo(&client, time / 4, &AtomicBool::new(false)).await;
     println!("  echo alone: p50 {:?}, p99 {:?}", quiet.0, quiet.1);
     for greedy in [false, true] {
+        let cpu_before = LIMITED.map(|model| cpu_seconds(&host, model));
+        let began = Instant::now();
         let over = Arc::new(AtomicBool::new(false));
         let mut spinners = JoinSet::new();
         for _ in 0..if greedy { GREEDY_CALLS } else { 0 } {
@@ -179,7 +195,7 @@ async fn shares(mix: Mix, time: Duration) {
         let mut counting = JoinSet::new();
         for (number, limit) in LIMITS.into_iter().enumerate() {
             let client = Client::connect(host.base(), &host.pat()).await;
-            let model = format!("limited-{number}");
+            let model = LIMITED[number].to_owned();
             counting.spawn(async move { (number, limit, mix.count(client, model, time).await) });
         }
         let beside = tokio::spawn({
@@ -187,19 +203,32 @@ async fn shares(mix: Mix, time: Duration) {
             async move { echo(&client, Duration::from_secs(3600), &over).await }
         });
         let mut counted = counting.join_all().await;
+        let allowed_for = began.elapsed() + BURST;
         over.store(true, Ordering::Relaxed);
         let beside = beside.await.unwrap();
         let greedy_steps: u64 = spinners.join_all().await.into_iter().sum();
         counted.sort_unstable();
+        // Calls are broken off, and have to come to their end.
+        tokio::time::sleep(SETTLING).await;
+        let by_clock = counted.iter().map(|(number, limit, _)| {
+            let had = cpu_seconds(&host, LIMITED[*number]) - cpu_before[*number];
+            had / (allowed_for.as_secs_f64() * *limit as f64 / 1000.0)
+        });
+        let by_clock: Vec<f64> = by_clock.collect();
+        alone_steps += alone().await;
+        measured.push((greedy, counted, by_clock, greedy_steps, beside));
+    }
+    for (greedy, counted, by_clock, greedy_steps, beside) in measured {
         let with = if greedy { ", beside one that wants everything" } else { "" };
-        for (_, limit, steps) in counted {
-            let share = steps as f64 / alone;
+        for ((_, limit, steps), clock) in counted.into_iter().zip(by_clock) {
+            let share = steps as f64 / alone_steps as f64;
             let of_limit = share * 1000.0 / limit as f64;
-            let beside = of_limit / busy;
-            println!("  {limit:>4}m: {share:.3}, {of_limit:.2} ({beside:.2}) of its limit{with}");
+            println!(
+                "  {limit:>4}m: {share:.3}, {of_limit:.2} of its limit, by CPU time {clock:.2}{with}"
+            );
         }
         if greedy && mix == Mix::Integer {
-            println!("  {GREEDY_MILLIS:>4}m: {:.3}", greedy_steps as f64 / alone);
+            println!("  {GREEDY_MILLIS:>4}m: {:.3}", greedy_steps as f64 / alone_steps as f64);
         }
         println!(
             "  echo: p50 {:?}, p99 {:?}, {:.1} times its p99 alone{with}",
@@ -210,17 +239,15 @@ async fn shares(mix: Mix, time: Duration) {
     }
 }
 
-/// Steps of so many unlimited guests that run at the same time.
-async fn unlimited(mix: Mix, names: &[&str], time: Duration) -> f64 {
-    let variants: Vec<_> = names.iter().map(|name| mix.variant(name, UNLIMITED_MILLIS)).collect();
-    let folders: Vec<_> = variants.iter().map(Variant::path).collect();
-    let host = Host::serve(&folders);
-    let mut counting = JoinSet::new();
-    for name in names {
-        let client = Client::connect(host.base(), &host.pat()).await;
-        counting.spawn(mix.count(client, (*name).to_owned(), time));
-    }
-    counting.join_all().await.into_iter().sum::<u64>() as f64
+/// CPU time that a model's calls that have ended have taken.
+fn cpu_seconds(host: &Host, model: &str) -> f64 {
+    ["guest", "tensor"]
+        .iter()
+        .map(|of| {
+            let series = format!("ringfence_{of}_cpu_seconds_total");
+            host.metric(&format!("{series}{{model=\"local/main/{model}\"}}"))
+        })
+        .sum()
 }
 
 /// The median and the 99th percentile of calls, one each few milliseconds.

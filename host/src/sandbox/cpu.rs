@@ -265,11 +265,20 @@ impl Share {
             let turn = match kept.take() {
                 Some(turn) => turn,
                 None => {
+                    let has_waited = waiting.number.is_some();
                     let Poll::Ready(turn) = waiting.poll(context) else {
                         waits.begin();
                         return Poll::Pending;
                     };
                     waits.end();
+                    // The runtime polls whoever is woken within a poll right after it.
+                    // Were the turn to begin there, a chain of turns, each of which
+                    // wakes the next, would go before all else that the thread has.
+                    if has_waited {
+                        kept = Some(turn);
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     turn
                 }
             };
@@ -401,7 +410,7 @@ impl Turn {
             let wake = |waker: &Waker| Wake::Task(waker.clone());
             Some(wants_more.map(|waker| state.wait(id, kind, wake(waker), now)))
         });
-        woken.into_iter().for_each(Wake::start_after_this_poll);
+        woken.into_iter().for_each(Wake::start);
         let next = match place {
             None => Some(Next::Turn(Self::of(&share, kind))),
             Some(number) => number.map(Next::Place),
@@ -430,21 +439,6 @@ impl Wake {
         match self {
             Self::Task(waker) => waker.wake(),
             Self::Job(share, job) => job(Turn::of(&share, Kind::Engine)),
-        }
-    }
-
-    /// The same from within the poll of a task. A task that is woken there is polled
-    /// right after it, and one that that wakes right after that: a chain of turns in
-    /// which the thread sees nothing else that is to be run. One of tokio's own
-    /// yields, polled in the woken one's name, puts it behind.
-    fn start_after_this_poll(self) {
-        match self {
-            Self::Task(waker) => {
-                let behind = pin!(tokio::task::yield_now());
-                // It has nothing to say before it is polled again.
-                let _ = behind.poll(&mut Context::from_waker(&waker));
-            }
-            Self::Job(..) => self.start(),
         }
     }
 }
