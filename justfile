@@ -20,9 +20,9 @@ soak minutes="10":
 corpus:
     cargo test --release -p ringfence-tests --test end_to_end -- --test-threads 1 each_guest:: limits:: floods:: bad_requests:: streams:: ends:: isolation:: upload_limits:: upload::what upload::an_archive tokens:: policy:: oracles:: damaged:: media:: metadata:: urls:: time::
 
-# Takes each limit away in turn, and wants the test that hits it to fail.
-limits-bite:
-    bash tests/limits-bite
+# Takes each limit away in turn, or those that are named, and wants the test that hits it to fail.
+limits-bite *limits:
+    bash tests/limits-bite {{limits}}
 
 fmt:
     cargo fmt --all

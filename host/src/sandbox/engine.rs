@@ -161,3 +161,7 @@ impl Drop for Running {
         self.0.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use crate::yaml::{Entry, Section, Unknown};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 /// Most hosts that inputs may be fetched from, and most model folders.
 const LIST_MAX: usize = 1000;
@@ -29,13 +29,24 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, AddressError> {
 
 /// A text that is no filter of a log.
 #[derive(Debug, thiserror::Error)]
-#[error("is no filter ({0}); write such as \"info\"")]
-pub(crate) struct FilterError(#[from] ParseError);
+pub(crate) enum FilterError {
+    /// Not of the form of one.
+    #[error("is no filter ({0}); write such as \"info\"")]
+    Form(#[from] ParseError),
+    /// Taken for a part of the host, it would silence all of the others.
+    #[error("has {0:?}, which is no level; write such as \"info\", or \"{0}=info\" for a part")]
+    Level(String),
+}
 
 /// Checks a filter of the log.
 pub(crate) fn log_filter(text: &str) -> Result<(), FilterError> {
     EnvFilter::try_new(text)?;
-    Ok(())
+    let is_bare = |directive: &&str| !directive.is_empty() && !directive.contains(['=', '[']);
+    let mut bare = text.split(',').filter(is_bare);
+    match bare.find(|word| word.parse::<LevelFilter>().is_err()) {
+        Some(word) => Err(FilterError::Level(word.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Takes every key, whatever is wrong with the others.

@@ -105,6 +105,18 @@ fn the_example_of_the_page_is_accepted() {
 }
 
 #[test]
+fn a_filter_without_a_level_is_refused() {
+    for filter in ["info", "OFF", "warn,call=info", "info,ringfence[{id=\\\"a\\\"}]=debug"] {
+        let settings = parse(&format!("log: {{filter: \"{filter}\"}}\n"));
+        assert!(settings.log_filter.is_some(), "{filter}");
+    }
+    let text = refused("log: {filter: \"info,verbose\"}\n");
+    let expected =
+        "has \"verbose\", which is no level; write such as \"info\", or \"verbose=info\"";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn all_problems_are_told_at_once_each_with_its_line_and_the_fix() {
     let text = refused(
         "listn: 127.0.0.1:1\nlisten: localhost\ntls: {key: k}\nkeep_alive: 5\n\
