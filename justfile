@@ -14,7 +14,7 @@ bench:
 
 # Everything at once for so many minutes: what a host holds does not grow.
 soak minutes="10":
-    RINGFENCE_SOAK_MINUTES={{minutes}} cargo test --release -p ringfence-tests --test end_to_end -- --ignored --nocapture what_a_host_holds
+    RINGFENCE_SOAK_MINUTES={{minutes}} cargo test --release -p ringfence-tests --test end_to_end -- --ignored --nocapture --exact soak::what_a_host_holds_does_not_grow
 
 # Attacks, each against a real host, one after the other.
 corpus:

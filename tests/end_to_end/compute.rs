@@ -152,6 +152,7 @@ fn resources_are_made_listed_changed_and_deleted_and_survive_a_restart() {
     assert!(check.status.success(), "{}", text(&check));
 }
 
+/// MEM-15.
 #[test]
 fn what_does_not_fit_is_refused_with_the_numbers() {
     let scratch = TempDir::new().unwrap();

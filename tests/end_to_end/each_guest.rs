@@ -14,7 +14,9 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 /// Guests that are refused before they run; `start.rs` tests that.
 const REFUSED: &[&str] = &[guests::IMPORTS_SOCKETS, guests::LARGE_START];
@@ -103,23 +105,31 @@ fn guest_folder(name: &str) -> &'static str {
 struct Neighbour {
     stop: Arc<AtomicBool>,
     calls: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
+    /// How long the host took to say that it is well, each time.
+    task: tokio::task::JoinHandle<Vec<Duration>>,
 }
 
 impl Neighbour {
     async fn start(host: &Host) -> Self {
         let client = Client::connect(host.base(), &host.pat()).await;
+        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
+        let mut health = HealthClient::new(channel.connect().await.unwrap());
         let stop = Arc::new(AtomicBool::new(false));
         let calls = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn({
             let (stop, calls) = (stop.clone(), calls.clone());
             async move {
+                let mut took = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let text = format!("call {}", calls.fetch_add(1, Ordering::Relaxed));
                     let answer = client.predict("echo", vec![text_input(&text)]).await;
                     assert_eq!(answer.text(), text);
+                    let asked = Instant::now();
+                    health.check(HealthCheckRequest::default()).await.unwrap();
+                    took.push(asked.elapsed());
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
+                took
             }
         });
         Self { stop, calls, task }
@@ -127,7 +137,10 @@ impl Neighbour {
 
     async fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
+        let mut took = self.task.await.unwrap();
+        took.sort_unstable();
+        let median = took.get(took.len() / 2);
+        println!("health beside attacks: median {median:?}, slowest {:?}", took.last());
         self.calls.load(Ordering::Relaxed)
     }
 }
@@ -294,7 +307,7 @@ async fn counting_loop(client: &Client) {
 }
 
 async fn cpu_mixes(client: &Client) {
-    for mix in ["integer", "fill", "division", "calls"] {
+    for mix in ["integer", "fill", "division", "calls", "floats"] {
         let asked = params(plain("cpu-mixes"), json!({ "mix": mix }));
         let answers = client.generate_all(asked).await;
         let (last, counts) = answers.split_last().unwrap();
@@ -319,6 +332,10 @@ async fn exit(client: &Client) {
     ends(client, plain("exit"), FAILED, &["GUEST_TRAP"], "exit(0)").await;
     let one = params(plain("exit"), json!({ "status": 1 }));
     ends(client, one, FAILED, &["GUEST_TRAP"], "exit(1)").await;
+}
+
+async fn empty_writes(client: &Client) {
+    burns(client, plain("empty-writes")).await;
 }
 
 /// Where the system runs out of files before the model runs out of handles,
@@ -441,6 +458,14 @@ async fn memory_grow(client: &Client) {
 
 async fn memory_hog(client: &Client) {
     ends(client, plain("memory-hog"), EXHAUSTED, &["MEMORY_LIMIT"], "linear memory").await;
+}
+
+/// Twenty times, each after others have had the memory.
+async fn memory_scan(client: &Client) {
+    for _ in 0..20 {
+        let answer = client.predict_request(plain("memory-scan")).await;
+        assert_eq!(answer.text(), "0 of 337", "{answer:?}");
+    }
 }
 
 /// The host stops reading once the messages it holds reach the limit.

@@ -5,7 +5,8 @@ use prost::Message;
 use ringfence::proto::clarifai::api::MultiOutputResponse;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Answer, Calm, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
+    Answer, Calm, Client, Host, HostOptions, Variant, block_on, collect, guests, params, request,
+    text_input,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -51,7 +52,7 @@ fn no_mix_takes_more_cpu_time_than_its_limit() {
     // the host takes, on a machine that does not always let it end.
     const TURNS_MS: f64 = 40.0;
     let host = host(&[guests::CPU_MIXES, guests::COMPUTE_LOOP]);
-    let calls = ["integer", "fill", "division", "calls"]
+    let calls = ["integer", "fill", "division", "calls", "floats"]
         .map(|mix| params(request("cpu-mixes", vec![text_input("x")]), json!({ "mix": mix })));
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
@@ -68,6 +69,31 @@ fn no_mix_takes_more_cpu_time_than_its_limit() {
             let (took, wall) = (ms("cpu_ms") + ms("tensor_ms"), ms("wall_ms"));
             let most = CPUS * (wall + BURST_MS) + TURNS_MS;
             assert!(took > 0.0 && took <= most, "{took} of {most} ms: {line}");
+        }
+    });
+}
+
+/// CPU-14: a deadline ends a guest whatever has become of the thread that ends epochs.
+/// One call at a time: the second can only begin when the first has left.
+#[test]
+fn a_deadline_ends_a_guest_though_no_epoch_does() {
+    let variant = Variant::of(
+        guests::LOOP_FOREVER,
+        &[("\"200m\"", "\"4\""), ("call_timeout: 2s", "call_timeout: 1s\n  max_concurrency: 1")],
+    );
+    let host = Host::start(HostOptions {
+        models: vec![variant.path().into()],
+        args: ["--log-format", "json"].map(str::to_owned).into(),
+        variables: vec![("RINGFENCE_LIFT".into(), "epoch".into())],
+        ..HostOptions::default()
+    });
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        for _ in 0..2 {
+            let answer = client.predict("loop-forever", vec![text_input("x")]).await;
+            assert_eq!(answer.reason(), "WALL_DEADLINE", "{answer:?}");
+            let line = line_of(&host, &answer.status.req_id);
+            assert!(line["cpu_ms"].as_f64().unwrap() > 0.0, "{line}");
         }
     });
 }

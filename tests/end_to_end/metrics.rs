@@ -164,6 +164,19 @@ fn a_models_health_is_told_only_to_those_who_may_see_it() {
     });
 }
 
+#[test]
+fn whoever_needs_no_token_sends_short_messages() {
+    let host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
+        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        for (bytes, code) in [(1000, Code::NotFound), (1100, Code::ResourceExhausted)] {
+            let asked = HealthCheckRequest { service: "x".repeat(bytes) };
+            assert_eq!(health.check(asked).await.unwrap_err().code(), code, "{bytes} bytes");
+        }
+    });
+}
+
 /// It is started by its first call.
 #[test]
 fn a_stored_model_serves_before_it_runs_and_not_while_it_is_stopped() {

@@ -257,6 +257,7 @@ impl tracing::Subscriber for Bursting {
     fn exit(&self, _: &span::Id) {}
 }
 
+/// HST-16.
 #[test]
 fn a_panic_of_the_host_ends_one_call_and_nothing_else() {
     tracing::subscriber::set_global_default(Bursting).unwrap();

@@ -199,31 +199,30 @@ impl Cpus {
             // The caller has a time to keep, and comes again.
             Err(TryLockError::WouldBlock) => return,
         };
-        let ((), woken) = Self::change_locked(state, |state, now| {
+        Self::change_locked(state, |state, now| {
             while let Some((at, id)) = state.broke.first().copied()
                 && at <= now
             {
                 state.settle(id, now);
             }
         });
-        woken.into_iter().for_each(Wake::start);
     }
 
     /// Changes what is; then whoever's turn it is is told, without the lock.
     fn change<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
-        let (changed, woken) = Self::change_locked(self.lock(), change);
-        woken.into_iter().for_each(Wake::start);
-        changed
+        Self::change_locked(self.lock(), change)
     }
 
     fn change_locked<T>(
         mut state: MutexGuard<'_, State>,
         change: impl FnOnce(&mut State, Instant) -> T,
-    ) -> (T, Vec<Wake>) {
+    ) -> T {
         let now = Instant::now();
         let changed = change(&mut state, now);
         let woken = state.grant(now);
-        (changed, woken)
+        drop(state);
+        woken.into_iter().for_each(Wake::start);
+        changed
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -270,10 +269,11 @@ impl Share {
                         waits.begin();
                         return Poll::Pending;
                     };
-                    waits.end();
-                    // The runtime polls whoever is woken within a poll right after it.
-                    // Were the turn to begin there, a chain of turns, each of which
-                    // wakes the next, would go before all else that the thread has.
+                    // tokio polls whoever is woken within a poll right after it, and
+                    // so on for some times: a turn that began there would go before
+                    // all else that the thread has to run. Who wakes itself goes to
+                    // the end of what the thread has, and behind all that comes from
+                    // other threads.
                     if has_waited {
                         kept = Some(turn);
                         context.waker().wake_by_ref();
@@ -282,6 +282,7 @@ impl Share {
                     turn
                 }
             };
+            waits.end();
             let began = thread_cpu();
             let turn = turn.begin_at(began);
             meters.turn_begins(began);
@@ -400,17 +401,16 @@ impl Turn {
     fn end(mut self, wants_more: Option<&Waker>) -> (u64, Option<Next>) {
         let Some(share) = self.share.take() else { return (0, None) };
         let (id, kind, cpu_ns) = (share.id, self.kind, self.has_run_ns());
-        let (place, woken) = Cpus::change_locked(share.cpus.lock(), |state, now| {
+        let place = share.cpus.change(|state, now| {
             state.charge(id, cpu_ns, now);
             if wants_more.is_some() && state.is_next(id, now) {
                 state.serve(id);
                 return None;
             }
             state.release(id, kind, now);
-            let wake = |waker: &Waker| Wake::Task(waker.clone());
-            Some(wants_more.map(|waker| state.wait(id, kind, wake(waker), now)))
+            let wake = wants_more.map(|waker| Wake::Task(waker.clone()));
+            Some(wake.map(|wake| state.wait(id, kind, wake, now)))
         });
-        woken.into_iter().for_each(Wake::start);
         let next = match place {
             None => Some(Next::Turn(Self::of(&share, kind))),
             Some(number) => number.map(Next::Place),
@@ -530,7 +530,8 @@ impl State {
     /// has had less.
     fn is_next(&mut self, id: u64, now: Instant) -> bool {
         let Some(replica) = self.replicas.get_mut(&id) else { return false };
-        let had_ns = replica.will_have_had_ns();
+        // Without the turn that ends.
+        let had_ns = replica.will_have_had_ns().saturating_sub(SLICE_NS);
         replica.waiting.guest.is_empty()
             && replica.bucket.has_credit(now)
             && self.ready.guest.first().is_none_or(|(least_ns, _)| had_ns <= *least_ns)

@@ -58,8 +58,10 @@ impl Sim {
                         continue;
                     }
                     state.release(share.id, Kind::Guest, self.now);
+                    let wake = Wake::Task(Waker::noop().clone());
+                    let number = state.wait(share.id, Kind::Guest, wake, self.now);
+                    *wanted = Want::Waits(number);
                     drop(state.grant(self.now));
-                    *wanted = want(&mut state, share.id, self.now);
                 }
             }
             drop(state.grant(self.now));
@@ -124,7 +126,7 @@ fn small_replicas_keep_their_limit_beside_one_that_takes_all_it_gets() {
 #[test]
 fn small_replicas_have_no_less_than_a_large_one_on_threads() {
     const LIMITS: [u64; 4] = [250, 500, 500, 2000];
-    let time = Duration::from_secs(2);
+    let time = Duration::from_millis(1500);
     let executor = Executor::start(2).unwrap();
     let cpus = Cpus::new(2);
     let shares = LIMITS.map(|cpu_millis| Share::new(&cpus, cpu_millis));
@@ -160,17 +162,52 @@ fn small_replicas_have_no_less_than_a_large_one_on_threads() {
             cpus.tick();
         }
     };
-    ticks(time / 2);
+    ticks(time / 3);
     let before = had_ns();
     ticks(time);
     let had: Vec<u64> = had_ns().iter().zip(before).map(|(had, before)| had - before).collect();
-    over.store(true, Ordering::Relaxed);
-    while ended.load(Ordering::Relaxed) < 7 {
-        ticks(MS);
-    }
     for (had_ns, limit) in had.iter().zip(LIMITS) {
         let fair_ns = had[3].min(nanoseconds(time) * limit / 1000);
         assert!(*had_ns >= fair_ns * 8 / 10, "{had:?} of {LIMITS:?}");
+    }
+    over.store(true, Ordering::Relaxed);
+    // Nobody waits for a turn that does not come.
+    let bound = Instant::now() + Duration::from_secs(20);
+    while ended.load(Ordering::Relaxed) < 7 && Instant::now() < bound {
+        ticks(MS);
+    }
+    assert_eq!(ended.load(Ordering::Relaxed), 7);
+}
+
+/// Whoever runs a guest may drop it at any time: while it waits for a turn, when it
+/// has been granted one, when it holds one that has not begun.
+#[test]
+fn a_guest_that_is_dropped_leaves_its_slot() {
+    let cpus = Cpus::new(1);
+    let context = &mut Context::from_waker(Waker::noop());
+    let (share, other) = (Share::new(&cpus, 1000), Share::new(&cpus, 1000));
+    for polls in 0..=3 {
+        let (meters, begun) = (Meters::default(), AtomicUsize::new(0));
+        let Poll::Ready(turn) = of_guest(&other).poll(context) else { panic!("nobody waits") };
+        let mut guest = Box::pin(share.run(
+            &meters,
+            poll_fn(|_| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                meters.yields();
+                Poll::<()>::Pending
+            }),
+        ));
+        assert!(guest.as_mut().poll(context).is_pending());
+        drop(turn);
+        assert_eq!(cpus.lock().slots_free.guest, 0, "it is granted");
+        for _ in 0..polls {
+            assert!(guest.as_mut().poll(context).is_pending());
+        }
+        assert_eq!(begun.load(Ordering::Relaxed), usize::saturating_sub(polls, 1));
+        drop(guest);
+        let state = cpus.lock();
+        assert_eq!(state.slots_free.guest, 1, "after {polls} polls");
+        assert!(state.granted.is_empty() && state.ready.guest.is_empty());
     }
 }
 

@@ -21,9 +21,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use wasmtime::{Store, UpdateDeadline};
 
-/// Fuel after which a guest yields even if no epoch has ended, since the thread that
-/// ends them gets no CPU: a tenth of a second of what burns it fastest. Who yields so
-/// comes late to the queue for the next turn, so it has to be rare.
+/// Fuel after which a guest yields even if no epoch has ended, should the thread that
+/// ends them get no CPU: a twentieth of a second of what burns it fastest, minutes of
+/// what burns it slowest. Who yields so comes late to the queue for the next turn, so
+/// it has to be rare.
 const FUEL_YIELD_INTERVAL: u64 = 1_000_000_000;
 
 /// Largest sandbox, in bytes of linear memory, that is unmapped after the caller
@@ -243,10 +244,10 @@ fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Held, Box<Verdict>> 
 /// Ends the poll in which it is begun. It wakes nobody: a turn's end has its guest
 /// polled again.
 fn one_poll() -> impl Future<Output = ()> + Send {
-    let mut polls = 0;
-    std::future::poll_fn(move |_| match std::mem::replace(&mut polls, 1) {
-        0 => Poll::Pending,
-        _ => Poll::Ready(()),
+    let mut has_begun = false;
+    std::future::poll_fn(move |_| match std::mem::replace(&mut has_begun, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
     })
 }
 

@@ -166,6 +166,12 @@ impl ResourceLimiter for Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::Diagnostics;
+    use crate::sandbox::engine::config;
+    use wasm_encoder::{
+        CodeSection, ExportKind, ExportSection, Function, FunctionSection, HeapType, Instruction,
+        Module, RefType, TableSection, TableType, TypeSection, ValType,
+    };
 
     /// Of a sandbox whose stack is charged to nobody.
     fn limiter(account: &Account, limits: &Limits) -> Limiter {
@@ -218,6 +224,56 @@ mod tests {
         assert_eq!(account.bytes_of(Holder::Table), 10 * TABLE_ELEMENT_BYTES);
         drop(limiter);
         assert_eq!(account.bytes(), 0);
+    }
+
+    /// MEM-08: a table that no machine has, from the start and by growing.
+    #[test]
+    fn a_table_of_four_billion_elements_is_refused() {
+        const MOST: u32 = u32::MAX;
+        let engine = wasmtime::Engine::new(&config(Diagnostics::Off)).unwrap();
+        let store = || {
+            let limiter = limiter(&Account::new(1 << 20), &Limits::default());
+            let mut store = wasmtime::Store::new(&engine, limiter);
+            store.limiter(|limiter| limiter);
+            store.set_epoch_deadline(1 << 40);
+            store.set_fuel(1 << 40).unwrap();
+            store
+        };
+        let module = |minimum: u32| wasmtime::Module::new(&engine, with_table(minimum)).unwrap();
+        assert!(wasmtime::Instance::new(&mut store(), &module(MOST), &[]).is_err());
+        let mut store = store();
+        let instance = wasmtime::Instance::new(&mut store, &module(1), &[]).unwrap();
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").unwrap();
+        for more in [MOST - 1, MOST, 1 << 31] {
+            assert_eq!(grow.call(&mut store, more.cast_signed()).unwrap(), -1, "{more} more");
+        }
+        assert_eq!(grow.call(&mut store, 9).unwrap(), 1);
+    }
+
+    /// A module that has so large a table, and grows it as it is asked to.
+    fn with_table(minimum: u32) -> Vec<u8> {
+        let (mut module, mut types) = (Module::new(), TypeSection::new());
+        types.ty().function([ValType::I32], [ValType::I32]);
+        let (mut functions, mut tables) = (FunctionSection::new(), TableSection::new());
+        functions.function(0);
+        tables.table(TableType {
+            element_type: RefType::FUNCREF,
+            table64: false,
+            minimum: minimum.into(),
+            maximum: None,
+            shared: false,
+        });
+        let (mut exports, mut code) = (ExportSection::new(), CodeSection::new());
+        exports.export("grow", ExportKind::Func, 0);
+        let mut grow = Function::new([]);
+        grow.instruction(&Instruction::RefNull(HeapType::FUNC));
+        grow.instruction(&Instruction::LocalGet(0));
+        grow.instruction(&Instruction::TableGrow(0));
+        grow.instruction(&Instruction::End);
+        code.function(&grow);
+        module.section(&types).section(&functions).section(&tables).section(&exports);
+        module.section(&code);
+        module.finish()
     }
 
     #[test]

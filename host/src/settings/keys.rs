@@ -101,7 +101,11 @@ pub(super) const METRICS_KEYS: [Key; 1] =
 /// `log`.
 pub(super) const LOG_KEYS: [Key; 2] = [
     key("format", Form::OneOf(&["text", "json"]), "One line for people, or one JSON object"),
-    key("filter", Form::Text, "What is logged, such as `info` or `warn,call=info`"),
+    key(
+        "filter",
+        Form::Text,
+        "What is logged, each part with its level, such as `info` or `warn,call=info`",
+    ),
 ];
 
 /// One setting: a key that takes a value.

@@ -1,5 +1,5 @@
 //! Measures how finely it can tell the time, as an attack on shared caches would
-//! have to.
+//! have to (FS-05).
 //!
 //! Expected: an output whose text gives the smallest step of the monotonic clock
 //! and of the wall clock in nanoseconds; neither is finer than the host promises,

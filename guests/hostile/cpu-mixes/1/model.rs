@@ -41,6 +41,7 @@ impl Model for Attack {
                 "fill" => fill(&mut filled),
                 "division" => division(),
                 "calls" => calls(),
+                "floats" => floats()?,
                 other => return Err(Error::invalid_argument(format!("there is no mix {other:?}"))),
             }
             count += 1;
@@ -70,6 +71,23 @@ fn division() {
         number = black_box(number) / black_box(round | 3) + u64::MAX / 2;
     }
     black_box(number);
+}
+
+/// Numbers that some processors are slow with, and what is no number, whose bits
+/// must not tell the machine (CPU-16).
+fn floats() -> Result<(), Error> {
+    let (mut small, mut odd) = (f64::from_bits(1), f64::from_bits(0xfff8_dead_beef_0001));
+    for round in 1..200_000_u32 {
+        small = black_box(small) * 1.5 + f64::from_bits(u64::from(round));
+        odd = black_box(odd) + f64::from(black_box(round));
+        if small > f64::MIN_POSITIVE {
+            small = f64::from_bits(1);
+        }
+    }
+    match odd.to_bits() {
+        0x7ff8_0000_0000_0000 => Ok(()),
+        bits => Err(Error::failed(format!("what is no number is {bits:x}"))),
+    }
 }
 
 fn calls() {

@@ -1,5 +1,5 @@
 //! Looks around: files outside and inside `/model`, writing, the environment,
-//! the arguments, standard input.
+//! the arguments, standard input; and sets impossible times (HST-17).
 //!
 //! Expected: an output. Each line of its text begins with `denied`, `empty` or
 //! `GOT`; the only `GOT` lines are those of `/model` itself, where the
@@ -11,6 +11,9 @@ use std::io::{self, Read};
 use std::{env, path::Path};
 
 use ringfence_guest::{Error, Input, Model, Output, Params};
+use wasip2::clocks::wall_clock::Datetime;
+use wasip2::filesystem::preopens;
+use wasip2::filesystem::types::{ErrorCode, NewTimestamp, PathFlags};
 
 struct Attack;
 
@@ -54,6 +57,14 @@ impl Model for Attack {
         seen.push(line("rename", "/model/notes.txt", renamed.map(|()| "renamed")));
         let made = fs::create_dir("/model/folder");
         seen.push(line("make", "/model/folder", made.map(|()| "made")));
+        let late = Datetime { seconds: u64::MAX, nanoseconds: u32::MAX };
+        for (folder, name) in preopens::get_directories() {
+            let time = || NewTimestamp::Timestamp(late);
+            let set = folder.set_times(time(), time());
+            seen.push(time_line(&name, set));
+            let set = folder.set_times_at(PathFlags::empty(), "notes.txt", time(), time());
+            seen.push(time_line("notes.txt", set));
+        }
         seen.push(found("environment", env::vars_os().map(|(name, _)| name)));
         seen.push(found("arguments", env::args_os()));
         let mut first = [0; 64];
@@ -63,6 +74,14 @@ impl Model for Attack {
             other => line("read", "standard input", other),
         });
         Ok(Output::text(seen.join("\n")))
+    }
+}
+
+/// HST-17.
+fn time_line(path: &str, set: Result<(), ErrorCode>) -> String {
+    match set {
+        Ok(()) => format!("GOT times {path}"),
+        Err(error) => format!("denied times {path}: {error}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Wants to open a connection, so the component imports `wasi:sockets`.
+//! Wants to open a connection, so the component imports `wasi:sockets` (FS-01).
 //!
 //! Expected: the upload is refused, and the refusal names `wasi:sockets`.
 
