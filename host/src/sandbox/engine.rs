@@ -11,12 +11,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use wasmtime::{Config, OptLevel, Strategy, WasmBacktraceDetails};
 
-/// Length of a guest's time slice.
-pub(super) const TICK: Duration = Duration::from_millis(1);
+/// How long an epoch lasts. A guest yields at the end of one if it has run for as
+/// long since it last did, so its turns are between one and two epochs: a time slice
+/// of at most a millisecond.
+pub(super) const EPOCH: Duration = Duration::from_micros(500);
 
-/// Ticks without a guest after which the ticker sleeps. Calls in quick
+/// Epochs without a guest after which the ticker sleeps. Calls in quick
 /// succession should not pay for waking it each time.
-const IDLE_TICKS: u32 = 100;
+const IDLE_EPOCHS: u32 = 200;
 
 /// Frames of a guest's stack that its author is shown.
 const FRAMES_MAX: usize = 32;
@@ -65,7 +67,7 @@ pub(crate) fn config(diagnostics: Diagnostics) -> Config {
     config
 }
 
-/// Increments the epoch every millisecond while a guest runs, and looks who has
+/// Ends an epoch twice a millisecond while a guest runs, and looks who has
 /// credit for the CPUs again, from a thread of its own: a task could be starved by
 /// the very guests that it must interrupt.
 #[derive(Debug)]
@@ -92,17 +94,17 @@ impl Ticker {
             let shared = shared.clone();
             let engine = engine.weak();
             move || {
-                let mut idle_ticks = 0;
+                let mut idle_epochs = 0;
                 while !shared.stop.load(Ordering::Acquire) {
                     match shared.running.load(Ordering::Acquire) {
-                        0 if idle_ticks == IDLE_TICKS => {
+                        0 if idle_epochs == IDLE_EPOCHS => {
                             shared.sleep();
-                            idle_ticks = 0;
+                            idle_epochs = 0;
                         }
-                        0 => idle_ticks += 1,
-                        _ => idle_ticks = 0,
+                        0 => idle_epochs += 1,
+                        _ => idle_epochs = 0,
                     }
-                    std::thread::sleep(TICK);
+                    std::thread::sleep(EPOCH);
                     let Some(engine) = engine.upgrade() else { return };
                     if ends_epochs {
                         engine.increment_epoch();

@@ -1,6 +1,6 @@
 //! The runtime on which guests run, apart from the server's.
 //!
-//! A spinning guest yields every millisecond; with tokio's default of looking
+//! A spinning guest yields after a millisecond at most; with tokio's default of looking
 //! at I/O and at the global queue only every 61 tasks, its neighbours would
 //! wait for many such slices. Both intervals are therefore 1, and the threads
 //! are nicer than the server's.

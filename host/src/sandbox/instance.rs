@@ -4,7 +4,7 @@ use super::bindings::ModelRunner;
 use super::bindings::ringfence::model::types as wit;
 use super::convert::guest_error;
 use super::cpu::Share;
-use super::engine::TICK;
+use super::engine::EPOCH;
 use super::meters::{Meters, nanoseconds, thread_cpu};
 use super::program::Shared;
 use super::state::State;
@@ -226,7 +226,7 @@ fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Held, Box<Verdict>> 
             return Err(Stop::DeadlinePassed.into());
         }
         // Epochs go on while it waits: what counts is what it has run.
-        if state.meters.turn_has_run() < TICK {
+        if state.meters.turn_has_run() < EPOCH {
             return Ok(UpdateDeadline::Continue(1));
         }
         state.meters.yields();
