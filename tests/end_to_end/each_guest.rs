@@ -1,6 +1,7 @@
 //! One test for each guest, in one host, beside a caller who must notice
 //! nothing. A guest without a function here does not compile.
 
+use crate::metrics::health_of;
 use futures_util::FutureExt;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
@@ -13,10 +14,9 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_client::HealthClient;
 
 /// Guests that are refused before they run; `start.rs` tests that.
 const REFUSED: &[&str] = &[guests::IMPORTS_SOCKETS, guests::LARGE_START];
@@ -104,7 +104,6 @@ fn guest_folder(name: &str) -> &'static str {
 /// A caller of `echo` who goes on all the time.
 struct Neighbour {
     stop: Arc<AtomicBool>,
-    calls: Arc<AtomicUsize>,
     /// How long the host took to say that it is well, each time.
     task: tokio::task::JoinHandle<Vec<Duration>>,
 }
@@ -112,16 +111,14 @@ struct Neighbour {
 impl Neighbour {
     async fn start(host: &Host) -> Self {
         let client = Client::connect(host.base(), &host.pat()).await;
-        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
-        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        let mut health = health_of(host).await;
         let stop = Arc::new(AtomicBool::new(false));
-        let calls = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn({
-            let (stop, calls) = (stop.clone(), calls.clone());
+            let stop = stop.clone();
             async move {
                 let mut took = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let text = format!("call {}", calls.fetch_add(1, Ordering::Relaxed));
+                    let text = format!("call {}", took.len());
                     let answer = client.predict("echo", vec![text_input(&text)]).await;
                     assert_eq!(answer.text(), text);
                     let asked = Instant::now();
@@ -132,7 +129,7 @@ impl Neighbour {
                 took
             }
         });
-        Self { stop, calls, task }
+        Self { stop, task }
     }
 
     async fn stop(self) -> usize {
@@ -141,7 +138,7 @@ impl Neighbour {
         took.sort_unstable();
         let median = took.get(took.len() / 2);
         println!("health beside attacks: median {median:?}, slowest {:?}", took.last());
-        self.calls.load(Ordering::Relaxed)
+        took.len()
     }
 }
 

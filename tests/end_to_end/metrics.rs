@@ -2,6 +2,7 @@
 
 use ringfence_tests::{Client, Host, HostOptions, Variant, block_on, guests, request, text_input};
 use serde_json::Value;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -14,6 +15,12 @@ pub(crate) fn host(models: &[&str]) -> Host {
         args: vec!["--metrics-listen".into(), "127.0.0.1:0".into()],
         ..HostOptions::default()
     })
+}
+
+/// A client of a host's health, which needs no token.
+pub(crate) async fn health_of(host: &Host) -> HealthClient<Channel> {
+    let channel = Endpoint::new(host.base().to_owned()).unwrap();
+    HealthClient::new(channel.connect().await.unwrap())
 }
 
 fn calls(model: &str, function: &str, verdict: &str) -> String {
@@ -135,8 +142,7 @@ fn a_models_health_is_told_only_to_those_who_may_see_it() {
     let host = Host::serve(&[guests::ECHO, foreign.path()]);
     let token = format!("Key {}", host.pat());
     block_on(async {
-        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
-        let health = HealthClient::new(channel.connect().await.unwrap());
+        let health = health_of(&host).await;
         let ask = |service: &str, token: Option<&str>| {
             let mut health = health.clone();
             let mut asked = Request::new(HealthCheckRequest { service: service.into() });
@@ -168,8 +174,7 @@ fn a_models_health_is_told_only_to_those_who_may_see_it() {
 fn whoever_needs_no_token_sends_short_messages() {
     let host = Host::serve(&[guests::ECHO]);
     block_on(async {
-        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
-        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        let mut health = health_of(&host).await;
         for (bytes, code) in [(1000, Code::NotFound), (1100, Code::ResourceExhausted)] {
             let asked = HealthCheckRequest { service: "x".repeat(bytes) };
             assert_eq!(health.check(asked).await.unwrap_err().code(), code, "{bytes} bytes");
@@ -187,8 +192,7 @@ fn a_stored_model_serves_before_it_runs_and_not_while_it_is_stopped() {
     };
     let health = || {
         block_on(async {
-            let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
-            let mut health = HealthClient::new(channel.connect().await.unwrap());
+            let mut health = health_of(&host).await;
             let mut asked = Request::new(HealthCheckRequest { service: "local/main/echo".into() });
             let token = format!("Key {}", host.pat()).parse().unwrap();
             asked.metadata_mut().insert("authorization", token);
@@ -222,8 +226,7 @@ fn a_stored_model_serves_before_it_runs_and_not_while_it_is_stopped() {
 fn a_watch_of_the_health_ends_with_the_host() {
     let host = Host::serve(&[guests::ECHO]);
     block_on(async {
-        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
-        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        let mut health = health_of(&host).await;
         let asked = HealthCheckRequest { service: String::new() };
         let mut watch = health.watch(asked).await.unwrap().into_inner();
         let mut told = Vec::new();
@@ -244,8 +247,7 @@ fn a_watch_of_the_health_ends_with_the_token_of_whoever_watches() {
     let made: Value = serde_json::from_slice(&host.by_socket(&create).stdout).unwrap();
     let (id, token) = (made["token"].as_str().unwrap(), made["pat"].as_str().unwrap());
     block_on(async {
-        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
-        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        let mut health = health_of(&host).await;
         let service = "local/main/echo".to_owned();
         let mut asked = Request::new(HealthCheckRequest { service });
         asked.metadata_mut().insert("authorization", format!("Key {token}").parse().unwrap());

@@ -1,5 +1,6 @@
 //! What the host refuses at its start, and what it tells.
 
+use crate::metrics::health_of;
 use ringfence_tests::{
     Client, Host, HostOptions, Variant, block_on, guests, refused_start, request, text_input,
 };
@@ -9,7 +10,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 /// What `serve` says when it refuses, which it must with the exit code of wrong
@@ -91,8 +91,7 @@ fn two_folders_with_one_name_are_refused() {
 fn health_is_served_without_a_token_and_a_signal_ends_the_host() {
     let host = Host::serve(&[guests::ECHO]);
     block_on(async {
-        let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();
-        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        let mut health = health_of(&host).await;
         let asked = HealthCheckRequest { service: "clarifai.api.V2".into() };
         let HealthCheckResponse { status } = health.check(asked).await.unwrap().into_inner();
         assert_eq!(status, ServingStatus::Serving as i32);
