@@ -36,6 +36,7 @@ mod clock;
 mod digest;
 pub mod limits;
 pub mod proto;
+mod sched;
 pub mod telemetry;
 pub mod text;
 pub mod yaml;

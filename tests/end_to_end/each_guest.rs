@@ -273,6 +273,13 @@ async fn bad_tensor(client: &Client) {
     assert_eq!(fits.text(), "2", "{fits:?}");
 }
 
+async fn bad_values(client: &Client) {
+    for what in ["case", "type", "text", "half", "length", "alignment"] {
+        let asked = params(plain("bad-values"), json!({ "what": what }));
+        ends(client, asked, FAILED, &["GUEST_TRAP"], "").await;
+    }
+}
+
 async fn big_output(client: &Client) {
     let reasons = ["OUTPUT_LIMIT", "MEMORY_LIMIT"];
     ends(client, plain("big-output"), EXHAUSTED, &reasons, "").await;

@@ -43,6 +43,35 @@ fn guests_and_engines_are_nicer_than_the_server() {
         .filter(|(name, _)| !name.starts_with("guest") && !name.starts_with("engine"))
         .collect();
     assert!(others.len() > 1 && others.iter().all(|(_, nice)| *nice == own), "{threads:?}");
+    let slices = slices(host.pid());
+    if slices.is_empty() {
+        eprintln!("slices are not looked at: this kernel has none, or does not tell them");
+        assert!(std::env::var_os("CI").is_none());
+    }
+    for (name, slice_ns) in slices {
+        let is_prompt = ["server", "epoch"].iter().any(|kind| name.starts_with(kind));
+        let is_not = ["guest", "engine"].iter().any(|kind| name.starts_with(kind));
+        assert!(!is_prompt || slice_ns == 100_000, "{name}: {slice_ns}");
+        assert!(!is_not || slice_ns > 100_000, "{name}: {slice_ns}");
+    }
+}
+
+/// How long each thread wants the CPU at a time, in nanoseconds, where it can choose
+/// that and the kernel tells it.
+fn slices(pid: u32) -> Vec<(String, u64)> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(12)) {
+        return Vec::new();
+    }
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let of = |task: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        let sched = std::fs::read_to_string(task.path().join("sched")).ok()?;
+        let line = sched.lines().find(|line| line.starts_with("se.slice"))?;
+        Some((name.trim().to_owned(), line.rsplit(' ').next()?.parse().ok()?))
+    };
+    tasks.filter_map(of).collect()
 }
 
 /// Processor time that a process has taken, in clock ticks: fields 14 and 15.

@@ -14,6 +14,7 @@ use crate::fetch::Fetcher;
 use crate::package::config::ModelName;
 use crate::package::folder::{self, Taking};
 use crate::sandbox::{Diagnostics, FUEL_VERSION, Runtime, calibrate, calibration_id};
+use crate::sched::be_prompt;
 use crate::server::{self, App};
 use crate::settings::{Current, Settings};
 use crate::store::{Store, StoreError};
@@ -67,6 +68,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     for path in &settings.models {
         folder::look(path).with_context(|| format!("cannot serve {}", path.display()))?;
     }
+    // This thread accepts connections.
+    be_prompt();
     runtime()?.block_on(async {
         let hangups = signal(SignalKind::hangup())?;
         let listener = bind_to(settings.listen, &listen_setter(args)).await?;
@@ -125,13 +128,15 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     })
 }
 
-/// The runtime of sockets, health and timers. Guests have another one; here
-/// both intervals are 1 so that neither I/O nor a timer waits for many tasks.
+/// The runtime of sockets, health and timers. Guests have another one, which must not
+/// keep this one from the CPUs; here both intervals are 1 so that neither I/O nor a
+/// timer waits for many tasks.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .event_interval(1)
         .global_queue_interval(1)
         .thread_name("server")
+        .on_thread_start(be_prompt)
         .enable_all()
         .build()
         .context("cannot start the server's threads")

@@ -1,7 +1,7 @@
 //! Components as machine code: made in one process, loaded in another.
 //!
 //! The only place that loads machine code.
-#![allow(unsafe_code, reason = "loading compiled code is unsafe by its nature")]
+#![allow(unsafe_code, reason = "JUSTIFICATION: loading compiled code is unsafe by its nature")]
 
 use super::Diagnostics;
 use super::engine::config;

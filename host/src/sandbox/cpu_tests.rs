@@ -1,6 +1,7 @@
 //! Turns, in a time of the tests' own: a turn lasts a millisecond and whoever had
 //! one wants the next.
 
+use super::queue::ENGINE_SLOT;
 use super::*;
 use crate::sandbox::executor::Executor;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -43,11 +44,7 @@ impl Sim {
         while self.now < until {
             self.now += MS;
             let mut state = self.cpus.lock();
-            while let Some((at, id)) = state.broke.first().copied()
-                && at <= self.now
-            {
-                state.settle(id, self.now);
-            }
+            state.settle_due(self.now);
             drop(state.grant(self.now));
             for (index, (share, wants)) in self.shares.iter_mut().enumerate() {
                 for wanted in wants.iter_mut().filter(|wanted| matches!(wanted, Want::Runs)) {
@@ -57,9 +54,9 @@ impl Sim {
                         state.serve(share.id);
                         continue;
                     }
-                    state.release(share.id, Kind::Guest, self.now);
+                    state.release(share.id, Taken::Guest, self.now);
                     let wake = Wake::Task(Waker::noop().clone());
-                    let number = state.wait(share.id, Kind::Guest, wake, self.now);
+                    let number = state.wait(share.id, wake, self.now);
                     *wanted = Want::Waits(number);
                     drop(state.grant(self.now));
                 }
@@ -87,7 +84,7 @@ impl Sim {
 fn want(state: &mut State, id: u64, now: Instant) -> Want {
     match state.take(id, now) {
         true => Want::Runs,
-        false => Want::Waits(state.wait(id, Kind::Guest, Wake::Task(Waker::noop().clone()), now)),
+        false => Want::Waits(state.wait(id, Wake::Task(Waker::noop().clone()), now)),
     }
 }
 
@@ -199,14 +196,14 @@ fn a_guest_that_is_dropped_leaves_its_slot() {
         ));
         assert!(guest.as_mut().poll(context).is_pending());
         drop(turn);
-        assert_eq!(cpus.lock().slots_free.guest, 0, "it is granted");
+        assert_eq!(cpus.lock().slots_free, 0, "it is granted");
         for _ in 0..polls {
             assert!(guest.as_mut().poll(context).is_pending());
         }
         assert_eq!(begun.load(Ordering::Relaxed), usize::saturating_sub(polls, 1));
         drop(guest);
         let state = cpus.lock();
-        assert_eq!(state.slots_free.guest, 1, "after {polls} polls");
+        assert_eq!(state.slots_free, 1, "after {polls} polls");
         assert!(state.granted.is_empty() && state.ready.guest.is_empty());
     }
 }
@@ -237,6 +234,78 @@ fn of_guest(share: &Arc<Share>) -> Waiting {
     Waiting { share: share.clone(), kind: Kind::Guest, number: None }
 }
 
+/// A CPU is either a guest's or an engine's, whoever has had less; a graph that
+/// computes for long gives way, and may end when it likes.
+#[test]
+fn an_engine_takes_a_slot_as_a_guest_does_but_not_for_long() {
+    let cpus = Cpus::new(1);
+    let (small, large) = (Share::new(&cpus, 500), Share::new(&cpus, 2000));
+    let context = &mut Context::from_waker(Waker::noop());
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let Poll::Ready(turn) = of_guest(&large).poll(context) else { panic!("nobody waits") };
+    cpus.lock().charge(large.id, 1_000_000, Instant::now());
+    let _job = small.queue({
+        let kept = kept.clone();
+        move |turn| kept.lock().unwrap().push(turn)
+    });
+    assert!(kept.lock().unwrap().is_empty(), "the CPU is taken");
+    let (_, next) = turn.end(Some(Waker::noop()));
+    let Some(Next::Place(number)) = next else { panic!("the engine's replica has had less") };
+    let mut waiting = of_guest(&large);
+    waiting.number = Some(number);
+    assert_eq!(kept.lock().unwrap().len(), 1);
+    assert!(waiting.poll(context).is_pending());
+
+    cpus.tick();
+    assert!(waiting.poll(context).is_pending(), "the engine has had the CPU for little");
+    cpus.lock().engine_slots[0].0 -= ENGINE_SLOT;
+    cpus.tick();
+    let Poll::Ready(turn) = waiting.poll(context) else { panic!("it has had it for long") };
+    drop(kept.lock().unwrap().pop());
+    assert_eq!(free(&cpus), (0, 1));
+    drop(turn);
+    assert_eq!(free(&cpus), (1, 1));
+}
+
+/// Of one replica, whoever has waited longest is next.
+#[test]
+fn a_replicas_guests_do_not_keep_its_engines_waiting() {
+    let cpus = Cpus::new(1);
+    let share = Share::new(&cpus, 2000);
+    let context = &mut Context::from_waker(Waker::noop());
+    let Poll::Ready(turn) = of_guest(&share).poll(context) else { panic!("nobody waits") };
+    let mut early = of_guest(&share);
+    assert!(early.poll(context).is_pending());
+    let started = Arc::new(AtomicUsize::new(0));
+    let _job = share.queue({
+        let started = started.clone();
+        move |turn| {
+            started.fetch_add(1, Ordering::Relaxed);
+            drop(turn);
+        }
+    });
+    let (_, next) = turn.end(Some(Waker::noop()));
+    assert!(matches!(next, Some(Next::Place(_))));
+    let Poll::Ready(turn) = early.poll(context) else { panic!("it has waited longest") };
+    assert_eq!(started.load(Ordering::Relaxed), 0);
+    let (_, next) = turn.end(Some(Waker::noop()));
+    assert!(matches!(next, Some(Next::Place(_))));
+    assert_eq!(started.load(Ordering::Relaxed), 1);
+}
+
+/// What nobody else wanted when a replica had it is not made up for.
+#[test]
+fn what_a_replica_had_alone_does_not_count_when_others_come() {
+    let mut sim = Sim::new(1);
+    sim.add(64_000, 1);
+    let share = sim.shares[0].0.id;
+    sim.cpus.lock().charge(share, 60_000_000_000, sim.now);
+    sim.run(Duration::from_secs(2));
+    sim.add(1000, 1);
+    let had = sim.shares_during(Duration::from_secs(1));
+    assert!(had.iter().all(|had| *had >= 350), "{had:?}");
+}
+
 /// A graph that computes for a minute keeps no guest from its turn, and what it
 /// took is not held to be what everybody has had.
 #[test]
@@ -252,15 +321,17 @@ fn a_long_turn_of_an_engine_is_nobody_elses() {
     assert_eq!(kept.lock().unwrap().len(), 1, "as many at a time as its limit has CPUs");
     let large = Share::new(&cpus, 64_000);
     let job = queue(&large);
-    assert_eq!(cpus.lock().slots_free.engine, 0);
+    assert_eq!(free(&cpus), (0, 0));
+    cpus.lock().lend(Instant::now() + ENGINE_SLOT);
     let guest = Share::new(&cpus, 1000);
     let turn = of_guest(&guest).poll(&Context::from_waker(Waker::noop()));
-    assert!(turn.is_ready(), "guests have slots of their own");
+    assert!(turn.is_ready(), "the graphs have had their slots for long");
 
     let now = Instant::now();
     cpus.lock().charge(large.id, 60_000_000_000, now);
     let turns = std::mem::take(&mut *kept.lock().unwrap());
-    drop((turns, jobs, job, turn));
+    // Those who wait leave first, so that nobody is given what is given back.
+    drop((jobs, job, turns, turn));
     let mut sim = Sim { cpus, now, shares: Vec::new(), had_ms: Vec::new() };
     sim.add(64_000, 4);
     sim.run(Duration::from_millis(200));
@@ -269,8 +340,14 @@ fn a_long_turn_of_an_engine_is_nobody_elses() {
     assert!(had[1] >= 800, "{had:?}");
 }
 
+/// Slots, and turns of engines.
+fn free(cpus: &Cpus) -> (usize, usize) {
+    let state = cpus.lock();
+    (state.slots_free, state.engines_free)
+}
+
 fn taken(cpus: &Cpus) -> usize {
-    2 - cpus.lock().slots_free.guest
+    2 - cpus.lock().slots_free
 }
 
 #[test]
@@ -324,7 +401,7 @@ fn a_job_starts_when_it_is_its_turn_or_never() {
     assert_eq!(started.load(Ordering::Relaxed), 2, "the third, as nobody waits for the second");
     let turn = kept.lock().unwrap().pop();
     drop(turn);
-    assert_eq!(cpus.lock().slots_free.engine, 1);
+    assert_eq!(free(&cpus), (1, 1));
 }
 
 /// What a thread has really taken is charged, whatever it did.

@@ -4,6 +4,7 @@ use super::Diagnostics;
 use super::cpu::Cpus;
 use super::fuel::prices;
 use crate::limits::{WASM_STACK_BYTES, lifted};
+use crate::sched::be_prompt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -68,7 +69,7 @@ pub(crate) fn config(diagnostics: Diagnostics) -> Config {
 }
 
 /// Ends an epoch twice a millisecond while a guest runs, and looks who has
-/// credit for the CPUs again, from a thread of its own: a task could be starved by
+/// credit for the CPUs again and who has had one for long, from a thread of its own: a task could be starved by
 /// the very guests that it must interrupt.
 #[derive(Debug)]
 pub(crate) struct Ticker {
@@ -94,6 +95,7 @@ impl Ticker {
             let shared = shared.clone();
             let engine = engine.weak();
             move || {
+                be_prompt();
                 let mut idle_epochs = 0;
                 while !shared.stop.load(Ordering::Acquire) {
                     match shared.running.load(Ordering::Acquire) {

@@ -2,9 +2,10 @@
 
 use super::*;
 use wasm_encoder::{
-    CodeSection, Component, ComponentTypeSection, Function, FunctionSection, HeapType, Instruction,
-    MemArg, MemorySection, MemoryType, Module, PrimitiveValType, RefType, StorageType, TagKind,
-    TagSection, TagType, TypeSection, ValType,
+    CodeSection, Component, ComponentTypeSection, ConstExpr, ExportKind, ExportSection, Function,
+    FunctionSection, GlobalSection, GlobalType, HeapType, Instruction, MemArg, MemorySection,
+    MemoryType, Module, PrimitiveValType, RefType, StorageType, TagKind, TagSection, TagType,
+    TypeSection, ValType,
 };
 use wasmparser::{Parser, Validator, WasmFeatures};
 
@@ -124,4 +125,63 @@ fn what_is_switched_off_is_refused() {
         assert!(!is_taken(&bytes), "{what}");
     }
     assert!(is_taken(&with_code(&[], &[I32Const(0), Drop])), "one that uses nothing of that");
+}
+
+/// CPU-15: between a function's entry and its first loop nothing is checked, but
+/// all is counted, and the next function that is entered is where it ends.
+#[test]
+fn straight_code_burns_fuel_for_each_step_and_ends_at_the_next_function() {
+    const STEPS: u64 = 100_000;
+    let (mut module, mut types, mut functions) =
+        (Module::new(), TypeSection::new(), FunctionSection::new());
+    types.ty().function([ValType::I64], [ValType::I64]);
+    functions.function(0).function(0);
+    let (mut straight, mut next) = (Function::new([]), Function::new([]));
+    straight.instructions().local_get(0);
+    for _ in 0..STEPS {
+        straight.instructions().local_get(0).i64_rotl();
+    }
+    straight.instructions().i32_const(1).global_set(0).call(1).end();
+    next.instructions().i32_const(1).global_set(1).local_get(0).end();
+    let mut globals = GlobalSection::new();
+    let reached = GlobalType { val_type: ValType::I32, mutable: true, shared: false };
+    for _ in 0..2 {
+        globals.global(reached, &ConstExpr::i32_const(0));
+    }
+    let (mut code, mut exports) = (CodeSection::new(), ExportSection::new());
+    code.function(&straight).function(&next);
+    exports.export("run", ExportKind::Func, 0);
+    exports.export("end", ExportKind::Global, 0).export("next", ExportKind::Global, 1);
+    module.section(&types).section(&functions).section(&globals).section(&exports).section(&code);
+
+    let engine = wasmtime::Engine::new(&config(Diagnostics::Off)).unwrap();
+    let module = wasmtime::Module::from_binary(&engine, &module.finish()).unwrap();
+    let burnt = |fuel: u64| {
+        let mut store = wasmtime::Store::new(&engine, ());
+        store.set_epoch_deadline(u64::MAX / 2);
+        store.set_fuel(fuel).unwrap();
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let run = instance.get_typed_func::<i64, i64>(&mut store, "run").unwrap();
+        let ended = run.call(&mut store, 1).map(drop);
+        let reached = ["end", "next"].map(|name| {
+            instance.get_global(&mut store, name).unwrap().get(&mut store).unwrap_i32()
+        });
+        (ended.map(|()| fuel - store.get_fuel().unwrap()), reached)
+    };
+    let (enough, reached) = burnt(STEPS * 10);
+    let enough = enough.unwrap();
+    assert_eq!(reached, [1, 1]);
+    assert!((2 * STEPS..2 * STEPS + 100).contains(&enough), "{enough}");
+    let (ended, reached) = burnt(STEPS);
+    assert_eq!(reached, [1, 0]);
+    let out_of_fuel = ended.unwrap_err();
+    assert_eq!(out_of_fuel.downcast_ref(), Some(&wasmtime::Trap::OutOfFuel), "{out_of_fuel:?}");
+}
+
+/// LEAK-04: a guest cannot look at its own stack, so what the next one finds there is
+/// left to the engine, which is asked whether it does so.
+#[test]
+fn stacks_are_zeroed_between_guests() {
+    let engine = wasmtime::Engine::new(&config(Diagnostics::Off)).unwrap();
+    assert!(engine.get_async_stack_zeroing());
 }

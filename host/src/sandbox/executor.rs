@@ -5,12 +5,9 @@
 //! wait for many such slices. Both intervals are therefore 1, and the threads
 //! are nicer than the server's.
 
-use rustix::process::setpriority_process;
+use crate::sched::be_nice;
 use std::future::Future;
 use tokio_util::task::TaskTracker;
-
-/// How much nicer guests and engines are than the server.
-pub(crate) const NICE: i32 = 10;
 
 /// Threads for what blocks. Guests' reads of files do not come here: they are a part
 /// of their turns.
@@ -58,13 +55,5 @@ impl Drop for Executor {
             // Dropping a runtime blocks, which tokio forbids inside another one.
             runtime.shutdown_background();
         }
-    }
-}
-
-/// Lowers the priority of the calling thread. On Linux a priority belongs to a
-/// thread, and "this process" means the calling one.
-pub(crate) fn be_nice() {
-    if let Err(error) = setpriority_process(None, NICE) {
-        tracing::warn!(%error, "cannot lower the priority of a thread that runs guests");
     }
 }

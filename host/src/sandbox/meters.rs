@@ -3,6 +3,7 @@
 use crate::call::Receipt;
 use crate::clock::cpu_time;
 use rustix::time::ClockId;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,8 @@ impl Counter {
 
 impl Meters {
     /// What is waited for a CPU from now on, once that begins.
-    pub(crate) fn waits(&self) -> Waits<'_> {
-        Waits { meters: self, since: None }
+    pub(super) fn waits(&self) -> Waits<&Self> {
+        Waits::of(self)
     }
 
     /// A guest has a turn on this thread, from this time of it on.
@@ -89,24 +90,29 @@ impl Meters {
 
 /// A wait that is counted when it ends, or with this value.
 #[derive(Debug)]
-pub(crate) struct Waits<'a> {
-    meters: &'a Meters,
+pub(crate) struct Waits<M: Deref<Target = Meters>> {
+    meters: M,
     since: Option<Instant>,
 }
 
-impl Waits<'_> {
+impl<M: Deref<Target = Meters>> Waits<M> {
+    /// None that has begun.
+    pub(crate) fn of(meters: M) -> Self {
+        Self { meters, since: None }
+    }
+
     pub(crate) fn begin(&mut self) {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    pub(crate) fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if let Some(since) = self.since.take() {
             self.meters.cpu_wait_ns.add(nanoseconds(since.elapsed()));
         }
     }
 }
 
-impl Drop for Waits<'_> {
+impl<M: Deref<Target = Meters>> Drop for Waits<M> {
     fn drop(&mut self) {
         self.end();
     }

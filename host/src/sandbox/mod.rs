@@ -46,8 +46,7 @@ pub use program::{AdmitError, Code, MethodsError, Program, Surroundings};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
 pub(crate) use cpu::{Cpus, Share, Turn};
-pub(crate) use executor::be_nice;
-pub(crate) use meters::Meters;
+pub(crate) use meters::{Meters, Waits};
 pub(crate) use state::State;
 pub(crate) use stop::Stop;
 

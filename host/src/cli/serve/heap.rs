@@ -4,7 +4,7 @@
 //! as the largest buffers that were ever freed there suggest (mallopt(3),
 //! M_MMAP_THRESHOLD): calls that are over would go on holding memory that no account
 //! knows of.
-#![allow(unsafe_code, reason = "the allocator's own function is one of C")]
+#![allow(unsafe_code, reason = "JUSTIFICATION: the allocator's own function is one of C")]
 
 use crate::clock::cpu_time;
 use rustix::param::page_size;
