@@ -114,10 +114,11 @@ impl Limits {
 
 impl Limits {
     /// Bytes that one call from the guest to the host, or one result back, may
-    /// carry: the largest output or tensor, and a little for what is around it.
+    /// carry: the largest output or tensor, and a little for what is around it; but no
+    /// more than the version may hold at all.
     pub fn hostcall_bytes(&self) -> usize {
-        let largest = self.output_bytes_max.max(self.tensor_bytes_max);
-        usize::try_from(largest.saturating_add(1 << 20)).unwrap_or(usize::MAX)
+        let largest = self.output_bytes_max.max(self.tensor_bytes_max).saturating_add(1 << 20);
+        usize::try_from(largest.min(self.memory_bytes_max)).unwrap_or(usize::MAX)
     }
 }
 
@@ -170,6 +171,15 @@ mod tests {
         let higher = Limits { fuel_per_call_max: Some(u64::MAX), ..Limits::default() };
         assert_eq!(lower.fuel_per_call(), 7);
         assert_eq!(higher.fuel_per_call(), Limits::default().fuel_per_call());
+    }
+
+    #[test]
+    fn one_call_of_the_host_carries_no_more_than_the_version_may_hold() {
+        let of = |memory_bytes_max, output_bytes_max| {
+            Limits { memory_bytes_max, output_bytes_max, ..Limits::default() }.hostcall_bytes()
+        };
+        assert_eq!(of(1 << 30, 16 << 20), 65 << 20);
+        assert_eq!(of(16 << 20, 1 << 30), 16 << 20);
     }
 
     #[test]

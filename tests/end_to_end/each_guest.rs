@@ -1,22 +1,18 @@
 //! One test for each guest, in one host, beside a caller who must notice
 //! nothing. A guest without a function here does not compile.
 
-use crate::metrics::health_of;
 use futures_util::FutureExt;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
 use ringfence_tests::{
-    Answer, Calm, Client, Host, HostOptions, Variant, block_on, collect, foreach_guest, guests,
+    Answer, Canary, Client, Host, HostOptions, Variant, block_on, collect, foreach_guest, guests,
     image_input, params, request, text_input,
 };
 use serde_json::json;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use tonic_health::pb::HealthCheckRequest;
+use std::time::Duration;
 
 /// Guests that are refused before they run; `start.rs` tests that.
 const REFUSED: &[&str] = &[guests::IMPORTS_SOCKETS, guests::LARGE_START];
@@ -38,10 +34,9 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         let mut surprises = Vec::new();
-        let neighbour = Neighbour::start(&host).await;
         // Threads for what blocks come with the first of it.
         client.predict("asset-hog", vec![text_input("x")]).await;
-        let calm = Calm::of(&host);
+        let canary = Canary::start(&host).await;
         macro_rules! run {
             ($name:ident) => {
                 // One guest's surprise must not hide another's.
@@ -51,18 +46,14 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
                 }
                 let after = client.predict("echo", vec![text_input("still there")]).await;
                 assert_eq!(after.text(), "still there", "after {}", stringify!($name));
-                calm.comes_back(&host, stringify!($name)).await;
+                canary.comes_back(&host, stringify!($name)).await;
             };
         }
         foreach_guest!(run);
-        assert!(neighbour.stop().await > 20, "the neighbour hardly called");
+        let calls = canary.ends(&mut host, "all guests").await;
+        assert!(calls > 20, "it hardly called");
         assert!(surprises.is_empty(), "{surprises:?}");
     });
-
-    assert!(host.is_alive());
-    let log = host.log();
-    assert!(!log.contains("HOST_BUG") && !log.contains("the host failed"), "{log}");
-    assert!(!log.contains("thread 'server' panicked"), "{log}");
 }
 
 /// One guest alone, for whoever looks at it or takes its limit away.
@@ -99,47 +90,6 @@ where
 
 fn guest_folder(name: &str) -> &'static str {
     guests::ALL.iter().find(|(known, _)| *known == name).unwrap().1
-}
-
-/// A caller of `echo` who goes on all the time.
-struct Neighbour {
-    stop: Arc<AtomicBool>,
-    /// How long the host took to say that it is well, each time.
-    task: tokio::task::JoinHandle<Vec<Duration>>,
-}
-
-impl Neighbour {
-    async fn start(host: &Host) -> Self {
-        let client = Client::connect(host.base(), &host.pat()).await;
-        let mut health = health_of(host).await;
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                let mut took = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let text = format!("call {}", took.len());
-                    let answer = client.predict("echo", vec![text_input(&text)]).await;
-                    assert_eq!(answer.text(), text);
-                    let asked = Instant::now();
-                    health.check(HealthCheckRequest::default()).await.unwrap();
-                    took.push(asked.elapsed());
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                took
-            }
-        });
-        Self { stop, task }
-    }
-
-    async fn stop(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut took = self.task.await.unwrap();
-        took.sort_unstable();
-        let median = took.get(took.len() / 2);
-        println!("health beside attacks: median {median:?}, slowest {:?}", took.last());
-        took.len()
-    }
 }
 
 /// Asserts how a predict call ends, twice: the next call of the same model
@@ -202,8 +152,12 @@ async fn burns(client: &Client, asked: PostModelOutputsRequest) {
 }
 
 async fn alias_lists(client: &Client) {
-    let reasons = ["OUTPUT_LIMIT", "MEMORY_LIMIT"];
-    ends(client, plain("alias-lists"), EXHAUSTED, &reasons, "").await;
+    let asked = |lists: u64| params(plain("alias-lists"), json!({ "lists": lists }));
+    // Its `cpu_memory` is 64 MiB, and each list has 8.
+    assert_eq!(client.predict_request(asked(7)).await.code(), StatusCode::Success);
+    for lists in [9, 4096] {
+        ends(client, asked(lists), EXHAUSTED, &["MEMORY_LIMIT"], "at once").await;
+    }
 }
 
 async fn any_to_any(client: &Client) {
@@ -520,7 +474,12 @@ async fn poll_spin(client: &Client) {
 }
 
 async fn random_hog(client: &Client) {
-    ends(client, plain("random-hog"), FAILED, &["GUEST_TRAP"], "").await;
+    let asked = |bytes: u64| params(plain("random-hog"), json!({ "bytes": bytes }));
+    let most = 64 << 10;
+    assert_eq!(client.predict_request(asked(most)).await.text(), most.to_string());
+    for bytes in [most + 1, 1 << 40] {
+        ends(client, asked(bytes), FAILED, &["GUEST_TRAP"], "").await;
+    }
 }
 
 async fn remember(client: &Client) {

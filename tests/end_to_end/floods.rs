@@ -1,7 +1,7 @@
 //! Clients that speak HTTP/2 by its letter and not in its spirit: floods of
 //! frames that cost the sender next to nothing.
 
-use ringfence_tests::{Client, Host, block_on, guests, raw_answer, request, text_input};
+use ringfence_tests::{Canary, Client, Host, block_on, guests, raw_answer, request, text_input};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread::JoinHandle;
@@ -142,6 +142,7 @@ fn floods_of_frames_take_no_memory_and_no_neighbours_calls() {
             assert_eq!(answer.unwrap_or_else(|_| panic!("{what}: no answer")).text(), "calm");
         };
         neighbour("before").await;
+        let canary = Canary::start(&host).await;
         let before = host.resident_bytes();
         for (what, bytes) in floods() {
             for reads_at_once in [true, false] {
@@ -157,9 +158,8 @@ fn floods_of_frames_take_no_memory_and_no_neighbours_calls() {
                 assert!(more < BYTES_MORE_MAX, "{what}: {more} bytes more");
             }
         }
-        neighbour("after").await;
+        canary.ends(&mut host, "floods").await;
     });
-    assert!(host.is_alive());
 }
 
 /// CLI-04: nobody is asked to unpack what a client packs.

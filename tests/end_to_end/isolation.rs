@@ -3,7 +3,11 @@
 
 use crate::operators::succeeds;
 use ringfence::proto::clarifai::api;
-use ringfence_tests::{Client, Host, HostOptions, Variant, block_on, guests, request, text_input};
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence_tests::{
+    Client, Host, HostOptions, Variant, block_on, guests, params, request, text_input,
+};
+use serde_json::json;
 
 const KEPT: (&str, &str) = ("call_timeout: 2s", "call_timeout: 10s\n  isolation: caller");
 
@@ -46,6 +50,35 @@ fn a_sandbox_that_is_kept_is_its_callers_alone() {
             }
         }
     });
+}
+
+/// What a hostile author's guest can choose at its end is not told to its author, who
+/// reads how calls of others ended.
+#[test]
+fn an_author_cannot_be_told_what_a_caller_sent_by_how_the_call_ends() {
+    const SECRET: i64 = 31_337;
+    let host = Host::start(HostOptions::default());
+    let (alice, bob) = (host.user("alice", "predict,upload"), host.user("bob", "predict"));
+    for (model, folder) in [("exit", guests::EXIT), ("panic", guests::PANIC)] {
+        let variant = Variant::of(folder, &[("  user_id: local\n", "")]);
+        succeeds(&host.ringfence_as(&alice, &["upload", variant.path()]));
+        succeeds(&host.ringfence_as(&alice, &["models", "share", model, "--with", "everyone"]));
+    }
+    block_on(async {
+        let bob = Client::connect(host.base(), &bob).await;
+        for model in ["exit", "panic"] {
+            let set = api::UserAppIdSet { user_id: "alice".into(), app_id: "main".into() };
+            let asked = request(model, vec![text_input(&SECRET.to_string())]);
+            let asked = api::PostModelOutputsRequest { user_app_id: Some(set), ..asked };
+            let answer = bob.predict_request(params(asked, json!({ "status": SECRET }))).await;
+            assert_eq!(answer.code(), StatusCode::ModelPredictionFailed, "{answer:?}");
+        }
+    });
+    for (model, told) in [("exit", "its code called exit"), ("panic", "its code panicked")] {
+        let read = succeeds(&host.ringfence_as(&alice, &["logs", model]));
+        assert!(read.contains(told), "{read}");
+        assert!(!read.contains(&SECRET.to_string()), "{read}");
+    }
 }
 
 /// Without the key every call has its own.

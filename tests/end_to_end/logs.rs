@@ -48,7 +48,7 @@ fn what_a_guest_writes_is_in_its_own_log_and_not_in_the_hosts() {
         assert!(text.contains(&format!("[{call}]")) && text.contains("on purpose"), "{text}");
         let kill = entries.last().unwrap();
         assert!(kill.url.contains(&format!("call={call}&kind=kill")), "{kill:?}");
-        assert!(kill.message.contains("its code panicked; it took at least"), "{kill:?}");
+        assert!(kill.message.ends_with("its code panicked"), "{kill:?}");
         assert!(!kill.message.contains("on purpose"), "a kill report has no words of a guest");
         host.wait_until("the line of the call", |host| host.log().contains(&call));
         assert!(!host.log().contains("on purpose"), "{}", host.log());

@@ -1,12 +1,12 @@
 //! The operator's numbers, and the host's health.
 
-use ringfence_tests::{Client, Host, HostOptions, Variant, block_on, guests, request, text_input};
+use ringfence_tests::{
+    Client, Host, HostOptions, Variant, block_on, guests, health_of, request, text_input,
+};
 use serde_json::Value;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 /// A host that tells its numbers at a free port.
 pub(crate) fn host(models: &[&str]) -> Host {
@@ -15,12 +15,6 @@ pub(crate) fn host(models: &[&str]) -> Host {
         args: vec!["--metrics-listen".into(), "127.0.0.1:0".into()],
         ..HostOptions::default()
     })
-}
-
-/// A client of a host's health, which needs no token.
-pub(crate) async fn health_of(host: &Host) -> HealthClient<Channel> {
-    let channel = Endpoint::new(host.base().to_owned()).unwrap();
-    HealthClient::new(channel.connect().await.unwrap())
 }
 
 fn calls(model: &str, function: &str, verdict: &str) -> String {

@@ -23,7 +23,8 @@ const BYTES_MORE_MAX: u64 = 48 << 20;
 const FILES_MORE_MAX: usize = 16;
 
 fn minutes() -> u64 {
-    std::env::var("RINGFENCE_SOAK_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+    let Ok(text) = std::env::var("RINGFENCE_SOAK_MINUTES") else { return 10 };
+    text.trim_end_matches('m').parse().expect("RINGFENCE_SOAK_MINUTES is a number of minutes")
 }
 
 /// What is done next; each client has its own order of them.
@@ -123,7 +124,7 @@ fn median<T: Ord + Copy>(samples: &[T]) -> T {
     sorted[sorted.len() / 2]
 }
 
-/// OPS-22. `RINGFENCE_SOAK_MINUTES` says how long; `just soak 10`.
+/// OPS-22. `RINGFENCE_SOAK_MINUTES` says how long; `just soak 10m`.
 #[test]
 #[ignore = "it takes as many minutes as one likes"]
 fn what_a_host_holds_does_not_grow() {

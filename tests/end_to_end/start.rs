@@ -1,8 +1,8 @@
 //! What the host refuses at its start, and what it tells.
 
-use crate::metrics::health_of;
 use ringfence_tests::{
-    Client, Host, HostOptions, Variant, block_on, guests, refused_start, request, text_input,
+    Client, Host, HostOptions, Variant, block_on, guests, health_of, refused_start, request,
+    text_input,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::net::TcpStream;

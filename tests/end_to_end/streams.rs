@@ -5,7 +5,7 @@ use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence::proto::clarifai::api::v2_client::V2Client;
 use ringfence_tests::{
-    Answer, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
+    Answer, Canary, Client, Host, Variant, block_on, collect, guests, params, request, text_input,
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -133,9 +133,10 @@ fn a_client_that_leaves_frees_its_place() {
 fn a_client_that_does_not_read_loses_its_place_at_the_deadline() {
     let change = ("call_timeout: 2s", "call_timeout: 2s\n  max_concurrency: 1");
     let variant = Variant::of(guests::OUTPUT_FLOOD, &[change]);
-    let host = Host::serve(&[variant.path()]);
+    let mut host = Host::serve(&[variant.path(), guests::ECHO]);
     let flood = || request("output-flood", vec![text_input("x")]);
     block_on(async {
+        let canary = Canary::start(&host).await;
         let endpoint = Endpoint::new(host.base().to_owned()).unwrap();
         let endpoint = endpoint.initial_stream_window_size(65_535);
         let channel = endpoint.connect().await.unwrap();
@@ -161,6 +162,7 @@ fn a_client_that_does_not_read_loses_its_place_at_the_deadline() {
         let code = tokio::time::timeout(BOUND, served).await.expect("the place of the flood");
         assert_eq!(code, StatusCode::Success);
         drop(unread);
+        canary.ends(&mut host, "a slow reader").await;
     });
 }
 

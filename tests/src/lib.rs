@@ -11,6 +11,7 @@
 
 mod calls;
 mod calm;
+mod canary;
 mod costly;
 mod filled;
 mod host;
@@ -22,6 +23,7 @@ pub use calls::{
     Answer, Client, bytes_input, collect, image_input, output_config, params, request, text_input,
 };
 pub use calm::Calm;
+pub use canary::{Canary, health_of};
 pub use costly::{hungry_to_compile, slow_to_compile, with_custom_section};
 pub use filled::{Filled, fill};
 pub use host::{Host, HostOptions, Variant, binary, copy, files_below, refused_start};

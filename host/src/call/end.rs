@@ -183,14 +183,29 @@ impl End {
         }
     }
 
-    /// The same few words without any of the guest's own, which may repeat what
-    /// a caller sent.
+    /// The same few words without any of the guest's own, and without a number that
+    /// it chooses: either may tell what a caller sent.
     pub fn without_words(&self) -> String {
-        match self {
-            Self::GuestError(_) => "its code returned an error".to_owned(),
-            Self::Panic(_) => "its code panicked".to_owned(),
-            other => other.to_string(),
-        }
+        let words = match self {
+            Self::GuestError(_) => "its code returned an error",
+            Self::Panic(_) => "its code panicked",
+            // Handles, for one, are named by their numbers.
+            Self::Trap(trap) if trap.contains(|c: char| c.is_ascii_digit()) => "its code trapped",
+            Self::Exit(_) => "its code called exit",
+            Self::Contract(_) => "its code broke the contract of the world",
+            Self::Done
+            | Self::Trap(_)
+            | Self::FuelExhausted { .. }
+            | Self::DeadlinePassed
+            | Self::MemoryLimit { .. }
+            | Self::HandleLimit { .. }
+            | Self::OutputLimit { .. }
+            | Self::HostcallLimit { .. }
+            | Self::Unread { .. }
+            | Self::Cancelled
+            | Self::HostBug(_) => return self.to_string(),
+        };
+        words.to_owned()
     }
 }
 

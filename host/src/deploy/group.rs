@@ -4,11 +4,12 @@ use super::capacity::{Amount, Full, Pool, Reservation};
 use super::error::{LeaseError, StartError};
 use super::loader::Loader;
 use super::placement::Placement;
-use super::replicas::{Load, Place, Replicas, Standing};
+use super::replicas::{Load, Place, Replicas, Standing, Waiting};
 use super::version::Version;
 use crate::call::Deadline;
+use crate::limits::Limits;
 use crate::worker::Worker;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ pub(super) struct Group {
     is_short: AtomicBool,
     /// How often in a row the first one did not start.
     failures: AtomicU32,
+    /// Calls that wait for the first one.
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -68,6 +71,13 @@ impl From<StartError> for NoReplica {
     }
 }
 
+/// Calls that may wait for a first replica: as many as it then has places and a queue
+/// for, if `config.yaml`, which is not read before that, says nothing else.
+fn starting_max() -> usize {
+    let Limits { concurrency_max, queue_max, .. } = Limits::default().lifted();
+    concurrency_max.saturating_add(queue_max)
+}
+
 /// Frees what is reserved and not needed now; whether so much fits then.
 pub(super) trait MakeRoom {
     fn make_room(&self, pool: &Pool, full: &Full) -> bool;
@@ -88,7 +98,8 @@ impl Group {
         let (growing, is_short) = (AtomicBool::new(false), AtomicBool::new(false));
         let (state, starting) = (RwLock::new(state), tokio::sync::Mutex::default());
         let failures = AtomicU32::new(0);
-        Self { placement, state, starting, growing, is_short, failures }
+        let waiting = AtomicUsize::new(0);
+        Self { placement, state, starting, growing, is_short, failures, waiting }
     }
 
     pub(super) fn load(&self) -> Option<Load> {
@@ -240,6 +251,7 @@ impl Group {
         room: &impl MakeRoom,
         asked: Option<Deadline>,
     ) -> Result<Arc<Replicas>, LeaseError> {
+        let _waiting = Waiting::enter(&self.waiting, starting_max())?;
         let deadline = asked.unwrap_or_else(|| Deadline::after(START_TIMEOUT));
         let room_until = deadline.min(Deadline::after(ROOM_TIMEOUT));
         loop {

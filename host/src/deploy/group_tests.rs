@@ -143,6 +143,29 @@ async fn a_call_tries_a_version_again_that_did_not_start_but_not_at_once() {
     assert_eq!(place.attempts(), first + 2);
 }
 
+/// What waits for a start is bounded as what waits for a place is.
+#[tokio::test]
+async fn calls_beyond_those_that_may_wait_for_a_start_are_told_that_the_model_is_busy() {
+    let place = Place::new();
+    place.settled().await;
+    place.pass(START_AGAIN_AFTER);
+    let held = place.group.starting.lock().await;
+    let target =
+        Target { version: place.version.clone(), placement: place.group.placement.clone() };
+    let call = || Box::pin(place.deployments.lease(&target, None));
+    let mut waiting: Vec<_> = (0..starting_max()).map(|_| call()).collect();
+    for call in &mut waiting {
+        assert!(futures_util::poll!(call).is_pending());
+    }
+    assert!(matches!(call().await, Err(LeaseError::Busy)));
+    waiting.pop();
+    assert!(futures_util::poll!(call()).is_pending(), "one has left");
+    drop(held);
+    for call in waiting {
+        assert!(matches!(call.await, Err(LeaseError::Start(_))));
+    }
+}
+
 /// What is stored while its model is deleted is not called, and does not come
 /// back with the next start either.
 #[tokio::test]

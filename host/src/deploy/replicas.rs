@@ -305,10 +305,12 @@ impl Drop for Place {
 }
 
 /// A place in the queue.
-struct Waiting<'a>(&'a AtomicUsize);
+#[derive(Debug)]
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize, queue_max: usize) -> Result<Self, LeaseError> {
+    /// One of so many.
+    pub(super) fn enter(waiting: &'a AtomicUsize, queue_max: usize) -> Result<Self, LeaseError> {
         waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
                 (count < queue_max).then_some(count + 1)

@@ -431,6 +431,44 @@ fn a_node_of_too_much_work_is_refused() {
     assert!(refused.to_string().contains("multiplications at once"), "{refused}");
 }
 
+/// A graph within a node: its steps are counted before the first one, and its values
+/// are charged.
+#[test]
+fn a_recurrent_node_of_too_many_steps_is_refused() {
+    let weights = |name: &str, values: [f32; 4]| pb::TensorProto {
+        name: name.to_owned(),
+        dims: vec![1, 4, 1],
+        data_type: DataType::Float as i32,
+        float_data: values.to_vec(),
+        ..Default::default()
+    };
+    let hidden = pb::AttributeProto {
+        name: "hidden_size".to_owned(),
+        r#type: pb::attribute_proto::AttributeType::Int as i32,
+        i: 1,
+        ..Default::default()
+    };
+    let lstm = pb::NodeProto { attribute: vec![hidden], ..node("LSTM", &["x", "w", "r"], "y") };
+    let axes = [Named("steps"), Fixed(1), Fixed(1)];
+    let graph = load(&file(pb::GraphProto {
+        name: "lstm".to_owned(),
+        node: vec![lstm],
+        initializer: vec![weights("w", [1., 1., 1., 1.]), weights("r", [0., 0., 0., 0.])],
+        input: vec![port("x", DataType::Float, Some(&axes))],
+        output: vec![port("y", DataType::Float, None)],
+        ..Default::default()
+    }));
+    let answer = run(&*graph, f32s(&[3, 1, 1], &[0., 0., 1.]));
+    assert_eq!(answer.shape(), [3, 1, 1, 1]);
+    let many = f32s(&[1 << 24, 1, 1], &vec![0.; 1 << 24]);
+    let refused = graph.run(vec![many], &Cancel::default(), &mut scratch()).unwrap_err();
+    assert!(refused.to_string().contains("multiplications at once"), "{refused}");
+    let mut little = Account::new(1).charge(Holder::Engine, 0).unwrap();
+    let few = f32s(&[3, 1, 1], &[0., 0., 1.]);
+    let refused = graph.run(vec![few], &Cancel::default(), &mut little).unwrap_err();
+    assert!(matches!(refused, RunError::Memory(_)), "{refused:?}");
+}
+
 /// A decoder's step: two tokens, two heads of queries for one of keys, whose
 /// projection is in another file. The expected values are computed here, by the
 /// definition of attention.

@@ -242,6 +242,23 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_all_sandboxes_beyond_their_rate_are_dropped_and_counted() {
+        const LINES: u32 = 5000;
+        let limits = Limits {
+            log_lines_per_call_max: u32::MAX,
+            log_bytes_per_call_max: usize::MAX,
+            ..Limits::default()
+        };
+        let rate = rate();
+        let logs = [(); 2].map(|()| GuestLog::new("m".into(), None, rate.clone(), &limits));
+        for _ in 0..LINES {
+            logs.iter().for_each(|log| log.lock().line(Level::Info, "hello"));
+        }
+        let dropped: u32 = logs.iter().map(|log| log.lock().lines_dropped).sum();
+        assert!(dropped > 2 * LINES - 2 * LINES_BURST as u32, "{dropped}");
+    }
+
+    #[test]
     fn a_version_cannot_log_faster_than_its_bucket_refills() {
         let rate = rate();
         let taken = (0..10_000).filter(|_| rate.take()).count();

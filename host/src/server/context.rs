@@ -271,5 +271,6 @@ impl Drop for CallContext {
         if !self.completed.load(Ordering::Relaxed) {
             self.completed(&Outcome::from(&End::Cancelled));
         }
+        self.slot.hold(self.allowance.take());
     }
 }

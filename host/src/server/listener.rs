@@ -10,6 +10,7 @@ use super::places::Places;
 use super::receipt::with_receipt;
 use super::remap::remap;
 use super::rewound::Rewound;
+use super::untaken::Untaken;
 use super::v2::Service;
 use crate::limits::{FOR_EVER, lifted};
 use crate::proto::clarifai::api::v2_server::V2Server;
@@ -55,6 +56,8 @@ pub struct Options {
     pub stream_idle_timeout: Duration,
     /// Time in which 256 KiB of a message, or its rest, have to come.
     pub message_timeout: Duration,
+    /// Time in which a client has to take 64 KiB of an answer, or its rest.
+    pub answer_timeout: Duration,
     /// A ping is sent this often on a connection, and has to be answered within
     /// the same time.
     pub keep_alive: Duration,
@@ -85,6 +88,7 @@ impl Default for Options {
             first_message_timeout: Duration::from_secs(60),
             stream_idle_timeout: Duration::from_secs(300),
             message_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(30),
             reflection: false,
@@ -106,6 +110,7 @@ impl Options {
             "first_message_timeout" => self.first_message_timeout = FOR_EVER,
             "stream_idle_timeout" => self.stream_idle_timeout = FOR_EVER,
             "message_timeout" => self.message_timeout = FOR_EVER,
+            "answer_timeout" => self.answer_timeout = FOR_EVER,
             "keep_alive" => self.keep_alive = FOR_EVER,
             "drain_timeout" => self.drain_timeout = FOR_EVER,
             _ => {}
@@ -337,6 +342,8 @@ async fn connection(
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive);
+    let untaken = Untaken::default();
+    let watched = untaken.clone();
     let service = tower::service_fn(move |request: http::Request<Incoming>| {
         let Front { app, routes, inbound } = &front;
         let mut routes = match request.uri().path() {
@@ -344,21 +351,28 @@ async fn connection(
             _ => routes.others.clone(),
         };
         let (request, delay) = gate(app, &peer, inbound, request, options.message_timeout);
+        let untaken = watched.clone();
         async move {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
-            routes.call(request).await.map(remap).map(with_receipt)
+            let response = routes.call(request).await.map(remap).map(with_receipt);
+            response.map(|response| untaken.watch(response))
         }
     });
     let service = TowerToHyperService::new(service);
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
+    let stalled = untaken.stalled(options.answer_timeout);
+    tokio::pin!(stalled);
     let mut told = false;
     loop {
         tokio::select! {
             biased;
             () = killed.cancelled() => return,
+            () = stalled.as_mut() => {
+                return tracing::debug!("a client did not take its answers; its connection is closed");
+            }
             () = draining.cancelled(), if !told => {
                 told = true;
                 serving.as_mut().graceful_shutdown();

@@ -166,6 +166,34 @@ async fn a_connection_that_answers_no_ping_is_closed() {
     tokio::time::timeout(BOUND, closed).await.expect("the end of the connection");
 }
 
+/// It says that it is there, and has room for nothing.
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_is_left() {
+    let answer_timeout = Duration::from_millis(300);
+    let running = start(Options { answer_timeout, ..Options::default() }).await;
+    for window in [65_535, 0] {
+        let stream = TcpStream::connect(running.address).await.unwrap();
+        let mut client = h2::client::Builder::new();
+        let handshake = client.initial_window_size(window).handshake::<_, Bytes>(stream);
+        let (client, connection) = handshake.await.unwrap();
+        let driving = tokio::spawn(connection);
+        let mut client = client.ready().await.unwrap();
+        let request = grpc(HEALTH).body(()).unwrap();
+        let (answer, mut body) = client.send_request(request, false).unwrap();
+        body.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+        let answer = tokio::time::timeout(BOUND, answer).await.unwrap().unwrap();
+        if window == 0 {
+            let left = tokio::time::timeout(BOUND, driving).await;
+            assert!(left.is_ok(), "it waits for a client that takes nothing");
+        } else {
+            let taken = answer.into_body().data().await.unwrap().unwrap();
+            assert!(!taken.is_empty());
+            tokio::time::sleep(3 * answer_timeout).await;
+            assert!(!driving.is_finished(), "it has taken its answer");
+        }
+    }
+}
+
 #[tokio::test]
 async fn connections_beyond_their_number_wait() {
     let running = start(Options { connections_max: 1, ..Options::default() }).await;

@@ -9,6 +9,7 @@ mod rewound;
 mod gate;
 mod policy;
 
+mod untaken;
 mod v2;
 
 mod answering;

@@ -3,11 +3,12 @@
 //! Owns the receipt's figures and how they become trailers. They come after the
 //! last message, when a call's figures are known.
 
+use crate::auth::Allowance;
 use crate::call::Receipt;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tonic::body::Body;
@@ -29,15 +30,26 @@ pub(crate) struct Usage {
     pub(crate) receipt: Receipt,
 }
 
-/// Where a call leaves its usage for the trailers of its response. Travels among
-/// the response's extensions.
+/// Where a call leaves its usage for the trailers of its response, and what it goes on
+/// holding until they leave. Travels among the response's extensions.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Slot(Arc<OnceLock<Usage>>);
+pub(crate) struct Slot(Arc<Left>);
+
+#[derive(Debug, Default)]
+struct Left {
+    usage: OnceLock<Usage>,
+    allowance: Mutex<Option<Allowance>>,
+}
 
 impl Slot {
     /// Leaves it; a call has one end.
     pub(crate) fn leave(&self, usage: Usage) {
-        let _ = self.0.set(usage);
+        let _ = self.0.usage.set(usage);
+    }
+
+    /// Holds what a call counts for until its answer has left: it holds memory.
+    pub(crate) fn hold(&self, allowance: Option<Allowance>) {
+        *self.0.allowance.lock().unwrap_or_else(PoisonError::into_inner) = allowance;
     }
 }
 
@@ -106,8 +118,12 @@ impl HttpBody for WithReceipt {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         Poll::Ready(frame.map(|frame| {
             let mut frame = frame?;
-            if let (Some(trailers), Some(usage)) = (frame.trailers_mut(), self.slot.0.get()) {
-                usage.add_to(trailers);
+            if let Some(trailers) = frame.trailers_mut() {
+                if let Some(usage) = self.slot.0.usage.get() {
+                    usage.add_to(trailers);
+                }
+                // A client that has its answer may call again.
+                self.slot.hold(None);
             }
             Ok(frame)
         }))

@@ -205,20 +205,23 @@ impl VersionLog {
         self.add(origin, Kind::Output, level, text);
     }
 
-    /// Keeps how a call was stopped, if it was. The guest's own words are left
-    /// out where they may repeat what a caller sent: they are in its output.
+    /// Keeps how a call was stopped, if it was. The guest's own words, and figures that
+    /// it can choose, are left out where they may tell what a caller sent: the words are
+    /// in its output, and the figures in the caller's receipt.
     pub fn ended(&self, origin: &Origin, verdict: &Verdict) {
         let in_load = verdict.phase == Phase::Load;
         let failed_load = in_load && matches!(verdict.end, crate::call::End::GuestError(_));
         if !verdict.end.is_kill() && !failed_load {
             return;
         }
-        // No call has told `load-model` anything.
-        let end = match in_load {
-            true => format!("in load-model: {}", verdict.end),
-            false => verdict.end.without_words(),
+        let mut text = match in_load {
+            // No call has told `load-model` anything.
+            true => format!(
+                "the call was ended: in load-model: {}; it took {}",
+                verdict.end, verdict.receipt
+            ),
+            false => format!("the call was ended: {}", verdict.end.without_words()),
         };
-        let mut text = format!("the call was ended: {end}; it took {}", verdict.receipt);
         for frame in verdict.trace.iter().flat_map(|trace| &trace.frames) {
             text.push_str(" < ");
             text.push_str(&frame.function);

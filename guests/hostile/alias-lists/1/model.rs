@@ -1,13 +1,15 @@
-//! Hands the host a list of 4,096 lists that are all the same 8 MiB of guest
-//! memory: 32 GiB if each is copied (HST-01, HST-02).
+//! Hands the host a list of lists that are all the same 8 MiB of guest memory
+//! (HST-01, HST-02): 4,096 of them, 32 GiB if each is copied, unless the parameter
+//! `lists` says another number.
 //!
-//! Expected: MEMORY_LIMIT; the host stops copying long before that.
+//! Expected: MEMORY_LIMIT where they are more than the host takes at once; it stops
+//! copying there.
 
 #![allow(unsafe_code, reason = "JUSTIFICATION: the bindings do not let lists share memory")]
 
 use ringfence_guest::{Error, Input, Model, Output, Params};
 
-const LISTS: usize = 4096;
+const LISTS: u64 = 4096;
 const LIST_BYTES: usize = 8 << 20;
 
 // `wasi:nn/graph.load` as the component ABI flattens it.
@@ -32,10 +34,11 @@ impl Model for Attack {
         Ok(Attack)
     }
 
-    fn predict(&self, _input: Input, _params: &Params) -> Result<Output, Error> {
+    fn predict(&self, _input: Input, params: &Params) -> Result<Output, Error> {
+        let count = params.u64("lists")?.unwrap_or(LISTS);
         let shared = vec![8_u8; LIST_BYTES];
         let list = List { bytes: shared.as_ptr(), length: shared.len() };
-        let lists = vec![list; LISTS];
+        let lists = vec![list; usize::try_from(count).unwrap_or(usize::MAX)];
         let mut result = [0; 3];
         // SAFETY: all lists point at `shared`, and the result has the three
         // words of a result<own, own>.

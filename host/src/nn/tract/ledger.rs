@@ -7,10 +7,18 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{EvalContext, SymbolValues, TypedNode};
 use tract_onnx::tract_core::ops::array::{DynSlice, DynTile, Range, Topk};
 use tract_onnx::tract_core::ops::cnn::{MaxPool, PoolSpec, SumPool};
+use tract_onnx::tract_core::ops::logic::IfThenElse;
+use tract_onnx::tract_core::ops::scan::{OptScan, Scan, iteration_count};
 use tract_onnx::tract_core::ops::source::TypedSource;
 
 /// Multiplications and additions of one node, which nothing stops: up to a minute.
 pub(super) const NODE_WORK_MAX: u64 = 1_000_000_000_000;
+
+/// What it takes to begin a node at all, in multiplications: a microsecond.
+const STEP_WORK: u64 = 10_000;
+
+/// The same of a branch, which the engine plans each time that it is taken.
+const BRANCH_STEP_WORK: u64 = 1_000_000;
 
 /// What is known of a plan before it runs.
 #[derive(Debug)]
@@ -55,9 +63,16 @@ impl Ledger {
         }
         let mut work = vec![None; model.nodes.len()];
         for (node, place) in model.nodes.iter().zip(&mut work) {
+            if has_body(node) {
+                let facts = model.node_input_facts(node.id)?;
+                if let Some(work) = work_of_body(node, &facts, &SymbolValues::default()) {
+                    check(node, work)?;
+                }
+                continue;
+            }
             let work = work_of(model, node)?;
             match work.to_i64() {
-                Ok(work) => check(node, work)?,
+                Ok(work) => check(node, work.unsigned_abs())?,
                 Err(_) => *place = Some(work),
             }
         }
@@ -94,12 +109,22 @@ impl Run<'_> {
         if let Some(Some(work)) = self.ledger.work.get(node.id) {
             // What cannot be told when its inputs are there is too much.
             let work = work.eval(context.symbols).to_i64().unwrap_or(i64::MAX);
+            check(node, work.unsigned_abs())
+                .map_err(|error| RunError::Engine(error.to_string()))?;
+        }
+        let mut inside = 0;
+        if has_body(node) {
+            let facts = inputs.iter().map(|input| input.datum_type().fact(input.shape()));
+            let facts: Vec<TypedFact> = facts.collect();
+            let facts: TVec<&TypedFact> = facts.iter().collect();
+            let work = work_of_body(node, &facts, context.symbols).unwrap_or(u64::MAX);
             check(node, work).map_err(|error| RunError::Engine(error.to_string()))?;
+            inside = bytes_of_body(node, context.symbols).unwrap_or(u64::MAX);
         }
         let facts = node.outputs.iter().map(|output| &output.fact);
         let known: Option<Vec<u64>> = facts.map(|fact| bytes(fact, context.symbols)).collect();
         let bytes = known.map_or_else(|| grown(node, inputs, context.symbols), saturating_sum);
-        self.hold(node.id, bytes)
+        self.hold(node.id, bytes.saturating_add(inside))
     }
 
     /// After it: what it holds indeed, and what is not needed any more.
@@ -145,8 +170,66 @@ fn work_of(model: &TypedModel, node: &TypedNode) -> TractResult<TDim> {
     Ok(sum.fold(TDim::from(0), |sum, (_, count)| sum + count))
 }
 
-fn check(node: &TypedNode, work: i64) -> Result<(), TooMuchWork> {
-    let work = work.unsigned_abs();
+/// Whether a node runs graphs of its own, which no hook sees.
+fn has_body(node: &TypedNode) -> bool {
+    node.op_is::<OptScan>() || node.op_is::<Scan>() || node.op_is::<IfThenElse>()
+}
+
+/// Work of such a node, as far as it is known: each step of a scan, both branches of
+/// a choice.
+fn work_of_body(node: &TypedNode, inputs: &[&TypedFact], symbols: &SymbolValues) -> Option<u64> {
+    let rounds = |count: Option<TDim>| {
+        count?.eval(symbols).to_i64().ok().map(|rounds| rounds.unsigned_abs())
+    };
+    if let Some(scan) = node.op_as::<OptScan>() {
+        let each = work_of_graph(scan.plan.model(), STEP_WORK, symbols)?;
+        return Some(rounds(iteration_count(&scan.input_mapping, inputs))?.saturating_mul(each));
+    }
+    if let Some(scan) = node.op_as::<Scan>() {
+        let each = work_of_graph(&scan.body, STEP_WORK, symbols)?;
+        return Some(rounds(iteration_count(&scan.input_mapping, inputs))?.saturating_mul(each));
+    }
+    let branches = node.op_as::<IfThenElse>()?;
+    let then = work_of_graph(&branches.then_body, BRANCH_STEP_WORK, symbols)?;
+    Some(then.saturating_add(work_of_graph(&branches.else_body, BRANCH_STEP_WORK, symbols)?))
+}
+
+fn work_of_graph(model: &TypedModel, step: u64, symbols: &SymbolValues) -> Option<u64> {
+    let each = model.nodes.iter().map(|node| match has_body(node) {
+        true => work_of_body(node, &model.node_input_facts(node.id).ok()?, symbols),
+        false => {
+            let work = work_of(model, node).ok()?.eval(symbols).to_i64().ok()?;
+            Some(work.unsigned_abs())
+        }
+    });
+    each.map(|work| Some(work?.saturating_add(step)))
+        .try_fold(0, |sum: u64, work| Some(sum.saturating_add(work?)))
+}
+
+/// Bytes of the values inside such a node, all of them at once: none is known to be
+/// there no longer than another.
+fn bytes_of_body(node: &TypedNode, symbols: &SymbolValues) -> Option<u64> {
+    if let Some(scan) = node.op_as::<OptScan>() {
+        return bytes_of_graph(scan.plan.model(), symbols);
+    }
+    if let Some(scan) = node.op_as::<Scan>() {
+        return bytes_of_graph(&scan.body, symbols);
+    }
+    let branches = node.op_as::<IfThenElse>()?;
+    let then = bytes_of_graph(&branches.then_body, symbols)?;
+    Some(then.max(bytes_of_graph(&branches.else_body, symbols)?))
+}
+
+fn bytes_of_graph(model: &TypedModel, symbols: &SymbolValues) -> Option<u64> {
+    model.nodes.iter().try_fold(0, |sum: u64, node| {
+        let mut values = node.outputs.iter().map(|output| bytes(&output.fact, symbols));
+        let made = values.try_fold(0, |made: u64, value| Some(made.saturating_add(value?)))?;
+        let inside = if has_body(node) { bytes_of_body(node, symbols)? } else { 0 };
+        Some(sum.saturating_add(made).saturating_add(inside))
+    })
+}
+
+fn check(node: &TypedNode, work: u64) -> Result<(), TooMuchWork> {
     match work > NODE_WORK_MAX {
         true => Err(TooMuchWork { node: node.name.clone(), work }),
         false => Ok(()),

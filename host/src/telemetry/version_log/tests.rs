@@ -125,6 +125,10 @@ async fn a_kill_report_has_no_words_of_the_guest_but_from_load_model() {
         (End::Panic("a prompt".into()), Phase::Call),
         (End::FuelExhausted { fuel_max: 9 }, Phase::Call),
         (End::Panic("no graph".into()), Phase::Load),
+        (End::Exit(1234), Phase::Call),
+        (End::Contract("1234 results".into()), Phase::Call),
+        (End::Trap("unknown handle index 1234".into()), Phase::Call),
+        (End::Trap("wasm trap: out of bounds memory access".into()), Phase::Call),
         (End::Done, Phase::Call),
         (End::Unread { within: Duration::from_secs(1) }, Phase::Call),
         (End::Cancelled, Phase::Call),
@@ -134,10 +138,16 @@ async fn a_kill_report_has_no_words_of_the_guest_but_from_load_model() {
     let entries = log.entries().await.unwrap();
     assert!(entries.iter().all(|entry| entry.kind == Kind::Kill));
     let texts: Vec<&str> = entries.iter().map(|entry| entry.text.as_str()).collect();
-    let [panicked, burnt, in_load] = texts[..] else { panic!("{texts:?}") };
-    assert!(panicked.contains("it took 7 fuel") && !panicked.contains("a prompt"), "{panicked}");
+    let [panicked, burnt, in_load, chosen @ .., out_of_bounds] = &texts[..] else {
+        panic!("{texts:?}")
+    };
+    assert_eq!(*panicked, "the call was ended: its code panicked");
     assert!(burnt.contains("all of its 9 fuel"), "{burnt}");
     assert!(in_load.contains("in load-model: ") && in_load.contains("no graph"), "{in_load}");
+    assert!(in_load.contains("it took 7 fuel"), "{in_load}");
+    assert_eq!(chosen.len(), 3);
+    assert!(chosen.iter().all(|text| !text.contains(|c: char| c.is_ascii_digit())), "{chosen:?}");
+    assert!(out_of_bounds.ends_with("trapped: wasm trap: out of bounds memory access"));
 }
 
 fn entry_of(text: String) -> Entry {
