@@ -42,6 +42,7 @@ impl Limits {
             "handles" => self.handles_max = 1 << 30,
             "wasi_handles" => self.wasi_handles_max = 1 << 30,
             "error_text" => self.error_text_bytes_max = 1 << 30,
+            "random_bytes" => self.random_bytes_max = 1 << 26,
             "stack" => self.stack_bytes = 0,
             "table_elements" => self.table_elements_max = usize::MAX,
             "log_lines" => self.log_lines_per_call_max = u32::MAX,
