@@ -11,7 +11,7 @@
 
 mod queue;
 
-use super::meters::{Meters, nanoseconds, thread_cpu};
+use super::meters::{Meters, Waits, nanoseconds, thread_cpu};
 use queue::{Kind, State, Taken, Wake};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -116,7 +116,7 @@ impl Share {
     pub(super) async fn run<F: Future>(self: &Arc<Self>, meters: &Meters, future: F) -> F::Output {
         let mut future = pin!(future);
         let mut waiting = Waiting { share: self.clone(), kind: Kind::Guest, number: None };
-        let mut waits = meters.waits();
+        let mut waits = Waits::of(meters);
         let mut kept: Option<Turn> = None;
         poll_fn(|context| {
             let turn = match kept.take() {
@@ -189,7 +189,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.cpus.lock().remove(self.id);
+        self.cpus.lock().remove(self.id, Instant::now());
     }
 }
 

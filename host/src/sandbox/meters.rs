@@ -39,11 +39,6 @@ impl Counter {
 }
 
 impl Meters {
-    /// What is waited for a CPU from now on, once that begins.
-    pub(super) fn waits(&self) -> Waits<&Self> {
-        Waits::of(self)
-    }
-
     /// A guest has a turn on this thread, from this time of it on.
     pub(super) fn turn_begins(&self, began: Duration) {
         self.turn_began_ns.0.store(nanoseconds(began), Ordering::Relaxed);
@@ -96,7 +91,7 @@ pub(crate) struct Waits<M: Deref<Target = Meters>> {
 }
 
 impl<M: Deref<Target = Meters>> Waits<M> {
-    /// None that has begun.
+    /// What is waited for a CPU, once that begins.
     pub(crate) fn of(meters: M) -> Self {
         Self { meters, since: None }
     }

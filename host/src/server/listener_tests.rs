@@ -67,8 +67,16 @@ async fn greeted(address: SocketAddr) -> TcpStream {
 
 /// A connection of a library's that is kept up until its task is aborted.
 async fn http2(address: SocketAddr) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    http2_as(address, &h2::client::Builder::new()).await
+}
+
+/// The same with settings of its own.
+async fn http2_as(
+    address: SocketAddr,
+    settings: &h2::client::Builder,
+) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
     let stream = TcpStream::connect(address).await.unwrap();
-    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let (client, connection) = settings.handshake(stream).await.unwrap();
     let driving = tokio::spawn(connection);
     (client.ready().await.unwrap(), driving)
 }
@@ -172,12 +180,9 @@ async fn a_client_that_does_not_take_its_answer_is_left() {
     let answer_timeout = Duration::from_millis(300);
     let running = start(Options { answer_timeout, ..Options::default() }).await;
     for window in [65_535, 0] {
-        let stream = TcpStream::connect(running.address).await.unwrap();
-        let mut client = h2::client::Builder::new();
-        let handshake = client.initial_window_size(window).handshake::<_, Bytes>(stream);
-        let (client, connection) = handshake.await.unwrap();
-        let driving = tokio::spawn(connection);
-        let mut client = client.ready().await.unwrap();
+        let mut settings = h2::client::Builder::new();
+        settings.initial_window_size(window);
+        let (mut client, driving) = http2_as(running.address, &settings).await;
         let request = grpc(HEALTH).body(()).unwrap();
         let (answer, mut body) = client.send_request(request, false).unwrap();
         body.send_data(Bytes::from_static(&[0; 5]), true).unwrap();

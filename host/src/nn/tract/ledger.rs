@@ -8,7 +8,7 @@ use tract_onnx::tract_core::internal::{EvalContext, SymbolValues, TypedNode};
 use tract_onnx::tract_core::ops::array::{DynSlice, DynTile, Range, Topk};
 use tract_onnx::tract_core::ops::cnn::{MaxPool, PoolSpec, SumPool};
 use tract_onnx::tract_core::ops::logic::IfThenElse;
-use tract_onnx::tract_core::ops::scan::{OptScan, Scan, iteration_count};
+use tract_onnx::tract_core::ops::scan::{InputMapping, OptScan, Scan, iteration_count};
 use tract_onnx::tract_core::ops::source::TypedSource;
 
 /// Multiplications and additions of one node, which nothing stops: up to a minute.
@@ -63,9 +63,9 @@ impl Ledger {
         }
         let mut work = vec![None; model.nodes.len()];
         for (node, place) in model.nodes.iter().zip(&mut work) {
-            if has_body(node) {
+            if let Some(body) = Body::of(node) {
                 let facts = model.node_input_facts(node.id)?;
-                if let Some(work) = work_of_body(node, &facts, &SymbolValues::default()) {
+                if let Some(work) = body.work(&facts, &SymbolValues::default()) {
                     check(node, work)?;
                 }
                 continue;
@@ -113,13 +113,13 @@ impl Run<'_> {
                 .map_err(|error| RunError::Engine(error.to_string()))?;
         }
         let mut inside = 0;
-        if has_body(node) {
+        if let Some(body) = Body::of(node) {
             let facts = inputs.iter().map(|input| input.datum_type().fact(input.shape()));
             let facts: Vec<TypedFact> = facts.collect();
             let facts: TVec<&TypedFact> = facts.iter().collect();
-            let work = work_of_body(node, &facts, context.symbols).unwrap_or(u64::MAX);
+            let work = body.work(&facts, context.symbols).unwrap_or(u64::MAX);
             check(node, work).map_err(|error| RunError::Engine(error.to_string()))?;
-            inside = bytes_of_body(node, context.symbols).unwrap_or(u64::MAX);
+            inside = body.bytes(context.symbols).unwrap_or(u64::MAX);
         }
         let facts = node.outputs.iter().map(|output| &output.fact);
         let known: Option<Vec<u64>> = facts.map(|fact| bytes(fact, context.symbols)).collect();
@@ -170,34 +170,58 @@ fn work_of(model: &TypedModel, node: &TypedNode) -> TractResult<TDim> {
     Ok(sum.fold(TDim::from(0), |sum, (_, count)| sum + count))
 }
 
-/// Whether a node runs graphs of its own, which no hook sees.
-fn has_body(node: &TypedNode) -> bool {
-    node.op_is::<OptScan>() || node.op_is::<Scan>() || node.op_is::<IfThenElse>()
+/// Graphs that a node runs by itself, which no hook sees.
+enum Body<'a> {
+    /// One, in steps.
+    Steps(&'a TypedModel, &'a [InputMapping]),
+    /// One of two.
+    Branches(&'a TypedModel, &'a TypedModel),
 }
 
-/// Work of such a node, as far as it is known: each step of a scan, both branches of
-/// a choice.
-fn work_of_body(node: &TypedNode, inputs: &[&TypedFact], symbols: &SymbolValues) -> Option<u64> {
-    let rounds = |count: Option<TDim>| {
-        count?.eval(symbols).to_i64().ok().map(|rounds| rounds.unsigned_abs())
-    };
-    if let Some(scan) = node.op_as::<OptScan>() {
-        let each = work_of_graph(scan.plan.model(), STEP_WORK, symbols)?;
-        return Some(rounds(iteration_count(&scan.input_mapping, inputs))?.saturating_mul(each));
+impl<'a> Body<'a> {
+    fn of(node: &'a TypedNode) -> Option<Self> {
+        if let Some(scan) = node.op_as::<OptScan>() {
+            return Some(Self::Steps(scan.plan.model(), &scan.input_mapping));
+        }
+        if let Some(scan) = node.op_as::<Scan>() {
+            return Some(Self::Steps(&scan.body, &scan.input_mapping));
+        }
+        let choice = node.op_as::<IfThenElse>()?;
+        Some(Self::Branches(&choice.then_body, &choice.else_body))
     }
-    if let Some(scan) = node.op_as::<Scan>() {
-        let each = work_of_graph(&scan.body, STEP_WORK, symbols)?;
-        return Some(rounds(iteration_count(&scan.input_mapping, inputs))?.saturating_mul(each));
+
+    /// Its work, as far as it is known: each step, or both branches.
+    fn work(&self, inputs: &[&TypedFact], symbols: &SymbolValues) -> Option<u64> {
+        match self {
+            Self::Steps(model, mapping) => {
+                let steps = iteration_count(mapping, inputs)?.eval(symbols).to_i64().ok()?;
+                let each = work_of_graph(model, STEP_WORK, symbols)?;
+                Some(steps.unsigned_abs().saturating_mul(each))
+            }
+            Self::Branches(then, otherwise) => {
+                let then = work_of_graph(then, BRANCH_STEP_WORK, symbols)?;
+                let otherwise = work_of_graph(otherwise, BRANCH_STEP_WORK, symbols)?;
+                Some(then.saturating_add(otherwise))
+            }
+        }
     }
-    let branches = node.op_as::<IfThenElse>()?;
-    let then = work_of_graph(&branches.then_body, BRANCH_STEP_WORK, symbols)?;
-    Some(then.saturating_add(work_of_graph(&branches.else_body, BRANCH_STEP_WORK, symbols)?))
+
+    /// Bytes of its values, all of them at once: none is known to be there no longer
+    /// than another.
+    fn bytes(&self, symbols: &SymbolValues) -> Option<u64> {
+        match self {
+            Self::Steps(model, _) => bytes_of_graph(model, symbols),
+            Self::Branches(then, otherwise) => {
+                Some(bytes_of_graph(then, symbols)?.max(bytes_of_graph(otherwise, symbols)?))
+            }
+        }
+    }
 }
 
 fn work_of_graph(model: &TypedModel, step: u64, symbols: &SymbolValues) -> Option<u64> {
-    let each = model.nodes.iter().map(|node| match has_body(node) {
-        true => work_of_body(node, &model.node_input_facts(node.id).ok()?, symbols),
-        false => {
+    let each = model.nodes.iter().map(|node| match Body::of(node) {
+        Some(body) => body.work(&model.node_input_facts(node.id).ok()?, symbols),
+        None => {
             let work = work_of(model, node).ok()?.eval(symbols).to_i64().ok()?;
             Some(work.unsigned_abs())
         }
@@ -206,25 +230,11 @@ fn work_of_graph(model: &TypedModel, step: u64, symbols: &SymbolValues) -> Optio
         .try_fold(0, |sum: u64, work| Some(sum.saturating_add(work?)))
 }
 
-/// Bytes of the values inside such a node, all of them at once: none is known to be
-/// there no longer than another.
-fn bytes_of_body(node: &TypedNode, symbols: &SymbolValues) -> Option<u64> {
-    if let Some(scan) = node.op_as::<OptScan>() {
-        return bytes_of_graph(scan.plan.model(), symbols);
-    }
-    if let Some(scan) = node.op_as::<Scan>() {
-        return bytes_of_graph(&scan.body, symbols);
-    }
-    let branches = node.op_as::<IfThenElse>()?;
-    let then = bytes_of_graph(&branches.then_body, symbols)?;
-    Some(then.max(bytes_of_graph(&branches.else_body, symbols)?))
-}
-
 fn bytes_of_graph(model: &TypedModel, symbols: &SymbolValues) -> Option<u64> {
     model.nodes.iter().try_fold(0, |sum: u64, node| {
         let mut values = node.outputs.iter().map(|output| bytes(&output.fact, symbols));
         let made = values.try_fold(0, |made: u64, value| Some(made.saturating_add(value?)))?;
-        let inside = if has_body(node) { bytes_of_body(node, symbols)? } else { 0 };
+        let inside = Body::of(node).map_or(Some(0), |body| body.bytes(symbols))?;
         Some(sum.saturating_add(made).saturating_add(inside))
     })
 }

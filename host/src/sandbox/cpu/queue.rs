@@ -423,11 +423,11 @@ impl State {
         }
     }
 
-    pub(super) fn remove(&mut self, id: u64) {
+    pub(super) fn remove(&mut self, id: u64, now: Instant) {
         if let Some(replica) = self.replicas.get_mut(&id) {
             replica.waiting = Each::default();
         }
-        self.settle(id, Instant::now());
+        self.settle(id, now);
         self.replicas.remove(&id);
     }
 
