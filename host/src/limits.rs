@@ -6,7 +6,7 @@
 mod lift;
 
 pub use lift::lift;
-pub(crate) use lift::{FOR_EVER, lifted};
+pub(crate) use lift::{FOR_EVER, lifted, limit};
 
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ const STACK_BYTES: u64 = 2 * WASM_STACK_BYTES as u64;
 /// What a replica may take of the CPUs at once: what its `cpu_limit` gives in this
 /// time.
 pub const CPU_BURST: Duration = Duration::from_millis(100);
+
+/// Bytes of a JSON text of a guest that is taken apart for the client; a longer one
+/// stays a text, since taken apart it is many times as large.
+pub const JSON_BYTES_MAX: usize = 1 << 20;
 
 /// Uploads and builds together, waiting ones included.
 pub const UPLOADS_MAX: usize = 16;
@@ -117,11 +121,9 @@ impl Limits {
     /// carry: the largest output or tensor, and a little for what is around it; but no
     /// more than the version may hold at all.
     pub fn hostcall_bytes(&self) -> usize {
-        if lifted() == "hostcall_bytes" {
-            return 1 << 40;
-        }
         let largest = self.output_bytes_max.max(self.tensor_bytes_max).saturating_add(1 << 20);
-        usize::try_from(largest.min(self.memory_bytes_max)).unwrap_or(usize::MAX)
+        let bytes = usize::try_from(largest.min(self.memory_bytes_max)).unwrap_or(usize::MAX);
+        limit("hostcall_bytes", bytes)
     }
 }
 

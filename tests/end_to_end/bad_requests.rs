@@ -6,9 +6,11 @@ use ringfence::proto::clarifai::api::status::{Status, StatusCode};
 use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
 use ringfence::proto::json;
 use ringfence_tests::{
-    Client, Host, Variant, block_on, collect, guests, image_input, output_config, request,
-    text_input,
+    Canary, Client, Host, Variant, block_on, collect, guests, image_input, output_config,
+    raw_answer, raw_answer_to, request, text_input,
 };
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 use tonic::Code;
 
@@ -97,6 +99,7 @@ fn each_bad_request_gets_its_answer_and_the_next_call_works() {
     ];
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
+        let canary = Canary::start(&host).await;
         for (name, asked, code, reason, text) in cases {
             let predicted = client.predict_request(asked.clone()).await;
             let generated = client.generate_all(asked.clone()).await;
@@ -113,8 +116,8 @@ fn each_bad_request_gets_its_answer_and_the_next_call_works() {
         }
         let huge = client.predict("digits", vec![image_input(huge_png())]).await;
         assert_eq!(huge.reason(), "GUEST_ERROR", "{huge:?}");
+        canary.ends(&mut host, "bad requests").await;
     });
-    assert!(host.is_alive());
 }
 
 /// What the newest clients ask a model for before they call it.
@@ -301,6 +304,121 @@ fn a_message_that_is_no_protobuf_is_the_clients_fault() {
         let refused = grpc.unary(client.with_token(odd), path, codec).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
     });
+}
+
+/// CLI-01: what is no message of the protocol at all, in each of the ways there are.
+#[test]
+fn bytes_that_are_no_message_are_the_clients_fault() {
+    const MODEL_ID: u8 = 2 << 3 | 2;
+    const INPUTS: u8 = 4 << 3 | 2;
+    let mut host = Host::serve(&[guests::ECHO]);
+    let cases: [(&str, Vec<u8>); 9] = [
+        ("a varint without an end", [vec![MODEL_ID], vec![0xff; 11]].concat()),
+        ("a varint beyond 64 bits", [&[MODEL_ID][..], &[0xff; 9], &[0x7f]].concat()),
+        ("a length beyond the end", vec![MODEL_ID, 100, b'x']),
+        ("a length of 2^63", [&[MODEL_ID][..], &[0x80; 9], &[1]].concat()),
+        ("a number where a text should be", vec![2 << 3, 1]),
+        ("a group that does not end", vec![99, 0]),
+        ("a wire type that is none", vec![2 << 3 | 6, 1]),
+        ("field 0", vec![2, 0]),
+        ("structs 10,000 deep", [vec![INPUTS], nested(10_000)].concat()),
+    ];
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let canary = Canary::start(&host).await;
+        let own = format!("Key {}", host.pat());
+        let path = "/clarifai.api.V2/PostModelOutputs";
+        for (what, bytes) in cases {
+            let authorization = [("authorization", own.as_str())];
+            let answer = raw_answer_to(host.base(), path, &authorization, &bytes).await;
+            assert_eq!(answer.code, Some(Code::InvalidArgument as u32), "{what}: {answer:?}");
+            let after = client.predict_request(request("echo", vec![text_input(what)])).await;
+            assert_eq!(after.text(), what);
+        }
+        canary.ends(&mut host, "bytes that are no messages").await;
+    });
+}
+
+/// An input whose metadata is a list in a list, and so on: after the tag of the
+/// input, its length and itself.
+fn nested(depth: usize) -> Vec<u8> {
+    // Value.list_value and ListValue.values, in turn.
+    let tags = [6 << 3 | 2, 1 << 3 | 2];
+    let field = |tag: u8, inner: Vec<u8>| {
+        let mut outer = vec![tag];
+        prost::encode_length_delimiter(inner.len(), &mut outer).unwrap();
+        outer.extend(inner);
+        outer
+    };
+    let lists = (0..depth).rev().fold(Vec::new(), |inner, level| field(tags[level % 2], inner));
+    // Data.metadata, Struct.fields, the entry's value.
+    let metadata = field(5 << 3 | 2, field(1 << 3 | 2, field(2 << 3 | 2, lists)));
+    let input = field(2 << 3 | 2, metadata);
+    field(0, input)[1..].to_vec()
+}
+
+/// CLI-21: what is not for a gRPC service at all.
+#[test]
+fn what_is_no_grpc_is_refused_and_the_next_call_works() {
+    let mut host = Host::serve(&[guests::ECHO]);
+    let hello = request("echo", vec![text_input("hello")]);
+    block_on(async {
+        let canary = Canary::start(&host).await;
+        let own = format!("Key {}", host.pat());
+        let path = "/clarifai.api.V2/PostModelOutputs";
+        for kind in ["application/grpc-web", "application/grpc-web-text", "text/plain", "x"] {
+            let headers = [("authorization", own.as_str()), ("content-type", kind)];
+            let answer = raw_answer(host.base(), path, &headers, &hello).await;
+            assert_eq!(answer.status, 415, "{kind}: {answer:?}");
+            assert!(answer.message.is_none(), "{kind}: {answer:?}");
+        }
+        let authorization = [("authorization", own.as_str())];
+        for path in [
+            "/",
+            "/../clarifai.api.V2/PostModelOutputs",
+            "/clarifai.api.V2/../clarifai.api.V2/PostModelOutputs",
+            "//clarifai.api.V2/PostModelOutputs",
+            "/clarifai.api.V2/PostModelOutputs/",
+            "/clarifai.api.V2/postmodeloutputs",
+            "/clarifai.api.V3/PostModelOutputs",
+        ] {
+            let answer = raw_answer(host.base(), path, &authorization, &hello).await;
+            assert_eq!(answer.code, Some(Code::Unimplemented as u32), "{path}: {answer:?}");
+        }
+        canary.ends(&mut host, "what is no gRPC").await;
+    });
+}
+
+/// CLI-21: HTTP of before, which nobody is answered in.
+#[test]
+fn a_client_of_http_1_is_let_go() {
+    let mut host = Host::serve(&[guests::ECHO]);
+    block_on(async {
+        let canary = Canary::start(&host).await;
+        for asked in [
+            "GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+            format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(1 << 20)),
+            "\r\n".repeat(100),
+        ] {
+            let address = host.base().strip_prefix("http://").unwrap().to_owned();
+            let ended = tokio::task::spawn_blocking(move || said_to(&address, &asked)).await;
+            let (answer, waited) = ended.unwrap();
+            assert!(!waited, "the connection stays open");
+            assert!(!answer.starts_with(b"HTTP/1"), "{:?}", String::from_utf8_lossy(&answer));
+        }
+        canary.ends(&mut host, "clients of HTTP/1.1").await;
+    });
+}
+
+/// What a host answers to some bytes, and whether one waits for its end in vain.
+fn said_to(address: &str, bytes: &str) -> (Vec<u8>, bool) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    // It may be closed before all of it has left.
+    let _ = stream.write_all(bytes.as_bytes());
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    (answer, ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock))
 }
 
 /// CLI-21.

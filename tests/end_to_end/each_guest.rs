@@ -34,6 +34,7 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         let mut surprises = Vec::new();
+        let mut innocents = 0;
         // Threads for what blocks come with the first of it.
         client.predict("asset-hog", vec![text_input("x")]).await;
         let canary = Canary::start(&host).await;
@@ -46,6 +47,12 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
                 }
                 let after = client.predict("echo", vec![text_input("still there")]).await;
                 assert_eq!(after.text(), "still there", "after {}", stringify!($name));
+                if may_be_innocent(stringify!($name)) {
+                    let model = stringify!($name).replace('_', "-");
+                    let innocent = client.predict(&model, vec![text_input("innocent")]).await;
+                    assert_eq!(innocent.code(), StatusCode::Success, "{model}: {innocent:?}");
+                    innocents += 1;
+                }
                 canary.comes_back(&host, stringify!($name)).await;
             };
         }
@@ -53,7 +60,16 @@ fn every_guest_gets_its_verdict_and_its_neighbours_notice_nothing() {
         let calls = canary.ends(&mut host, "all guests").await;
         assert!(calls > 20, "it hardly called");
         assert!(surprises.is_empty(), "{surprises:?}");
+        assert!(innocents > 30, "{innocents}");
     });
+}
+
+/// Whether a guest answers an innocent call, as `hostile/innocent` does for it.
+fn may_be_innocent(name: &str) -> bool {
+    let folder = Path::new("hostile").join(name.replace('_', "-"));
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests").join(folder);
+    std::fs::read_to_string(manifest.join("Cargo.toml"))
+        .is_ok_and(|manifest| manifest.contains("innocent.workspace"))
 }
 
 /// One guest alone, for whoever looks at it or takes its limit away.

@@ -51,6 +51,29 @@ pub(crate) fn header(name: &str, value: &str) -> Vec<u8> {
     bytes
 }
 
+/// A header that the table keeps: RFC 7541, section 6.2.1.
+fn kept_header(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0x40, u8::try_from(name.len()).unwrap()];
+    bytes.extend(name.as_bytes());
+    // Section 5.1: 127, and what is beyond it by seven bits at a time.
+    bytes.push(127);
+    let rest = value.len() - 127;
+    bytes.extend([(rest % 128) as u8 | 128, u8::try_from(rest / 128).unwrap()]);
+    bytes.extend(value.as_bytes());
+    bytes
+}
+
+/// Headers in as many frames as they need.
+fn continued(first: Vec<u8>, more: &[u8]) -> Vec<u8> {
+    let mut frames = frame(HEADERS, 0, 1, &first);
+    let mut parts = more.chunks(16 << 10).peekable();
+    while let Some(part) = parts.next() {
+        let flags = if parts.peek().is_some() { 0 } else { END_HEADERS };
+        frames.extend(frame(CONTINUATION, flags, 1, part));
+    }
+    frames
+}
+
 /// The headers of a call whose messages are still to come.
 pub(crate) fn call() -> Vec<u8> {
     let headers = [
@@ -85,6 +108,24 @@ fn floods() -> Vec<(&'static str, Vec<u8>)> {
         (
             "CONTINUATION",
             repeated(frame(HEADERS, 0, 1, &call()), &frame(CONTINUATION, 0, 1, &header("x", "y"))),
+        ),
+        // Each header is another one: 16 KiB are all that a request may have.
+        (
+            "10,000 headers",
+            continued(
+                call(),
+                &(0..10_000).flat_map(|n| header("x", &n.to_string())).collect::<Vec<_>>(),
+            ),
+        ),
+        // RFC 7541, section 6: a header of 4,000 bytes is put into the table, and meant
+        // again by a byte each.
+        (
+            "HPACK bomb",
+            streams(|stream| {
+                let bomb = [call(), kept_header("x", &"x".repeat(4000)), vec![0xbe; 4000]].concat();
+                let again = [call(), vec![0xbe; 4000]].concat();
+                frame(HEADERS, END_HEADERS, stream, if stream == 1 { &bomb } else { &again })
+            }),
         ),
         (
             "rapid reset",

@@ -5,8 +5,8 @@ use prost::Message;
 use ringfence::proto::clarifai::api::MultiOutputResponse;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Answer, Calm, Client, Host, HostOptions, Variant, block_on, collect, guests, params, request,
-    text_input,
+    Answer, Calm, Client, Host, HostOptions, Variant, block_on, collect, guests, params,
+    raw_unread, request, text_input,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -24,6 +24,28 @@ fn counted(changes: &[(&str, &str)], reason: &str) -> (u64, String) {
     assert_eq!(end.reason(), reason, "{end:?}");
     let last = counts.last().unwrap_or_else(|| panic!("no count before {end:?}"));
     (last.text().parse().unwrap(), end.status.details.clone())
+}
+
+/// Whether or not its client reads it.
+#[test]
+fn an_answer_counts_towards_the_memory_of_its_version_until_it_has_left() {
+    const BYTES: usize = 8 << 20;
+    let host = crate::metrics::host(&[guests::ECHO]);
+    let messages = |host: &Host| {
+        host.metric("ringfence_memory_bytes{model=\"local/main/echo\",kind=\"messages\"}")
+    };
+    let asked = request("echo", vec![text_input(&"x".repeat(BYTES))]).encode_to_vec();
+    let own = format!("Key {}", host.pat());
+    let headers = [("authorization", own.as_str())];
+    block_on(async {
+        let path = "/clarifai.api.V2/PostModelOutputs";
+        let unread = raw_unread(host.base(), path, &headers, &asked).await;
+        assert!(messages(&host) >= BYTES as f64, "{}", messages(&host));
+        let another = raw_unread(host.base(), path, &headers, &asked).await;
+        assert!(messages(&host) >= 2. * BYTES as f64, "{}", messages(&host));
+        drop((unread, another));
+    });
+    host.wait_until("the end of the connections", |host| messages(host) == 0.);
 }
 
 /// CPU-01, with a ceiling that comes before the deadline.

@@ -29,6 +29,7 @@ mod disk;
 mod doctor;
 mod ends;
 mod floods;
+mod hostile_graphs;
 mod isolation;
 mod limits;
 mod listing;

@@ -4,7 +4,7 @@ use prost::Message;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence::proto::clarifai::api::{self, GetUserRequest};
 use ringfence_tests::{
-    Client, Host, HostOptions, block_on, collect, guests, raw_call, request, text_input,
+    Canary, Client, Host, HostOptions, block_on, collect, guests, raw_call, request, text_input,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -37,10 +37,11 @@ fn a_flood_of_bad_tokens_does_not_fill_the_log() {
     const CALLS: usize = 250;
     const AT_ONCE: usize = 100;
     const PER_SECOND: usize = 10;
-    let host = Host::serve(&[guests::ECHO]);
+    let mut host = Host::serve(&[guests::ECHO]);
     let lines = |host: &Host| host.log().matches("TOKEN_INVALID").count();
     block_on(async {
         let client = Client::connect(host.base(), "rf_0").await;
+        let canary = Canary::start(&host).await;
         let began = Instant::now();
         let calls = (0..CALLS).map(|_| client.predict_request(hello()));
         let answers = futures_util::future::join_all(calls).await;
@@ -54,6 +55,7 @@ fn a_flood_of_bad_tokens_does_not_fill_the_log() {
         let good = Client::connect(host.base(), &host.pat()).await;
         let req_id = good.predict_request(hello()).await.status.req_id;
         host.wait_until("its line", |host| host.log().contains(&req_id));
+        canary.ends(&mut host, "a flood of bad tokens").await;
     });
 }
 

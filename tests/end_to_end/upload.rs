@@ -8,7 +8,7 @@ use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::post_model_versions_upload_request::UploadData;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Client, Host, HostOptions, Variant, block_on, files_below, guests, request, text_input,
+    Canary, Client, Host, HostOptions, Variant, block_on, files_below, guests, request, text_input,
 };
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -18,6 +18,15 @@ use wasm_encoder::{
 
 fn host(data_dir: &Path) -> Host {
     Host::start(HostOptions { data_dir: Some(data_dir.to_owned()), ..HostOptions::default() })
+}
+
+/// One that others are served by meanwhile.
+fn host_with_echo(data_dir: &Path) -> Host {
+    Host::start(HostOptions {
+        data_dir: Some(data_dir.to_owned()),
+        models: vec![guests::ECHO.into()],
+        ..HostOptions::default()
+    })
 }
 
 /// Uploads a folder with the command, which has to succeed.
@@ -102,7 +111,7 @@ fn a_python_only_folder_is_told_what_it_misses() {
 fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
     let scratch = TempDir::new().unwrap();
     let data_dir = scratch.path().join("data");
-    let host = host(&data_dir);
+    let mut host = host_with_echo(&data_dir);
     let config = |id: &str| format!("model:\n  id: {id}\n").into_bytes();
     let of =
         |id: &str, wasm: &[u8]| archive(&[("config.yaml", &config(id)), ("1/model.wasm", wasm)]);
@@ -131,6 +140,7 @@ fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         make_model(&client, "bad").await;
+        let canary = Canary::start(&host).await;
         for (reason, archive) in &cases {
             let answers = send(&client, "bad", archive).await;
             let version = answers.last().unwrap().model_version_id.clone();
@@ -142,6 +152,7 @@ fn what_is_no_model_is_refused_with_its_reason_and_leaves_nothing() {
             let called = client.predict_request(request("bad", vec![text_input("x")])).await;
             assert_eq!(called.reason(), "NO_VERSION", "{called:?}");
         }
+        canary.ends(&mut host, "what is no model").await;
     });
     assert_eq!(left_in(&data_dir), Vec::<PathBuf>::new());
 }
@@ -162,7 +173,7 @@ fn runner_without_functions() -> Vec<u8> {
 fn an_archive_that_lies_is_refused_and_leaves_nothing() {
     let scratch = TempDir::new().unwrap();
     let data_dir = scratch.path().join("data");
-    let host = host(&data_dir);
+    let mut host = host_with_echo(&data_dir);
     let good = archive(&[("config.yaml", b"model:\n  id: m\n")]);
     let part = |number: i64, data: &[u8]| {
         let part = api::UploadContentPart {
@@ -195,12 +206,14 @@ fn an_archive_that_lies_is_refused_and_leaves_nothing() {
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         make_model(&client, "m").await;
+        let canary = Canary::start(&host).await;
         for (reason, messages) in cases {
             let answers = send_messages(&client, messages).await;
             let status = answers.last().unwrap().status.clone().unwrap();
             assert_eq!(status.code(), StatusCode::UploadFailed, "{reason}: {status:?}");
             assert!(status.details.contains(reason), "{reason}: {status:?}");
         }
+        canary.ends(&mut host, "archives that lie").await;
     });
     assert_eq!(left_in(&data_dir), Vec::<PathBuf>::new());
 }

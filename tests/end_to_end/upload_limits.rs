@@ -8,8 +8,8 @@ use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::post_model_versions_upload_request::UploadData;
 use ringfence::proto::clarifai::api::status::StatusCode;
 use ringfence_tests::{
-    Client, Host, HostOptions, binary, block_on, files_below, guests, hungry_to_compile, request,
-    slow_to_compile, text_input, with_custom_section,
+    Canary, Client, Host, HostOptions, binary, block_on, files_below, guests, hungry_to_compile,
+    request, slow_to_compile, text_input, with_custom_section,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Write;
@@ -160,18 +160,20 @@ fn fifty_uploads_of_one_user_at_once_are_taken_or_told() {
 /// PKG-07, the memory of compiling.
 #[test]
 fn a_component_that_takes_too_much_memory_to_compile_is_refused_with_the_limit() {
-    let host = start();
+    let mut host = Host::serve(&[guests::ECHO]);
     let hungry = package("m", &hungry_to_compile(&component(guests::ECHO)));
     assert!(hungry.len() < 1 << 20);
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
         make_model(&client, "m").await;
+        let canary = Canary::start(&host).await;
         let version = send(&client, "m", &hungry).await.pop().unwrap().model_version_id;
         let failed = state(&client, "m", &version).await;
         assert_eq!(failed.code(), StatusCode::ModelBuildingFailed, "{failed:?}");
         let told = lines(&client, "m", &version).await;
         let said = "it took more than 2147483648 bytes of memory; make it smaller";
         assert!(told.last().unwrap().contains(said), "{told:?}");
+        canary.ends(&mut host, "what takes much memory to compile").await;
     });
     assert_eq!(left_in(host.data_dir()), Vec::<PathBuf>::new());
 }

@@ -6,8 +6,8 @@ use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
 use ringfence::proto::json;
 use ringfence_tests::web::{CA_FILE, Page, Web};
 use ringfence_tests::{
-    Answer, Client, Host, HostOptions, Variant, binary, block_on, collect, guests, refused_start,
-    request, text_input,
+    Answer, Canary, Client, Host, HostOptions, Variant, binary, block_on, collect, guests,
+    refused_start, request, text_input,
 };
 use std::net::TcpListener;
 use std::process::Command;
@@ -243,10 +243,11 @@ fn a_content_that_is_too_large_or_of_another_type_fails_its_own_input_alone() {
     web.put("/octets", Page::Content("application/octet-stream", b"good".to_vec()));
     web.put("/latin", Page::Content("text/plain; charset=latin1", b"good".to_vec()));
     web.put("/binary", Page::Content(PLAIN, vec![0xff]));
-    let host = host_with(&[guests::ECHO], web.flag());
+    let mut host = host_with(&[guests::ECHO], web.flag());
     let text = |path: &str| input(text_data(&web.url(path)));
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
+        let canary = Canary::start(&host).await;
         let paths = ["/good", "/length", "/endless", "/octets", "/latin", "/binary", "/good"];
         let inputs: Vec<_> = paths.iter().map(|path| text(path)).collect();
         let answer = client.predict("echo", inputs).await;
@@ -270,6 +271,7 @@ fn a_content_that_is_too_large_or_of_another_type_fails_its_own_input_alone() {
             assert!(status.details.contains(text), "{text}: {status:?}");
         }
         assert_eq!(answer.text(), "good");
+        canary.ends(&mut host, "contents that are refused").await;
     });
     // Neither the one that never sends nor the one that never ends is read on.
     web.wait_for_gone(2);

@@ -25,6 +25,9 @@ pub struct Calm {
     files: usize,
     threads: usize,
     maps: usize,
+    /// Processes of its own, those that have ended and that it has not looked at
+    /// included.
+    children: usize,
 }
 
 impl Calm {
@@ -38,6 +41,7 @@ impl Calm {
             files: count("fd"),
             threads: count("task"),
             maps: read_to_string(format!("/proc/{pid}/maps")).unwrap().lines().count(),
+            children: children(pid),
         }
     }
 
@@ -50,7 +54,8 @@ impl Calm {
                 && now.resident_bytes <= self.resident_bytes + RESIDENT_MORE_MAX
                 && now.files <= self.files + FILES_MORE_MAX
                 && now.threads <= self.threads + THREADS_MORE_MAX
-                && now.maps <= self.maps + MAPS_MORE_MAX;
+                && now.maps <= self.maps + MAPS_MORE_MAX
+                && now.children <= self.children;
             if is_calm {
                 return;
             }
@@ -58,4 +63,16 @@ impl Calm {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// How many processes a process has begun that are still there.
+fn children(pid: u32) -> usize {
+    let of = |thread: &str| {
+        let pids = read_to_string(format!("/proc/{pid}/task/{thread}/children"));
+        pids.map(|pids| pids.split_whitespace().count())
+    };
+    assert!(of(&pid.to_string()).is_ok(), "the system does not tell children");
+    let threads = read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(Result::ok);
+    // Others may end meanwhile.
+    threads.filter_map(|thread| of(thread.file_name().to_str()?).ok()).sum()
 }

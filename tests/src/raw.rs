@@ -33,6 +33,8 @@ pub struct RawAnswer {
     pub message: Option<Vec<u8>>,
     /// The code that the call ended with, where it ended before a message.
     pub code: Option<u32>,
+    /// The status of HTTP.
+    pub status: u16,
 }
 
 /// Sends one message with these headers alone, to whatever is at a path, and
@@ -43,42 +45,79 @@ pub async fn raw_answer(
     headers: &[(&str, &str)],
     message: &impl Message,
 ) -> RawAnswer {
+    raw_answer_to(base, path, headers, &message.encode_to_vec()).await
+}
+
+/// The same of bytes that need be no message.
+pub async fn raw_answer_to(
+    base: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    message: &[u8],
+) -> RawAnswer {
+    let mut unread = raw_unread(base, path, headers, message).await;
+    let body = &mut unread.body;
+    let mut answer = Vec::new();
+    let mut message = None;
+    while message.is_none()
+        && let Some(data) = body.data().await
+    {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        answer.extend(data);
+        message = first_message(&answer);
+    }
+    let mut code = code_of(&unread.head.headers);
+    if message.is_none() && code.is_none() {
+        code = body.trailers().await.unwrap().as_ref().and_then(code_of);
+    }
+    RawAnswer { message, code, status: unread.head.status.as_u16() }
+}
+
+/// An answer that has begun, on a connection of its own.
+#[derive(Debug)]
+pub struct Unread {
+    head: http::response::Parts,
+    body: h2::RecvStream,
+    connection: tokio::task::JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Sends one message and waits for the head of the answer. No more than the client's
+/// window of the rest comes.
+pub async fn raw_unread(
+    base: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    message: &[u8],
+) -> Unread {
     let address = base.strip_prefix("http://").unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
-    let driving = tokio::spawn(connection);
-    let mut request = Request::post(format!("{base}{path}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
+    let connection = tokio::spawn(connection);
+    let mut request = Request::post(format!("{base}{path}")).header("te", "trailers");
+    if !headers.iter().any(|(name, _)| *name == "content-type") {
+        request = request.header("content-type", "application/grpc");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let mut frame = vec![0];
-    frame.extend(u32::try_from(message.encoded_len()).unwrap().to_be_bytes());
-    frame.extend(message.encode_to_vec());
+    frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend(message);
 
     let mut client = client.ready().await.unwrap();
     let (response, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
     // A host that refuses the token answers without reading, so the stream may be
     // over before this; the answer tells.
     let _ = body.send_data(Bytes::from(frame), true);
-    let (head, mut received) = response.await.unwrap().into_parts();
-    let mut answer = Vec::new();
-    let mut message = None;
-    while message.is_none()
-        && let Some(data) = received.data().await
-    {
-        let data = data.unwrap();
-        received.flow_control().release_capacity(data.len()).unwrap();
-        answer.extend(data);
-        message = first_message(&answer);
-    }
-    let mut code = code_of(&head.headers);
-    if message.is_none() && code.is_none() {
-        code = received.trailers().await.unwrap().as_ref().and_then(code_of);
-    }
-    driving.abort();
-    RawAnswer { message, code }
+    let (head, body) = response.await.unwrap().into_parts();
+    Unread { head, body, connection }
 }
 
 fn first_message(bytes: &[u8]) -> Option<Vec<u8>> {

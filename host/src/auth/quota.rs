@@ -4,6 +4,7 @@
 //! what a version may take altogether is its owner's limit, in its
 //! configuration.
 
+use crate::limits::limit;
 use crate::store::QuotaRow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,10 +124,10 @@ impl Allowances {
         });
         taken.pass(now);
         taken.fuel_per_minute_max = fuel_per_minute_max;
-        if taken.calls >= quota.calls_max {
+        if taken.calls >= limit("quota_calls", quota.calls_max) {
             return Err(AllowanceError::Calls { max: quota.calls_max });
         }
-        if taken.fuel >= fuel_per_minute_max {
+        if taken.fuel >= limit("quota_fuel", fuel_per_minute_max) {
             return Err(AllowanceError::Fuel { max: fuel_per_minute_max });
         }
         taken.calls += 1;

@@ -3,6 +3,7 @@
 //! A token cannot be guessed however fast one tries; what is bounded here is
 //! the work and the noise that trying makes. A good token is never slowed down.
 
+use crate::limits::limit;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -39,7 +40,7 @@ impl Throttle {
             (*began, *count) = (now, 0);
         }
         *count = count.saturating_add(1);
-        if *count > FREE { DELAY } else { Duration::ZERO }
+        if *count > limit("token_throttle", FREE) { DELAY } else { Duration::ZERO }
     }
 }
 

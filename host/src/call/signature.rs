@@ -5,6 +5,7 @@
 //! protobuf has for JSON.
 
 use super::{Function, Value};
+use crate::limits::limit;
 use serde_json::Value as Json;
 use std::collections::HashSet;
 
@@ -97,12 +98,12 @@ impl Methods {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        if text.len() > TEXT_BYTES_MAX {
+        if text.len() > limit("signature_text", TEXT_BYTES_MAX) {
             return Err(wrong(format!("their text is longer than {TEXT_BYTES_MAX} bytes")));
         }
         let list: Vec<Json> =
             serde_json::from_str(text).map_err(|error| wrong(format!("no JSON array: {error}")))?;
-        if list.len() > METHODS_MAX {
+        if list.len() > limit("signature_methods", METHODS_MAX) {
             return Err(wrong(format!("there are more than {METHODS_MAX}")));
         }
         let methods: Vec<Method> = list.iter().map(method).collect::<Result<_, _>>()?;
@@ -219,7 +220,8 @@ fn fields(
 ) -> Result<Vec<Field>, SignatureError> {
     let empty = Vec::new();
     let list = json.get(key).and_then(Json::as_array).unwrap_or(&empty);
-    if list.len() > FIELDS_MAX || depth > DEPTH_MAX {
+    let fields_max = limit("signature_fields", FIELDS_MAX);
+    if list.len() > fields_max || depth > limit("signature_depth", DEPTH_MAX) {
         return Err(wrong(format!(
             "`{method}` has more than {FIELDS_MAX} fields at one place, or types deeper than \
              {DEPTH_MAX}"
@@ -293,7 +295,7 @@ fn field(json: &Json, method: &str, depth: usize, named: Named) -> Result<Field,
 fn name_of(json: &Json) -> Result<String, SignatureError> {
     let name = text_of(json, "name");
     let fits = name != RESERVED
-        && name.len() <= NAME_BYTES_MAX
+        && name.len() <= limit("signature_names", NAME_BYTES_MAX)
         && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     match fits {
@@ -342,10 +344,13 @@ mod tests {
         let unary = r#""methodType": "UNARY_UNARY""#;
         let field = |field: &str| one(&format!(r#"{unary}, "inputFields": [{field}]"#));
         let many = vec![r#"{"name":"a"}"#; 65].join(",");
+        let long = "n".repeat(65);
         for (text, expected) in [
             ("{}".to_owned(), "no JSON array"),
             ("[1]".to_owned(), "\"\" is no name"),
             (r#"[{"name": "a b"}]"#.to_owned(), "\"a b\" is no name"),
+            (format!(r#"[{{"name": "{long}"}}]"#), "is no name"),
+            (format!("[{many}]"), "there are more than 64"),
             (one(r#""methodType": "STREAMING_UNARY""#), "write UNARY_UNARY"),
             (one(r#""methodType": "STREAMING_STREAMING""#), "one argument has to be an iterator"),
             (field(r#"{"name": "a", "type": "INT", "iterator": true}"#), "takes no stream"),

@@ -3,6 +3,7 @@
 //! Owns the sums: a reservation is taken in its nodepool and in the machine at
 //! once, or not at all, and is given back by drop.
 
+use crate::limits::limit;
 use crate::package::config::Config;
 use crate::yaml::bytes_text;
 use std::fmt;
@@ -66,7 +67,11 @@ impl Amount {
 
     /// What may be reserved where there is so much.
     pub fn reservable(self) -> Self {
-        Self { cpu_millis: self.cpu_millis.saturating_mul(CPU_OVERCOMMIT), ..self }
+        let overcommit = limit("cpu_overcommit", CPU_OVERCOMMIT);
+        Self {
+            cpu_millis: self.cpu_millis.saturating_mul(overcommit),
+            memory_bytes: limit("machine_memory", self.memory_bytes),
+        }
     }
 
     /// The CPUs as a quantity: `2`, or `500m`.

@@ -3,6 +3,7 @@
 use super::capacity::Amount;
 use super::details::{ClusterDetail, DeploymentDetail, NodepoolDetail};
 use super::error::{ComputeError, Resource};
+use crate::limits::limit;
 use crate::package::config::check_name;
 
 /// Of each user, at most.
@@ -69,7 +70,9 @@ impl NodepoolDetail {
     pub(super) fn check(&self, machine: Amount) -> Result<(), ComputeError> {
         let kind = Resource::Nodepool;
         kind.check_texts(&[&self.description, &self.instance_type])?;
-        if self.instances_max == 0 || self.instances_max > INSTANCES_MAX {
+        if self.instances_max == 0
+            || self.instances_max > limit("nodepool_instances", INSTANCES_MAX)
+        {
             return Err(kind.invalid(format!("max_instances is from 1 to {INSTANCES_MAX}")));
         }
         if self.instances_min > self.instances_max {
@@ -93,7 +96,7 @@ impl DeploymentDetail {
     pub(super) fn check(&self) -> Result<(), ComputeError> {
         let kind = Resource::Deployment;
         kind.check_texts(&[&self.description])?;
-        if self.replicas_max == 0 || self.replicas_max > REPLICAS_MAX {
+        if self.replicas_max == 0 || self.replicas_max > limit("replicas", REPLICAS_MAX) {
             return Err(kind.invalid(format!("max_replicas is from 1 to {REPLICAS_MAX}")));
         }
         if self.replicas_min > self.replicas_max {
@@ -105,7 +108,7 @@ impl DeploymentDetail {
             self.scale_down_delay_seconds,
             self.scale_to_zero_delay_seconds,
         ];
-        match delays.into_iter().all(|delay| delay <= DELAY_SECONDS_MAX) {
+        match delays.into_iter().all(|delay| delay <= limit("delay", DELAY_SECONDS_MAX)) {
             true => Ok(()),
             false => Err(kind.invalid(format!("a delay is at most {DELAY_SECONDS_MAX} seconds"))),
         }

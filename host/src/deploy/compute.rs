@@ -6,6 +6,7 @@ use super::checks::{CLUSTERS_MAX, NODEPOOLS_MAX};
 use super::details::{self, ClusterDetail, DeploymentDetail, NodepoolDetail};
 use super::error::{ComputeError, Resource};
 use super::{CLUSTER_LOCAL, Deployments};
+use crate::limits::limit;
 use crate::store::{ClusterRow, DeploymentRow, NodepoolRow, StoreError, now};
 use std::sync::{MutexGuard, PoisonError};
 
@@ -116,7 +117,7 @@ impl Deployments {
         if id == CLUSTER_LOCAL || there.iter().any(|row| row.id == id) {
             return Err(kind.invalid(format!("there is a compute cluster {id} already")));
         }
-        kind.check_count(there.len(), CLUSTERS_MAX)?;
+        kind.check_count(there.len(), limit("clusters", CLUSTERS_MAX))?;
         let (user_id, id) = (user_id.to_owned(), id.to_owned());
         self.put_cluster(ClusterRow { user_id, id, created_at: now(), detail: String::new() }, said)
     }
@@ -180,7 +181,7 @@ impl Deployments {
         if there.iter().any(|row| row.cluster_id == cluster_id && row.id == id) {
             return Err(kind.invalid(format!("there is a nodepool {cluster_id}/{id} already")));
         }
-        kind.check_count(there.len(), NODEPOOLS_MAX)?;
+        kind.check_count(there.len(), limit("nodepools", NODEPOOLS_MAX))?;
         let row = NodepoolRow {
             user_id: user_id.to_owned(),
             cluster_id: cluster_id.to_owned(),

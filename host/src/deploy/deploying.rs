@@ -11,6 +11,7 @@ use super::placement::Placement;
 use super::table::Model;
 use super::version::Version;
 use crate::auth::{Caller, Scope};
+use crate::limits::limit;
 use crate::store::{DeploymentRow, now};
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ impl Deployments {
             return Err(kind.invalid(format!("there is a deployment {} already", row.id)));
         }
         kind.check_name(&row.id)?;
-        kind.check_count(there.len(), DEPLOYMENTS_MAX)?;
+        kind.check_count(there.len(), limit("deployments", DEPLOYMENTS_MAX))?;
         self.put_deployment(caller, DeploymentRow { created_at: now(), ..row }, said, None)
     }
 
@@ -175,8 +176,8 @@ impl Deployments {
     pub(super) fn always_on_share(&self) -> Amount {
         let Amount { cpu_millis, memory_bytes } = self.pools.machine().has().reservable();
         Amount {
-            cpu_millis: cpu_millis / ALWAYS_ON_SHARE,
-            memory_bytes: memory_bytes / ALWAYS_ON_SHARE,
+            cpu_millis: limit("always_on_share", cpu_millis / ALWAYS_ON_SHARE),
+            memory_bytes: limit("always_on_share", memory_bytes / ALWAYS_ON_SHARE),
         }
     }
 

@@ -7,7 +7,7 @@ use super::placement::Placement;
 use super::replicas::{Load, Place, Replicas, Standing, Waiting};
 use super::version::Version;
 use crate::call::Deadline;
-use crate::limits::Limits;
+use crate::limits::{Limits, limit};
 use crate::worker::Worker;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -251,9 +251,10 @@ impl Group {
         room: &impl MakeRoom,
         asked: Option<Deadline>,
     ) -> Result<Arc<Replicas>, LeaseError> {
-        let _waiting = Waiting::enter(&self.waiting, starting_max())?;
+        let starting_max = limit("starts_waiting", starting_max());
+        let _waiting = Waiting::enter(&self.waiting, starting_max)?;
         let deadline = asked.unwrap_or_else(|| Deadline::after(START_TIMEOUT));
-        let room_until = deadline.min(Deadline::after(ROOM_TIMEOUT));
+        let room_until = deadline.min(Deadline::after(limit("room_timeout", ROOM_TIMEOUT)));
         loop {
             let mut freed = std::pin::pin!(self.placement.pool.freed());
             freed.as_mut().enable();

@@ -7,6 +7,7 @@
 use super::address::is_public;
 use super::origin::{Origin, Reach, Scheme};
 use super::{FetchError, Open, TrustError};
+use crate::limits::limit;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -108,7 +109,7 @@ impl Open {
         let Ok(place) = self.lookups.clone().acquire_owned().await else {
             return Err(io::ErrorKind::Other.into());
         };
-        let addresses_max = self.limits.addresses_max;
+        let addresses_max = limit("url_addresses", self.limits.addresses_max);
         let looking = tokio::task::spawn_blocking(move || {
             let found = ask().map(|addresses| addresses.take(addresses_max).collect());
             drop(place);
@@ -119,9 +120,10 @@ impl Open {
 
     /// A connection to the first address that takes one.
     async fn dial(&self, origin: &Origin, addresses: Checked) -> Result<TcpStream, FetchError> {
+        let connect_timeout = limit("url_connect_time", self.limits.connect_timeout);
         for address in addresses.0 {
             let dialling = TcpStream::connect(address);
-            match tokio::time::timeout(self.limits.connect_timeout, dialling).await {
+            match tokio::time::timeout(connect_timeout, dialling).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => tracing::debug!(%address, %error, "no connection for a URL"),
                 Err(_) => tracing::debug!(%address, "no connection for a URL in time"),

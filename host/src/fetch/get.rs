@@ -9,6 +9,7 @@ use super::connect::Connection;
 use super::media::{Media, Other};
 use super::origin::Origin;
 use super::{FetchError, Open};
+use crate::limits::limit;
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, LOCATION,
@@ -39,7 +40,7 @@ enum Answer {
 
 /// A URL of at most this length.
 pub(super) fn parse(url: &str, url_bytes_max: usize) -> Result<Url, FetchError> {
-    if url.len() > url_bytes_max {
+    if url.len() > limit("url_length", url_bytes_max) {
         return Err(FetchError::TooLong { url_bytes_max });
     }
     match Url::parse(url) {
@@ -58,7 +59,7 @@ pub(super) async fn get(
     bytes_max: u64,
 ) -> Result<Vec<u8>, FetchError> {
     let limits = &open.limits;
-    for _ in 0..=limits.redirects_max {
+    for _ in 0..=limit("url_redirects", limits.redirects_max) {
         let origin = Origin::of(&url)?;
         admit(&open.allowed, &origin)?;
         let connection = open.connect(&origin).await?;
@@ -67,7 +68,7 @@ pub(super) async fn get(
             Answer::Content(bytes) => return Ok(bytes),
             Answer::Elsewhere(location) => {
                 let next = url.join(&location).map_err(FetchError::Malformed)?;
-                if next.as_str().len() > limits.url_bytes_max {
+                if next.as_str().len() > limit("url_length", limits.url_bytes_max) {
                     return Err(FetchError::TooLong { url_bytes_max: limits.url_bytes_max });
                 }
                 url = next;
@@ -92,7 +93,11 @@ impl Asked<'_> {
         head_bytes_max: usize,
     ) -> Result<Answer, FetchError> {
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER_BYTES).max_header_size(head_bytes_max).max_headers(FIELDS_MAX);
+        builder
+            .max_buf_size(BUFFER_BYTES)
+            .max_header_size(limit("url_head", head_bytes_max))
+            // The library makes room for as many.
+            .max_headers(limit("url_fields", FIELDS_MAX).min(1 << 10));
         let (mut sender, connection) = builder
             .handshake(TokioIo::new(connection))
             .await

@@ -25,6 +25,7 @@ pub use allow::{AllowError, AllowedHost};
 pub use error::FetchError;
 pub use media::Media;
 
+use crate::limits::limit;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -131,8 +132,8 @@ impl Fetcher {
         let open = Open {
             allowed,
             tls: connect::tls(roots)?,
-            fetches: Semaphore::new(limits.fetches_max),
-            lookups: Arc::new(Semaphore::new(limits.lookups_max)),
+            fetches: Semaphore::new(limit("fetches", limits.fetches_max)),
+            lookups: Arc::new(Semaphore::new(limit("lookups", limits.lookups_max))),
             limits: limits.clone(),
         };
         Ok(Self { limits, open: Some(open) })
@@ -152,7 +153,7 @@ impl Fetcher {
         media: Media,
         bytes_max: u64,
     ) -> Result<Vec<u8>, FetchError> {
-        let bytes_max = bytes_max.min(self.limits.body_bytes_max);
+        let bytes_max = bytes_max.min(limit("url_bytes", self.limits.body_bytes_max));
         if let Some(content) = data::content_of(url) {
             return data::decode(content, media, bytes_max);
         }
@@ -163,7 +164,8 @@ impl Fetcher {
         allow::admit(&open.allowed, &origin)?;
         let Ok(_turn) = open.fetches.acquire().await else { return Err(FetchError::TooSlow) };
         let fetching = get::get(open, url, media, bytes_max);
-        let fetched = tokio::time::timeout(self.limits.fetch_timeout, fetching).await;
+        let fetch_timeout = limit("url_time", self.limits.fetch_timeout);
+        let fetched = tokio::time::timeout(fetch_timeout, fetching).await;
         fetched.unwrap_or(Err(FetchError::TooSlow))
     }
 }

@@ -4,6 +4,7 @@
 //! or password in it. Whether its host is opened is asked elsewhere.
 
 use super::FetchError;
+use crate::limits::limit;
 use url::{Host, Url};
 
 const HTTP_PORT: u16 = 80;
@@ -63,7 +64,7 @@ impl Origin {
             return Err(FetchError::Credentials);
         }
         let host = url.host().ok_or(FetchError::Malformed(url::ParseError::EmptyHost))?;
-        if host.to_string().len() > HOST_BYTES_MAX {
+        if host.to_string().len() > limit("url_host", HOST_BYTES_MAX) {
             return Err(FetchError::LongHost { host_bytes_max: HOST_BYTES_MAX });
         }
         Ok(Self { scheme, host: host.to_owned(), port: url.port().unwrap_or(scheme.port()) })

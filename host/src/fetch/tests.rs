@@ -194,6 +194,9 @@ async fn a_body_over_its_limit_is_refused_by_its_length_and_by_its_count() {
     })
     .await;
     let limits = FetchLimits { body_bytes_max: 8, ..FetchLimits::default() };
+    let fetcher = server.fetcher(limits.clone());
+    let data = fetcher.fetch("data:,123456789", Media::Text, u64::MAX).await;
+    assert_eq!(data, Err(FetchError::TooLarge { bytes_max: 8 }));
     assert_eq!(server.fetch(limits.clone(), "/fits").await.unwrap().len(), 8);
     server.heads.recv().await.unwrap();
     for path in ["/length", "/count", "/chunked"] {
@@ -204,7 +207,6 @@ async fn a_body_over_its_limit_is_refused_by_its_length_and_by_its_count() {
         assert_eq!(gone.unwrap().unwrap(), "", "the connection is closed after {path}");
     }
     // What is left of a request's share counts as well.
-    let fetcher = server.fetcher(limits);
     let refused = fetcher.fetch(&server.url("/fits"), Media::Text, 7).await;
     assert_eq!(refused, Err(FetchError::TooLarge { bytes_max: 7 }));
 }
@@ -317,6 +319,7 @@ async fn fetches_beyond_their_number_wait_and_what_needs_none_does_not() {
     assert_eq!(fetcher.fetch("data:,x", Media::Text, 64).await.unwrap(), b"x");
     let off = fetcher.fetch("https://h.example/", Media::Text, 64).await;
     assert!(matches!(off, Err(FetchError::Off { .. })), "{off:?}");
+    assert_eq!(fetcher.open.as_ref().unwrap().fetches.available_permits(), 0);
     assert!(server.heads.try_recv().is_err(), "the second waits");
 
     slow.abort();

@@ -25,6 +25,37 @@ pub(crate) fn lifted() -> &'static str {
     LIFTED.get().map_or("", String::as_str)
 }
 
+/// What is no limit: large, and not so large that sums overflow.
+pub(crate) trait Much: Copy {
+    const MUCH: Self;
+}
+
+impl Much for usize {
+    const MUCH: Self = 1 << 40;
+}
+
+impl Much for u64 {
+    const MUCH: Self = 1 << 40;
+}
+
+impl Much for u32 {
+    const MUCH: Self = 1 << 30;
+}
+
+impl Much for f64 {
+    const MUCH: Self = 1e9;
+}
+
+impl Much for Duration {
+    const MUCH: Self = FOR_EVER;
+}
+
+/// `value`, or what is none where the limit of this name is taken away. The name
+/// is that of `tests/limits-bite`.
+pub(crate) fn limit<T: Much>(name: &str, value: T) -> T {
+    if lifted() == name { T::MUCH } else { value }
+}
+
 impl Limits {
     /// Without the one that is taken away, if it is one of these.
     pub(crate) fn lifted(mut self) -> Self {

@@ -9,6 +9,7 @@ use super::engine::RunError;
 use super::tensor::{ElementType, Tensor, TensorError};
 use super::{Graphs, NamedGraph};
 use crate::call::{Holder, HostCall};
+use crate::limits::limit;
 use crate::sandbox::nn_bindings::errors::ErrorCode;
 use crate::sandbox::nn_bindings::{errors, graph, inference, tensor};
 use crate::sandbox::{Account, Charge, State, Stop};
@@ -57,7 +58,7 @@ const FAILURE_BYTES_MAX: usize = 1 << 10;
 
 fn failure(code: ErrorCode, text: impl Into<String>) -> GuestFailure {
     let mut text = text.into();
-    crate::text::cut(&mut text, FAILURE_BYTES_MAX);
+    crate::text::cut(&mut text, limit("nn_error_text", FAILURE_BYTES_MAX));
     text.shrink_to_fit();
     GuestFailure { code, text }
 }

@@ -1,5 +1,6 @@
 //! Tensors that cannot be wrong: shape × type always equals the bytes.
 
+use crate::limits::limit;
 use std::fmt;
 
 /// Axes of a tensor.
@@ -102,7 +103,7 @@ pub enum TensorError {
 impl Tensor {
     /// Checks that shape × type equals the bytes. No axes means a scalar.
     pub fn new(element: ElementType, shape: Vec<u32>, data: Vec<u8>) -> Result<Self, TensorError> {
-        if shape.len() > AXES_MAX {
+        if shape.len() > limit("tensor_axes", AXES_MAX) {
             return Err(TensorError::TooManyAxes { axes: shape.len() });
         }
         let expected =
@@ -124,7 +125,9 @@ impl Tensor {
         data: Vec<u8>,
     ) -> Result<Self, TensorError> {
         match data.len() {
-            bytes if bytes as u64 > bytes_max => Err(TensorError::OverLimit { bytes, bytes_max }),
+            bytes if bytes as u64 > limit("tensor_bytes", bytes_max) => {
+                Err(TensorError::OverLimit { bytes, bytes_max })
+            }
             _ => Self::new(element, shape, data),
         }
     }

@@ -22,6 +22,9 @@ pub struct Tract;
 
 const NAME: &str = "tract";
 
+/// Bytes of what it says of a failure.
+const REASON_BYTES_MAX: usize = 1024;
+
 /// The operators of [`ONNX_ML`] that tract has. It tells operators apart by their
 /// names alone.
 const ML: [&str; 5] = [
@@ -77,7 +80,7 @@ impl Engine for Tract {
         let failed = |error: TractError| LoadError::Engine {
             engine: NAME,
             name: name.to_owned(),
-            reason: format!("{error:#}"),
+            reason: causes(&error),
         };
         let mut proto = ONNX.proto_model_for_read(&mut &*onnx).map_err(failed)?;
         if let Some(graph) = &mut proto.graph {
@@ -265,10 +268,23 @@ fn from_tract(value: &TValue, name: &str) -> Result<Tensor, RunError> {
         .map_err(|error| RunError::Engine(error.to_string()))
 }
 
+/// All causes but those that name the engine's own sources.
+fn causes(error: &TractError) -> String {
+    let causes = error.chain().map(ToString::to_string);
+    let told: Vec<String> = causes.filter(|cause| !cause.contains(".rs:")).collect();
+    if told.is_empty() {
+        return "it does not say why".to_owned();
+    }
+    cut_off(told.join(": "))
+}
+
 /// The outermost cause: what lies deeper names the host's sources and files.
 fn short(error: &TractError) -> String {
-    let mut text = error.to_string();
-    crate::text::cut(&mut text, 512);
+    cut_off(error.to_string())
+}
+
+fn cut_off(mut text: String) -> String {
+    crate::text::cut(&mut text, REASON_BYTES_MAX);
     text
 }
 

@@ -277,6 +277,16 @@ fn a_failure_names_no_source_and_no_file() {
     }
 }
 
+/// The same of a graph that cannot be loaded, whose causes its author needs.
+#[test]
+fn causes_are_told_but_for_the_engines_sources() {
+    let failed = TractError::msg("shapes differ").context("at src/x.rs:7").context("node 3");
+    assert_eq!(causes(&failed), "node 3: shapes differ");
+    assert_eq!(causes(&TractError::msg("at src/x.rs:7")), "it does not say why");
+    let long = TractError::msg("x".repeat(2 * REASON_BYTES_MAX));
+    assert_eq!(causes(&long).len(), REASON_BYTES_MAX);
+}
+
 #[test]
 fn a_cancelled_run_stops() {
     let graph = load(&graph("Add", DataType::Float, Some(&[Fixed(3)])));

@@ -5,6 +5,7 @@
 //! modes, times, links and devices is not followed.
 
 use super::folder::{DEPTH_MAX, PACKAGE_BYTES_MAX, PATH_BYTES_MAX};
+use crate::limits::limit;
 use crate::text::escape_controls;
 use cap_std::fs::{Dir, OpenOptions};
 use flate2::bufread::GzDecoder;
@@ -96,7 +97,7 @@ pub fn unpack(
     {
         let mut tar = Archive::new(&mut reader);
         let mut extension = Extension::default();
-        let mut entries_left = ENTRIES_MAX;
+        let mut entries_left = limit("archive_entries", ENTRIES_MAX);
         for entry in tar.entries().map_err(format_error)?.raw(true) {
             let mut entry = entry.map_err(format_error)?;
             entries_left = entries_left.checked_sub(1).ok_or(ArchiveError::TooMany)?;
@@ -197,8 +198,9 @@ impl Extension {
 /// The text of an extended header.
 fn extended(entry: &mut impl Read, name: &str) -> Result<String, ArchiveError> {
     let mut bytes = Vec::new();
-    entry.take(EXTENSION_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(format_error)?;
-    let long = bytes.len() as u64 > EXTENSION_BYTES_MAX;
+    let bytes_max = limit("archive_header", EXTENSION_BYTES_MAX);
+    entry.take(bytes_max + 1).read_to_end(&mut bytes).map_err(format_error)?;
+    let long = bytes.len() as u64 > bytes_max;
     match String::from_utf8(bytes) {
         Ok(text) if !long => Ok(text),
         _ => Err(ArchiveError::Kind {
@@ -226,14 +228,14 @@ fn write(into: &Dir, path: &str, entry: &mut impl Read) -> Result<u64, ArchiveEr
 /// The path without `./` and a slash at its end; nothing for the folder itself.
 fn plain(path: &str) -> Result<Option<String>, ArchiveError> {
     let refused = || ArchiveError::Name { path: path.chars().take(PATH_BYTES_MAX).collect() };
-    if path.len() > PATH_BYTES_MAX
+    if path.len() > limit("archive_path", PATH_BYTES_MAX)
         || path.starts_with('/')
         || path.chars().any(|c| c.is_control() || c == '\\')
     {
         return Err(refused());
     }
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    if parts.contains(&"..") || parts.len() > DEPTH_MAX + 2 {
+    if parts.contains(&"..") || parts.len() > limit("archive_depth", DEPTH_MAX + 2) {
         return Err(refused());
     }
     Ok((!parts.is_empty()).then(|| parts.join("/")))
@@ -313,10 +315,10 @@ impl<R: Read> Read for Limited<R> {
         let count = self.decoder.read(buffer)?;
         self.bytes += count as u64;
         let sent = self.decoder.get_ref().bytes;
-        if self.bytes > PACKAGE_BYTES_MAX {
+        if self.bytes > limit("archive_bytes", PACKAGE_BYTES_MAX) {
             return Err(io::Error::other(Limit::Bytes));
         }
-        if self.bytes > RATIO_FREE_BYTES && self.bytes / RATIO_MAX > sent {
+        if self.bytes > RATIO_FREE_BYTES && self.bytes / limit("archive_ratio", RATIO_MAX) > sent {
             return Err(io::Error::other(Limit::Ratio));
         }
         Ok(count)

@@ -100,6 +100,13 @@ fn pkg_12_names_that_lead_elsewhere_are_refused() {
     let deep = "1/".repeat(DEPTH_MAX + 3);
     let told = refused(&packed(|tar| put(tar, EntryType::Regular, &format!("{deep}x"), b"x")));
     assert!(told.contains("an entry is called"), "{told}");
+    let record = format!("path=1/{}\n", "x".repeat(PATH_BYTES_MAX));
+    let record = format!("{} {record}", record.len() + 4);
+    let told = refused(&packed(|tar| {
+        put(tar, EntryType::XHeader, "pax", record.as_bytes());
+        put(tar, EntryType::Regular, "short", b"x");
+    }));
+    assert!(told.contains("an entry is called"), "{told}");
 }
 
 #[test]

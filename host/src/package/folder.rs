@@ -14,6 +14,7 @@ pub use files::version_of;
 use super::checkpoint::{self, Lock};
 use super::config::{CONFIG_BYTES_MAX, Checkpoints, Config, ConfigError, GraphAction, Labels};
 use super::{AssetFile, Assets, GraphFile, Package};
+use crate::limits::limit;
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
@@ -207,11 +208,13 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
         if name == SOURCE {
             continue;
         } else if name == COMPONENT {
-            component = files::read(&code, &name, &path, COMPONENT_BYTES_MAX)?.into();
+            let bytes_max = limit("component_bytes", COMPONENT_BYTES_MAX);
+            component = files::read(&code, &name, &path, bytes_max)?.into();
             listing.add(&path, &component)?;
         } else if let Some(stem) = name.strip_suffix(GRAPH_EXTENSION) {
             if let Some(called) = graphs.called(stem)? {
-                let bytes = Bytes::from(files::read(&code, &name, &path, GRAPH_BYTES_MAX)?);
+                let bytes_max = limit("graph_bytes", GRAPH_BYTES_MAX);
+                let bytes = Bytes::from(files::read(&code, &name, &path, bytes_max)?);
                 listing.add(&path, &bytes)?;
                 let folder = stem.rfind('/').map_or("", |end| stem.get(..=end).unwrap_or_default());
                 let folder = folder.to_owned();

@@ -1,9 +1,10 @@
 //! The caller's side of a call in progress: messages in, events out.
 //!
-//! Owns what happens to outputs that nobody reads: they are held, and charged
-//! to the version, no longer than a little beyond the call's deadline.
+//! Owns what happens to outputs that nobody reads: they wait no longer than a little
+//! beyond the call's deadline. Those that are read are charged to the version until
+//! their reader gives them back.
 
-use super::account::{Account, OverLimit};
+use super::account::{Account, Charge, OverLimit};
 use super::meters::Meters;
 use super::size;
 use super::streams::{Received, Sent};
@@ -24,6 +25,8 @@ pub struct Calling {
     events: Events,
     give_up_at: Instant,
     spent: Spent,
+    /// What the last event makes the version hold.
+    held: Option<Charge>,
     _stop: DropGuard,
 }
 
@@ -90,7 +93,7 @@ impl Events {
             let mut waiting = self.lock();
             let next = ready!(waiting.events.poll_recv(context));
             let end =
-                || waiting.end.take().map(|end| Sent { event: Event::End(end), _charge: None });
+                || waiting.end.take().map(|end| Sent { event: Event::End(end), charge: None });
             Poll::Ready(next.or_else(end))
         })
         .await
@@ -120,7 +123,8 @@ impl Calling {
         stop: DropGuard,
         meters: Arc<Meters>,
     ) -> Self {
-        Self { events, give_up_at: give_up_at(deadline), spent: Spent(meters), _stop: stop }
+        let (give_up_at, spent) = (give_up_at(deadline), Spent(meters));
+        Self { events, give_up_at, spent, held: None, _stop: stop }
     }
 
     /// What the call has taken so far.
@@ -128,21 +132,30 @@ impl Calling {
         &self.spent
     }
 
-    /// The next event; nothing after the end.
+    /// The next event; nothing after the end. What the one before it made the
+    /// version hold is given back, unless it was taken.
     ///
     /// Ends a call whose guest's executor does not answer in time: this waits
     /// on another runtime, so guests cannot starve it.
     pub async fn next(&mut self) -> Option<Event> {
+        self.held = None;
         let next = tokio::time::timeout_at(self.give_up_at.into(), self.events.next());
         match next.await {
-            // From here on the message is the server's.
-            Ok(Some(Sent { event, .. })) => Some(event),
+            Ok(Some(Sent { event, charge })) => {
+                self.held = charge;
+                Some(event)
+            }
             Ok(None) if Instant::now() < self.give_up_at => None,
             Ok(None) | Err(_) => {
                 let early = Verdict::early(End::DeadlinePassed, Phase::Call);
                 Some(Event::End(Verdict { receipt: self.spent.receipt(), ..early }))
             }
         }
+    }
+
+    /// What the last event makes the version hold, for whoever keeps its output.
+    pub fn held(&mut self) -> Option<Charge> {
+        self.held.take()
     }
 }
 

@@ -4,6 +4,7 @@ use super::bindings::ringfence::model::{context, types};
 use super::convert::refusal;
 use super::state::State;
 use crate::call::HostCall;
+use crate::limits::limit;
 use crate::telemetry::Level;
 use std::os::unix::fs::FileExt;
 
@@ -45,7 +46,8 @@ impl context::Host for State {
             // Beyond the end of any file, and more than the system takes.
             return Ok(Ok(Vec::new()));
         }
-        let mut bytes = vec![0; length.min(ASSET_READ_BYTES_MAX) as usize];
+        let length = length.min(limit("asset_read", ASSET_READ_BYTES_MAX));
+        let mut bytes = vec![0; length as usize];
         let mut filled = 0;
         while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match file.read_at(rest, offset.saturating_add(filled as u64)) {

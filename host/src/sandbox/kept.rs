@@ -3,6 +3,7 @@
 //! Owns who gets it: nobody else, ever. There is one for each caller, so many
 //! callers, and only where half of `cpu_memory` stays for calls.
 
+use crate::limits::limit;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,7 +35,7 @@ impl<T> Kept<T> {
             return drop(sandbox);
         }
         kept.push_back((caller, sandbox));
-        while kept.len() > CALLERS_MAX || (!has_room() && !kept.is_empty()) {
+        while kept.len() > limit("kept_callers", CALLERS_MAX) || (!has_room() && !kept.is_empty()) {
             let dropped = kept.pop_front();
             // Others need not wait for that.
             drop(kept);

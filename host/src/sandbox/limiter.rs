@@ -6,7 +6,7 @@
 
 use super::account::{Account, Charge, OverLimit};
 use crate::call::Holder;
-use crate::limits::Limits;
+use crate::limits::{Limits, limit};
 use wasmtime::ResourceLimiter;
 
 /// Bytes that wasmtime keeps for one element of a table: the pointer, and the
@@ -151,15 +151,15 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        self.instances_max
+        limit("instances", self.instances_max)
     }
 
     fn tables(&self) -> usize {
-        self.tables_max
+        limit("tables", self.tables_max)
     }
 
     fn memories(&self) -> usize {
-        self.memories_max
+        limit("memories", self.memories_max)
     }
 }
 

@@ -5,7 +5,7 @@
 //! without such logs, it is told to `tracing` under the target `guest`.
 
 use crate::call::Origin;
-use crate::limits::{Limits, lifted};
+use crate::limits::{Limits, limit};
 use crate::telemetry::{Level, Rate, VersionLog};
 use crate::text::{cut, escape_controls};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -181,10 +181,7 @@ fn shown(text: &str, bytes_max: usize) -> String {
 
 /// What all sandboxes of a version may log together.
 pub(crate) fn rate() -> Arc<Rate> {
-    if lifted() == "log_rate" {
-        return Arc::new(Rate::new(f64::from(u32::MAX), f64::from(u32::MAX)));
-    }
-    Arc::new(Rate::new(LINES_PER_SECOND, LINES_BURST))
+    Arc::new(Rate::new(LINES_PER_SECOND, limit("log_rate", LINES_BURST)))
 }
 
 #[cfg(test)]

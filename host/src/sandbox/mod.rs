@@ -36,6 +36,7 @@ mod size;
 mod stdio;
 mod stop;
 mod trace;
+pub(crate) mod wire;
 
 pub use account::{Account, Charge, OverLimit};
 pub use calibration::{calibrate, calibration_id};

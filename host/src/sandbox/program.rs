@@ -285,7 +285,7 @@ impl Program {
                     unread.give_up(verdict);
                     drop(end_place);
                 } else if let Ok(place) = end_place {
-                    drop(place.send(Sent { event: Event::End(verdict), _charge: None }));
+                    drop(place.send(Sent { event: Event::End(verdict), charge: None }));
                 }
                 drop(used);
             }

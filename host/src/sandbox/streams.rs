@@ -10,6 +10,7 @@ use super::meters::Meters;
 use super::size;
 use super::state::State;
 use super::stop::Stop;
+use super::wire;
 use crate::call::{Event, Holder, HostCall, Output, Request};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub(crate) struct Received {
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) event: Event,
-    pub(crate) _charge: Option<Charge>,
+    pub(crate) charge: Option<Charge>,
 }
 
 /// The client's messages.
@@ -58,7 +59,8 @@ impl Sink {
         let bytes = size::of_output(&output);
         self.output_bytes_left =
             self.output_bytes_left.checked_sub(bytes).ok_or(Stop::OutputLimit)?;
-        let charge = self.account.charge(Holder::Message, bytes)?;
+        let held = bytes.saturating_add(wire::beside(&output));
+        let charge = self.account.charge(Holder::Message, held)?;
         self.meters.bytes_out.add(bytes);
         self.event(Event::Output(output), Some(charge)).await
     }
@@ -69,7 +71,7 @@ impl Sink {
         event: Event,
         charge: Option<Charge>,
     ) -> Result<Result<(), Gone>, Stop> {
-        let sent = self.events.send_timeout(Sent { event, _charge: charge }, self.unread_timeout);
+        let sent = self.events.send_timeout(Sent { event, charge }, self.unread_timeout);
         match sent.await {
             Ok(()) => Ok(Ok(())),
             Err(SendTimeoutError::Closed(_)) => Ok(Err(Gone)),

@@ -21,7 +21,7 @@ use crate::deploy::{Lease, LeaseError, Target, Wanted};
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
-use crate::worker::{Inputs, Outputs, SendError};
+use crate::worker::{Held, Inputs, Outputs, SendError};
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
 use std::sync::Arc;
@@ -91,13 +91,15 @@ impl CallContext {
             self.handed_over(inputs.send(fetched.request()).await)?;
             drop(inputs);
             let reading = async { read_all(outputs).await.ok_or_else(|| self.lost()) };
-            let verdict;
-            (answers, verdict) = self.unless_ended(reading).await?;
+            let read = self.unless_ended(reading).await?;
+            let verdict = read.verdict;
+            answers = read.answers;
             self.ended(&verdict);
             let outcome = Outcome::from(&verdict);
             if !outcome.is_success() {
                 return Ok((self.refusal(&outcome), outcome));
             }
+            self.slot.keep_outputs(read.held);
         }
         let mut answers = answers.into_iter();
         let results: Vec<(String, Result<Output, Outcome>)> = refused
@@ -387,15 +389,24 @@ pub(super) fn unreadable(status: &tonic::Status) -> Outcome {
     }
 }
 
-/// Everything that comes out of a call, or nothing if its end does not.
-async fn read_all(mut outputs: Outputs) -> Option<(Vec<Result<Output, Outcome>>, Verdict)> {
-    let mut answers = Vec::new();
+/// Everything that comes out of a call.
+struct Whole {
+    answers: Vec<Result<Output, Outcome>>,
+    /// What they make the version hold.
+    held: Vec<Held>,
+    verdict: Verdict,
+}
+
+/// All of it, or nothing if its end does not come.
+async fn read_all(mut outputs: Outputs) -> Option<Whole> {
+    let (mut answers, mut held) = (Vec::new(), Vec::new());
     loop {
         match outputs.next().await? {
             Event::Output(output) => answers.push(Ok(output)),
             Event::InputFailed(error) => answers.push(Err(Outcome::from(&error))),
-            Event::End(verdict) => return Some((answers, verdict)),
+            Event::End(verdict) => return Some(Whole { answers, held, verdict }),
         }
+        held.extend(outputs.held());
     }
 }
 

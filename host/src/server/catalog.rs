@@ -7,6 +7,7 @@ use super::typed;
 use super::uploading;
 use crate::auth::Caller;
 use crate::deploy::{LeaseError, Model, Version};
+use crate::limits::limit;
 use crate::package::config::check_name;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::status::StatusCode;
@@ -213,7 +214,7 @@ pub(crate) fn page<T>(
 ) -> impl Iterator<Item = T> {
     let per_page = match per_page {
         0 => PER_PAGE_DEFAULT,
-        asked => asked.min(PER_PAGE_MAX),
+        asked => asked.min(limit("page", PER_PAGE_MAX)),
     } as usize;
     let skipped = (number.max(1) as usize - 1).saturating_mul(per_page);
     items.skip(skipped).take(per_page)
@@ -229,6 +230,12 @@ mod tests {
         let second: Vec<_> = page(0..3, 2, 0).collect();
         assert_eq!((first, second), (vec![0, 1, 2], vec![]));
         assert_eq!(page(0..3, u32::MAX, u32::MAX).count(), 0);
+    }
+
+    #[test]
+    fn a_page_has_no_more_items_than_it_may() {
+        assert_eq!(page(0..1001, 1, 1001).count(), 1000);
+        assert_eq!(page(0..1001, 2, 1001).count(), 1);
     }
 
     #[test]

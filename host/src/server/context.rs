@@ -271,6 +271,6 @@ impl Drop for CallContext {
         if !self.completed.load(Ordering::Relaxed) {
             self.completed(&Outcome::from(&End::Cancelled));
         }
-        self.slot.hold(self.allowance.take());
+        self.slot.keep_allowance(self.allowance.take());
     }
 }

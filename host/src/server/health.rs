@@ -8,6 +8,7 @@
 use super::App;
 use super::gate::caller_of;
 use crate::auth::Caller;
+use crate::limits::limit;
 use crate::package::config::ModelName;
 use futures_util::Stream;
 use std::pin::Pin;
@@ -42,7 +43,8 @@ pub(crate) struct HealthService {
 
 impl HealthService {
     pub(crate) fn new(app: Arc<App>, draining: CancellationToken) -> Self {
-        Self { app, watches: Arc::new(Semaphore::new(WATCHES_MAX)), draining }
+        let watches = Arc::new(Semaphore::new(limit("health_watches", WATCHES_MAX)));
+        Self { app, watches, draining }
     }
 }
 
@@ -196,6 +198,18 @@ mod tests {
         assert_eq!(last.status(), ServingStatus::NotServing);
         assert!(watch.next().await.is_none());
         assert!(service.watch(request("")).await.is_ok());
+    }
+
+    /// An hour is so many looks; this one has two.
+    #[tokio::test]
+    async fn a_watch_ends_after_its_last_look() {
+        assert_eq!(WATCH_LOOKS_MAX * WATCH_INTERVAL, Duration::from_secs(3600));
+        let service = service();
+        let place = service.watches.clone().try_acquire_owned().unwrap();
+        let asked = service.asked(request(""));
+        let watching = Watching { asked, told: None, looks_left: 2, _place: place };
+        let (_, watching) = watching.next().await.unwrap();
+        assert!(watching.next().await.is_none());
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What has been received of requests and is no guest's yet, in bytes of the
 //! wire: of everybody, and of each user.
 
+use crate::limits::limit;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +59,9 @@ impl Inbound {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let of_user = held.by_user.get(user_id).copied().unwrap_or(0).saturating_add(bytes);
         let of_all = held.bytes.saturating_add(bytes);
-        if of_all > self.bytes_max || of_user > self.bytes_per_user_max {
+        if of_all > limit("inbound_bytes", self.bytes_max)
+            || of_user > limit("inbound_bytes_of_user", self.bytes_per_user_max)
+        {
             return Err(Full);
         }
         held.bytes = of_all;

@@ -2,6 +2,7 @@
 
 use super::App;
 use super::calls::StreamTimeouts;
+use super::content_type::{is_grpc, unsupported};
 use super::gate::{Peer, gate};
 use super::health::HealthService;
 use super::inbound::Inbound;
@@ -10,9 +11,9 @@ use super::places::Places;
 use super::receipt::with_receipt;
 use super::remap::remap;
 use super::rewound::Rewound;
-use super::untaken::Untaken;
+use super::untaken::{PIECE_BYTES, Untaken};
 use super::v2::Service;
-use crate::limits::{FOR_EVER, lifted};
+use crate::limits::{FOR_EVER, lifted, limit};
 use crate::proto::clarifai::api::v2_server::V2Server;
 use crate::proto::ringfence::v1::operations_server::OperationsServer;
 use hyper::body::Incoming;
@@ -56,7 +57,8 @@ pub struct Options {
     pub stream_idle_timeout: Duration,
     /// Time in which 256 KiB of a message, or its rest, have to come.
     pub message_timeout: Duration,
-    /// Time in which a client has to take 64 KiB of an answer, or its rest.
+    /// How long a client may be behind the 32 KiB of an answer that it has to take in a
+    /// second.
     pub answer_timeout: Duration,
     /// A ping is sent this often on a connection, and has to be answered within
     /// the same time.
@@ -106,6 +108,7 @@ impl Options {
             "connections_per_address" => self.connections_per_address_max = MUCH,
             "streams_per_connection" => self.streams_per_connection_max = u32::MAX,
             "message_bytes" => self.message_bytes_max = 1 << 30,
+            "upload_message" => self.upload_message_bytes_max = 1 << 30,
             "preface_timeout" => self.preface_timeout = FOR_EVER,
             "first_message_timeout" => self.first_message_timeout = FOR_EVER,
             "stream_idle_timeout" => self.stream_idle_timeout = FOR_EVER,
@@ -300,15 +303,15 @@ fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
     let upload = V2Server::new(service).max_decoding_message_size(options.upload_message_bytes_max);
-    let health = HealthServer::new(health).max_decoding_message_size(ANYONES_MESSAGE_BYTES_MAX);
+    let of_anyone = limit("anyones_message", ANYONES_MESSAGE_BYTES_MAX);
+    let health = HealthServer::new(health).max_decoding_message_size(of_anyone);
     let mut routes = Routes::new(v2).add_service(operations).add_service(health);
     if options.reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        routes =
-            routes.add_service(reflection.max_decoding_message_size(ANYONES_MESSAGE_BYTES_MAX));
+        routes = routes.add_service(reflection.max_decoding_message_size(of_anyone));
     }
     Ok(AllRoutes { upload: Routes::new(upload).prepare(), others: routes.prepare() })
 }
@@ -339,10 +342,11 @@ async fn connection(
         .max_concurrent_streams(options.streams_per_connection_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_header_list_size(limit("header_bytes", HEADER_BYTES_MAX))
+        .max_send_buf_size(PIECE_BYTES)
         .keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive);
-    let untaken = Untaken::default();
+    let untaken = Untaken::new(options.answer_timeout);
     let watched = untaken.clone();
     let service = tower::service_fn(move |request: http::Request<Incoming>| {
         let Front { app, routes, inbound } = &front;
@@ -350,20 +354,24 @@ async fn connection(
             UPLOAD => routes.upload.clone(),
             _ => routes.others.clone(),
         };
+        let supported = is_grpc(request.headers());
         let (request, delay) = gate(app, &peer, inbound, request, options.message_timeout);
         let untaken = watched.clone();
         async move {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
-            let response = routes.call(request).await.map(remap).map(with_receipt);
+            let response = match supported {
+                true => routes.call(request).await.map(remap).map(with_receipt),
+                false => Ok(unsupported()),
+            };
             response.map(|response| untaken.watch(response))
         }
     });
     let service = TowerToHyperService::new(service);
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    let stalled = untaken.stalled(options.answer_timeout);
+    let stalled = untaken.stalled();
     tokio::pin!(stalled);
     let mut told = false;
     loop {

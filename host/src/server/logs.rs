@@ -10,6 +10,7 @@ use super::names::model_name;
 use super::status::Outcome;
 use crate::auth::{Caller, Scope};
 use crate::deploy::LeaseError;
+use crate::limits::limit;
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::telemetry::{Entry, Kind, ReadError, VersionLog};
@@ -63,7 +64,7 @@ pub(crate) async fn entries(
     let number = request.page.max(1);
     let per_page = match request.per_page {
         0 => PER_PAGE_DEFAULT,
-        asked => asked.min(PER_PAGE_MAX),
+        asked => asked.min(limit("log_page", PER_PAGE_MAX)),
     };
     let log_entries = match request.log_type.as_str() {
         RUNNER => {
@@ -181,6 +182,23 @@ mod tests {
         }
         let operator = Caller::operator();
         assert!(entries.iter().all(|entry| may_read(&operator, "alice", entry)));
+    }
+
+    /// A client that has got a full page asks for the next one.
+    #[tokio::test]
+    async fn a_client_is_told_how_many_entries_its_page_may_have() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let app = App::of_nothing(folder.path());
+        for (asked, told) in [(0, 50), (1000, 1000), (1001, 1000)] {
+            let request = api::ListLogEntriesRequest {
+                per_page: asked,
+                log_type: BUILDER.into(),
+                model_id: "m".into(),
+                ..Default::default()
+            };
+            let page = entries(&app, &Caller::of_user("alice"), &request).await.unwrap();
+            assert_eq!(page.per_page, told);
+        }
     }
 
     #[test]

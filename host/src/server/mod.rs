@@ -6,6 +6,7 @@
 mod listener;
 mod rewound;
 
+mod content_type;
 mod gate;
 mod policy;
 

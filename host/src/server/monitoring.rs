@@ -6,6 +6,7 @@
 
 use super::App;
 use crate::deploy::Load;
+use crate::limits::limit;
 use crate::telemetry::Serving;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -41,7 +42,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 }
 
 async fn serve_within(listener: TcpListener, app: Arc<App>, timeout: Duration) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(limit("monitoring_connections", CONNECTIONS_MAX)));
     let mut connections = JoinSet::new();
     loop {
         // It is never closed.
@@ -64,6 +65,7 @@ async fn serve_within(listener: TcpListener, app: Arc<App>, timeout: Duration) {
 }
 
 async fn connection(stream: TcpStream, app: Arc<App>, timeout: Duration) {
+    let timeout = limit("monitoring_time", timeout);
     let service = service_fn(move |request| {
         let answer = answer(&app, &request);
         async move { Ok::<_, Infallible>(answer) }
@@ -71,7 +73,7 @@ async fn connection(stream: TcpStream, app: Arc<App>, timeout: Duration) {
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(limit("monitoring_head", HEAD_BYTES_MAX))
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(timeout, serving).await {

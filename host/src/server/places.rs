@@ -1,6 +1,7 @@
 //! How many connections there are: of everybody, of each address, and of the
 //! operator, whom no flood keeps out.
 
+use crate::limits::limit;
 use crate::telemetry::Rate;
 use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
@@ -61,7 +62,7 @@ impl Places {
         let max = max.min(fitting).min(Semaphore::MAX_PERMITS);
         Self {
             all: Arc::new(Semaphore::new(max)),
-            of_operator: Arc::new(Semaphore::new(OF_OPERATOR_MAX)),
+            of_operator: Arc::new(Semaphore::new(limit("operator_connections", OF_OPERATOR_MAX))),
             addresses: Arc::default(),
             per_address_max,
             warnings: Rate::new(WARNINGS_PER_SECOND, 1.0),
@@ -144,6 +145,19 @@ fn site(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_operator_has_so_many_connections_and_one_more_waits() {
+        let places = Places::new(1, 1);
+        let mut held = Vec::new();
+        for _ in 0..OF_OPERATOR_MAX {
+            held.push(places.one_of_operator().await);
+        }
+        let mut next = std::pin::pin!(places.one_of_operator());
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        held.pop();
+        drop(next.await);
+    }
 
     #[test]
     fn an_address_has_so_many_connections_and_others_have_theirs() {

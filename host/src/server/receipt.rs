@@ -5,10 +5,11 @@
 
 use crate::auth::Allowance;
 use crate::call::Receipt;
+use crate::worker::Held;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tonic::body::Body;
@@ -38,7 +39,14 @@ pub(crate) struct Slot(Arc<Left>);
 #[derive(Debug, Default)]
 struct Left {
     usage: OnceLock<Usage>,
-    allowance: Mutex<Option<Allowance>>,
+    kept: Mutex<Kept>,
+}
+
+/// What an answer that has not left yet stands for.
+#[derive(Debug, Default)]
+struct Kept {
+    allowance: Option<Allowance>,
+    outputs: Vec<Held>,
 }
 
 impl Slot {
@@ -47,9 +55,23 @@ impl Slot {
         let _ = self.0.usage.set(usage);
     }
 
-    /// Holds what a call counts for until its answer has left: it holds memory.
-    pub(crate) fn hold(&self, allowance: Option<Allowance>) {
-        *self.0.allowance.lock().unwrap_or_else(PoisonError::into_inner) = allowance;
+    /// Keeps what a call counts for until its answer has left: it holds memory.
+    pub(crate) fn keep_allowance(&self, allowance: Option<Allowance>) {
+        self.kept().allowance = allowance;
+    }
+
+    /// Keeps what the outputs in the answer make their version hold.
+    pub(crate) fn keep_outputs(&self, outputs: Vec<Held>) {
+        self.kept().outputs = outputs;
+    }
+
+    /// The answer has left, and its client may call again.
+    fn let_go(&self) {
+        *self.kept() = Kept::default();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,8 +144,7 @@ impl HttpBody for WithReceipt {
                 if let Some(usage) = self.slot.0.usage.get() {
                     usage.add_to(trailers);
                 }
-                // A client that has its answer may call again.
-                self.slot.hold(None);
+                self.slot.let_go();
             }
             Ok(frame)
         }))

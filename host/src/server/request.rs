@@ -10,6 +10,7 @@ use crate::call::{
     Value,
 };
 use crate::fetch::{FetchError, Media};
+use crate::limits::limit;
 use crate::proto::clarifai::api;
 use crate::proto::json::{self, NotFinite};
 use prost_types::Struct;
@@ -133,7 +134,7 @@ impl Reading {
         if request.inputs.is_empty() {
             return Err(Outcome::bad_request("the request has no inputs; send at least one"));
         }
-        if request.inputs.len() > INPUTS_MAX {
+        if request.inputs.len() > limit("inputs", INPUTS_MAX) {
             let text = format!("the request has more than {INPUTS_MAX} inputs; split it");
             return Err(Outcome::bad_request(text));
         }
@@ -151,7 +152,7 @@ impl Reading {
             None => "{}".to_owned(),
         };
         let selected = output_config.as_ref().map_or(0, |config| config.select_concepts.len());
-        if selected > SELECTED_MAX {
+        if selected > limit("selected_concepts", SELECTED_MAX) {
             let text =
                 format!("output_config selects more than {SELECTED_MAX} concepts; name fewer");
             return Err(Outcome::bad_request(text));
@@ -253,7 +254,7 @@ fn method_of(inputs: &[api::Input]) -> Result<String, Outcome> {
 
 fn input(input: api::Input) -> Result<Sent, InputError> {
     let mut parts = Vec::new();
-    let mut visits_left = PARTS_MAX;
+    let mut visits_left = limit("parts", PARTS_MAX);
     flatten("", input.data.unwrap_or_default(), 0, &mut visits_left, &mut parts)?;
     if parts.is_empty() {
         return Err(InputError::Empty);
@@ -270,15 +271,15 @@ fn flatten(
     visits_left: &mut usize,
     parts: &mut Vec<SentPart>,
 ) -> Result<(), InputError> {
-    if depth > DEPTH_MAX {
+    if depth > limit("parts_depth", DEPTH_MAX) {
         return Err(InputError::TooDeep);
     }
-    if path.len() > PATH_BYTES_MAX {
+    if path.len() > limit("part_path", PATH_BYTES_MAX) {
         return Err(InputError::PathTooLong);
     }
     *visits_left = visits_left.checked_sub(1).ok_or(InputError::TooManyParts)?;
     let mut place = |kind: &str, content: Content| {
-        if parts.len() == PARTS_MAX {
+        if parts.len() == limit("parts", PARTS_MAX) {
             return Err(InputError::TooManyParts);
         }
         let name = if path.is_empty() { kind } else { path };
@@ -334,7 +335,7 @@ fn flatten(
         push("json", Value::Json(struct_text(fields)?))?;
     }
     for part in data.parts {
-        if part.id.len() > PATH_BYTES_MAX {
+        if part.id.len() > limit("part_path", PATH_BYTES_MAX) {
             return Err(InputError::PathTooLong);
         }
         let name = match path {
@@ -495,5 +496,24 @@ mod tests {
         }
         let input_ = api::Input { id: String::new(), data: Some(data) };
         assert_eq!(input(input_), Err(InputError::TooDeep));
+    }
+
+    #[test]
+    fn a_path_of_a_part_has_a_length_however_it_is_put_together() {
+        let within = |id: &str, data: api::Data| {
+            let part = api::Part { id: id.into(), data: Some(data) };
+            api::Data { parts: vec![part], ..Default::default() }
+        };
+        let read = |data: api::Data| {
+            input(api::Input { id: String::new(), data: Some(data) }).map(|sent| sent.parts.len())
+        };
+        let leaf = || api::Data { int_value: 1, ..Default::default() };
+        let half = "p".repeat(PATH_BYTES_MAX / 2);
+        // There is a slash between them.
+        let fits = half.split_at(1).1;
+        assert_eq!(read(within(&half, within(fits, leaf()))), Ok(1));
+        assert_eq!(read(within(&half, within(&half, leaf()))), Err(InputError::PathTooLong));
+        let long = "p".repeat(PATH_BYTES_MAX + 1);
+        assert_eq!(read(within(&long, leaf())), Err(InputError::PathTooLong));
     }
 }

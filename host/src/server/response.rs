@@ -3,12 +3,10 @@
 use super::status::Outcome;
 use super::typed;
 use crate::call::{Concept, Frame, Method, NdArray, Output, Region, Value};
+use crate::limits::{JSON_BYTES_MAX, limit};
 use crate::proto::clarifai::api;
 use crate::proto::json;
 use std::collections::HashSet;
-
-/// Bytes of a JSON text that is taken apart.
-const JSON_BYTES_MAX: usize = 1 << 20;
 
 /// What a client asks of concepts, with the wire's "not asked" resolved.
 #[derive(Debug, Clone, Default)]
@@ -224,11 +222,9 @@ fn frame(frame: Frame, selection: &Selection) -> api::Frame {
     api::Frame { frame_info: Some(info), data: Some(data), id: String::new() }
 }
 
-/// A JSON text as the wire's struct.
-///
-/// A long text stays a text: taken apart it would be many times as large.
+/// A JSON text as the wire's struct, unless it is long.
 fn struct_of(text: &str) -> Option<prost_types::Struct> {
-    if text.len() > JSON_BYTES_MAX {
+    if text.len() > limit("json_text", JSON_BYTES_MAX) {
         return None;
     }
     json::to_wrapped(serde_json::from_str(text).ok()?)
@@ -237,6 +233,7 @@ fn struct_of(text: &str) -> Option<prost_types::Struct> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::wire;
 
     fn concept(id: &str, value: f32) -> Concept {
         Concept { id: id.into(), name: format!("name of {id}"), value }
@@ -245,6 +242,35 @@ mod tests {
     fn ids(selection: &Selection) -> Vec<String> {
         let all = vec![concept("a", 0.1), concept("b", 0.7), concept("c", 0.2)];
         selection.apply(all).into_iter().map(|concept| concept.id).collect()
+    }
+
+    #[test]
+    fn messages_take_no_more_than_accounts_are_charged_for_them() {
+        // Each has its data within itself; a list of parts grows.
+        for record in [
+            size_of::<api::Output>(),
+            2 * size_of::<api::Part>(),
+            size_of::<api::Frame>(),
+            size_of::<api::Region>(),
+        ] {
+            assert!(record <= wire::RECORD_BYTES, "{record}");
+        }
+        assert_eq!(typed::PATH_DEPTH_MAX, wire::STEPS_MAX);
+        let point = size_of::<api::Point>() - size_of::<crate::call::Point>();
+        assert!(point <= wire::POINT_BYTES, "{point}");
+        // Of both trees, the one that is read and the one that is told: a list that
+        // grows has room for twice as many and for four at least; a node of a map has
+        // room for eleven, of which five are there but for the first node.
+        let read = size_of::<serde_json::Value>();
+        let told = size_of::<prost_types::Value>();
+        let element = 2 * read + told;
+        assert!(element <= wire::ELEMENT_BYTES, "{element}");
+        assert!(4 * read + told <= wire::LIST_BYTES, "{read} {told}");
+        let named = |value: usize| size_of::<String>() + value;
+        let node = 11 * named(read) + 11 * named(told) + 2 * 16;
+        assert!(node <= wire::OBJECT_BYTES, "{node}");
+        let names = 2 * 16;
+        assert!(node / 5 + names <= wire::FIELD_BYTES + wire::ELEMENT_BYTES, "{node}");
     }
 
     #[test]

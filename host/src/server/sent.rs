@@ -7,6 +7,7 @@ use super::request::InputError;
 use super::status::Outcome;
 use crate::call::{Deadline, End, Input, Part, Value};
 use crate::fetch::{FetchError, Fetcher, Media};
+use crate::limits::limit;
 use crate::proto::clarifai::api;
 use futures_util::StreamExt;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ impl Fetching {
             .flat_map(|sent| &mut sent.parts)
             .filter_map(wanted)
             .collect();
-        if wanted.len() > URLS_MAX {
+        if wanted.len() > limit("urls", URLS_MAX) {
             return Err(Outcome::too_many_urls());
         }
         if !wanted.is_empty() {
@@ -120,7 +121,8 @@ impl Fetching {
     }
 
     async fn bring(&self, wanted: Vec<Wanted<'_>>) {
-        let bytes_left = AtomicU64::new(self.fetcher.body_bytes_max());
+        let bytes_max = limit("url_bytes_together", self.fetcher.body_bytes_max());
+        let bytes_left = AtomicU64::new(bytes_max);
         let fetch = |Wanted { media, url, place }| {
             let bytes_left = &bytes_left;
             async move {
@@ -130,7 +132,8 @@ impl Fetching {
         };
         let fetches: Vec<_> = wanted.into_iter().map(fetch).collect();
         // In their order, so that the same ones fail however fast each comes.
-        let mut fetched = futures_util::stream::iter(fetches).buffered(FETCHES_MAX);
+        let fetches_max = limit("fetches_of_request", FETCHES_MAX);
+        let mut fetched = futures_util::stream::iter(fetches).buffered(fetches_max);
         while let Some((media, bytes, place)) = fetched.next().await {
             let value = charged(&bytes_left, bytes).and_then(|bytes| value(media, bytes));
             *place = match value {

@@ -13,6 +13,7 @@ use super::sent::SentPart;
 use super::status::Outcome;
 use crate::call::{Field, Function, Kind, Method, Methods, NdArray, Output, Value};
 use crate::fetch::Media;
+use crate::limits::limit;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::RunnerMethodType;
 use crate::proto::clarifai::api::model_type_field::DataType;
@@ -20,7 +21,7 @@ use crate::proto::clarifai::api::status::StatusCode;
 use serde_json::json;
 
 /// Names of a path: a result and the types in it.
-const PATH_DEPTH_MAX: usize = 10;
+pub(super) const PATH_DEPTH_MAX: usize = 10;
 
 /// Parts of one result; each is looked up among the others.
 const RESULT_PARTS_MAX: usize = 1024;
@@ -61,7 +62,7 @@ pub(super) fn arguments(
         }
     }
     let mut parts = Vec::new();
-    let mut visits_left = PARTS_MAX;
+    let mut visits_left = limit("argument_parts", PARTS_MAX);
     let visits_left = &mut visits_left;
     for (index, field) in method.arguments.iter().enumerate() {
         if turn == Turn::Next && !field.streamed {
@@ -370,8 +371,9 @@ fn is_below(path: &str, name: &str) -> bool {
 
 /// Refuses what would take long to put together.
 fn few(output: &Output) -> Result<(), Outcome> {
-    let long = output.parts.iter().any(|part| part.name.len() > PATH_BYTES_MAX);
-    if output.parts.len() <= RESULT_PARTS_MAX && !long {
+    let name_bytes_max = limit("result_names", PATH_BYTES_MAX);
+    let long = output.parts.iter().any(|part| part.name.len() > name_bytes_max);
+    if output.parts.len() <= limit("result_parts", RESULT_PARTS_MAX) && !long {
         return Ok(());
     }
     let text = format!(
@@ -506,6 +508,25 @@ mod tests {
     fn output(parts: usize, name: &str) -> Output {
         let part = Part { name: name.into(), value: Value::Integer(1) };
         Output { parts: vec![part; parts], usage: None, info: String::new() }
+    }
+
+    #[test]
+    fn an_argument_of_too_many_parts_is_refused() {
+        let methods = Methods::parse(
+            r#"[{"name": "m", "methodType": "UNARY_UNARY",
+                "inputFields": [{"name": "a", "type": "LIST", "typeArgs": [{"type": "INT"}]}],
+                "outputFields": [{"name": "return", "type": "INT"}]}]"#,
+        );
+        let methods = methods.unwrap();
+        let taken = |parts: usize| {
+            let list = api::Data { parts: vec![api::Part::default(); parts], ..Default::default() };
+            let argument = api::Part { id: "a".to_owned(), data: Some(list) };
+            let mut data = api::Data { parts: vec![argument], ..Default::default() };
+            arguments(methods.named("m").unwrap(), &mut data, Turn::First).map(|parts| parts.len())
+        };
+        // The list is one of them.
+        assert_eq!(taken(PARTS_MAX - 1).unwrap(), PARTS_MAX - 1);
+        assert!(matches!(taken(PARTS_MAX), Err(InputError::TooManyParts)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::names::{app_of, model_name, user_of};
 use super::status::Outcome;
 use crate::auth::Caller;
 use crate::deploy::LeaseError;
+use crate::limits::limit;
 use crate::package::config::ModelName;
 use crate::proto::clarifai::api;
 use crate::proto::clarifai::api::post_model_versions_upload_request::UploadData;
@@ -230,7 +231,7 @@ async fn next_within<S>(timeout: Duration, requests: &mut S) -> Result<Option<Up
 where
     S: Stream<Item = Result<api::PostModelVersionsUploadRequest, tonic::Status>> + Unpin,
 {
-    match tokio::time::timeout(timeout, requests.next()).await {
+    match tokio::time::timeout(limit("part_timeout", timeout), requests.next()).await {
         Ok(Some(Ok(message))) => match message.upload_data {
             Some(data) => Ok(Some(data)),
             None => Err(upload_refused("a message has neither upload_config nor content_part")),
@@ -307,8 +308,10 @@ mod tests {
     #[tokio::test]
     async fn an_upload_whose_next_part_does_not_come_is_ended() {
         assert_eq!(PART_TIMEOUT, Duration::from_secs(120));
-        let silent = next_within(Duration::from_millis(20), &mut tokio_stream::pending()).await;
-        let told = silent.unwrap_err().status("");
+        let mut pending = tokio_stream::pending();
+        let silent = next_within(Duration::from_millis(20), &mut pending);
+        let ended = tokio::time::timeout(Duration::from_secs(10), silent).await.expect("an end");
+        let told = ended.unwrap_err().status("");
         assert_eq!(told.code(), StatusCode::UploadFailed);
         assert!(told.details.contains("no part came for too long"), "{told:?}");
         assert!(next(&mut tokio_stream::empty()).await.unwrap().is_none());

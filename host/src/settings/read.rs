@@ -7,6 +7,7 @@ use super::keys::{
 };
 use super::{Settings, TlsFiles};
 use crate::fetch::AllowedHost;
+use crate::limits::limit;
 use crate::telemetry::LogFormat;
 use crate::yaml::{Entry, Section, Unknown};
 use std::net::SocketAddr;
@@ -118,7 +119,7 @@ fn listen(section: &mut Section) -> Option<SocketAddr> {
 
 fn list<T>(root: &mut Section, key: &str, read: impl Fn(&Entry) -> Option<T>) -> Vec<T> {
     let entries = root.entries(key);
-    if let Some(one_too_many) = entries.get(LIST_MAX) {
+    if let Some(one_too_many) = entries.get(limit("settings_list", LIST_MAX)) {
         let _: Option<()> = one_too_many.refuse(format!("is one more than the {LIST_MAX} allowed"));
     }
     entries.iter().filter_map(read).collect()

@@ -4,6 +4,7 @@
 //! no debug text.
 
 use super::file::{content, open_regular};
+use crate::limits::limit;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -151,8 +152,9 @@ fn read(
     let error = |source| TlsError::Read { key, path: path.to_owned(), source };
     let file = open_regular(path).map_err(error)?;
     check(&file)?;
-    let pem = content(file, PEM_BYTES_MAX).map_err(error)?;
-    match pem.len() > PEM_BYTES_MAX {
+    let bytes_max = limit("pem_bytes", PEM_BYTES_MAX);
+    let pem = content(file, bytes_max).map_err(error)?;
+    match pem.len() > bytes_max {
         true => Err(error(io::Error::new(io::ErrorKind::FileTooLarge, "it is too long"))),
         false => Ok(pem),
     }

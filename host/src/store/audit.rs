@@ -1,6 +1,7 @@
 //! What was done to a host, by whom: one JSON line each, only ever appended.
 
 use super::{Store, StoreError, now, private};
+use crate::limits::limit;
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -29,7 +30,7 @@ impl Audit {
     fn append(&self, line: &[u8]) -> Result<(), StoreError> {
         let error = |source| StoreError::File { path: self.path.clone(), source };
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if file.1 + line.len() as u64 > FILE_BYTES_MAX {
+        if file.1 + line.len() as u64 > limit("audit_bytes", FILE_BYTES_MAX) {
             // Set aside under the time; who keeps audit logs moves them away.
             let aside = self.path.with_file_name(format!("audit-{}.log", now()));
             std::fs::rename(&self.path, &aside).map_err(error)?;

@@ -6,6 +6,7 @@
 use super::series::{Families, Model, Series};
 use crate::call::{Function, Holder, Receipt};
 use crate::deploy::Amount;
+use crate::limits::limit;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -321,7 +322,7 @@ impl Metrics {
         at_scrape.sandboxes.clear();
         // Where not all fit, the places belong to those that are called.
         let running = || serving.iter().filter(|one| one.replicas > 0);
-        let all_fit = running().count() <= MODELS_LABELLED_MAX;
+        let all_fit = running().count() <= limit("models_labelled", MODELS_LABELLED_MAX);
         for one in running() {
             let known = all_fit || self.lock().contains_key(&one.model);
             let model = if known { one.model.clone() } else { OTHER.to_owned() };
@@ -345,11 +346,12 @@ impl Metrics {
 
     /// The numbers of a model, or those that all beyond the bound share.
     fn series(&self, model: Option<&str>) -> Arc<Series> {
+        let labelled_max = limit("models_labelled", MODELS_LABELLED_MAX);
         let mut models = self.lock();
         let label = match model {
             None => NONE,
             Some(model) if models.contains_key(model) => model,
-            Some(model) if models.len() < MODELS_LABELLED_MAX => model,
+            Some(model) if models.len() < labelled_max => model,
             Some(_) => OTHER,
         };
         if let Some(series) = models.get(label) {
@@ -365,7 +367,7 @@ impl Metrics {
             serving.iter().map(|one| (one.model.as_str(), one.replicas)).collect();
         let mut models = self.lock();
         // Where places are short, a model that does not run gives its own up.
-        let is_full = models.len() >= MODELS_LABELLED_MAX;
+        let is_full = models.len() >= limit("models_labelled", MODELS_LABELLED_MAX);
         models.retain(|model, series| {
             let stays = [NONE, OTHER].contains(&model.as_str())
                 || replicas.get(model.as_str()).is_some_and(|replicas| !is_full || *replicas > 0);

@@ -18,6 +18,7 @@ pub use writer::Dropped;
 
 pub use version_log::{Entry, Kind, Level, ReadError, VersionLog, VersionLogs};
 
+use crate::limits::limit;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +48,7 @@ impl Default for Telemetry {
             metrics: Metrics::default(),
             logs: None,
             log_lines_dropped: Dropped::default(),
-            refusals: Rate::new(REFUSALS_PER_SECOND, REFUSALS_BURST),
+            refusals: Rate::new(REFUSALS_PER_SECOND, limit("refusal_lines", REFUSALS_BURST)),
             draining: CancellationToken::default(),
         }
     }
@@ -70,4 +71,17 @@ pub fn request_id() -> String {
         tracing::error!("the system has no random numbers");
     }
     crate::text::hex(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_whoever_has_no_token_so_many_lines_are_told_at_once() {
+        let Telemetry { refusals, .. } = Telemetry::default();
+        let told = (0..1000).filter(|_| refusals.take()).count();
+        // Some more have been filled up meanwhile.
+        assert!((100..200).contains(&told), "{told}");
+    }
 }

@@ -10,6 +10,7 @@ mod files;
 use super::request_id;
 use crate::call::{Origin, Phase, Verdict};
 use crate::clock;
+use crate::limits::limit;
 use crate::package::config::ModelName;
 use files::Files;
 use serde::{Deserialize, Serialize};
@@ -132,21 +133,28 @@ impl VersionLogs {
     /// thread that writes them. It ends with this value.
     pub fn open(folder: &Path) -> std::io::Result<Arc<Self>> {
         let mut files = Files::open(folder)?;
-        let (sender, receiver) = sync_channel(ENTRIES_WAITING_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
-        let counted = lost.clone();
+        let (logs, receiver) = Self::below(folder);
+        let counted = logs.lost.clone();
         std::thread::Builder::new().name("version-logs".into()).spawn(move || {
             keep(&receiver, &mut files, &counted);
         })?;
-        let run = request_id().chars().take(12).collect();
-        Ok(Arc::new(Self {
+        Ok(logs)
+    }
+
+    /// Those of a folder, and what is to be written there.
+    fn below(folder: &Path) -> (Arc<Self>, Receiver<Message>) {
+        // The channel makes room for as many.
+        let waiting_max = limit("version_log_waiting", ENTRIES_WAITING_MAX).min(1 << 16);
+        let (sender, receiver) = sync_channel(waiting_max);
+        let logs = Self {
             folder: folder.to_owned(),
             sender,
-            lost,
+            lost: Arc::default(),
             readings: Semaphore::new(READINGS_MAX),
-            run,
+            run: request_id().chars().take(12).collect(),
             next: AtomicU64::new(0),
-        }))
+        };
+        (Arc::new(logs), receiver)
     }
 
     /// The log of a version.

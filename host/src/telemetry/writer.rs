@@ -3,6 +3,7 @@
 //! Owns the thread that writes and the bounded way to it. A reader that is slow,
 //! gone or full loses lines, which are counted; it stops no call.
 
+use crate::limits::limit;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,7 +52,9 @@ pub(super) struct LogWriter {
 impl LogWriter {
     /// Starts the thread. It ends with the last of the writers.
     pub(super) fn start(target: impl Write + Send + 'static) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
+        // The channel makes room for as many.
+        let waiting_max = limit("call_log_lines_waiting", LINES_WAITING_MAX).min(1 << 16);
+        let (sender, receiver) = sync_channel(waiting_max);
         let dropped = Dropped::default();
         let lost = dropped.clone();
         std::thread::Builder::new().name("log".into()).spawn(move || {
@@ -106,7 +109,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 impl Write for &LogWriter {
     /// Takes one whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if line.len() > LINE_BYTES_MAX
+        if line.len() > limit("call_log_line", LINE_BYTES_MAX)
             || self.sender.try_send(Message::Line(line.to_vec())).is_err()
         {
             self.dropped.add();

@@ -1,5 +1,6 @@
 //! What uploaders are told of their builds: bounded, in memory, newest kept.
 
+use crate::limits::limit;
 use crate::package::config::ModelName;
 use std::collections::VecDeque;
 
@@ -50,10 +51,11 @@ impl Builds {
     pub(super) fn begin(&mut self, name: &ModelName, version: &str) {
         self.0.retain(|build| build.name != *name || build.version != version);
         let is_own = |build: &Build| build.name.user_id() == name.user_id();
-        if self.0.iter().filter(|build| is_own(build)).count() >= BUILDS_OF_USER_MAX {
+        let own_max = limit("builds_remembered_of_user", BUILDS_OF_USER_MAX);
+        if self.0.iter().filter(|build| is_own(build)).count() >= own_max {
             self.forget_oldest(is_own);
         }
-        if self.0.len() >= BUILDS_MAX {
+        if self.0.len() >= limit("builds_remembered", BUILDS_MAX) {
             self.forget_oldest(|_| true);
         }
         self.0.push_back(Build {
@@ -75,11 +77,11 @@ impl Builds {
     pub(super) fn tell(&mut self, name: &ModelName, version: &str, text: &str) {
         let Some(build) = self.find_mut(name, version) else { return };
         for line in text.lines() {
-            if build.lines.len() >= LINES_MAX {
+            if build.lines.len() >= limit("build_lines", LINES_MAX) {
                 return;
             }
             let mut line = line.to_owned();
-            crate::text::cut(&mut line, LINE_BYTES_MAX);
+            crate::text::cut(&mut line, limit("build_line", LINE_BYTES_MAX));
             build.lines.push(line);
         }
     }

@@ -1,6 +1,7 @@
 //! What a user may store and have compiled.
 
 use crate::auth::Quota;
+use crate::limits::limit;
 use crate::package::config::ModelName;
 use crate::store::{Store, StoreError};
 use std::collections::{HashMap, VecDeque};
@@ -47,11 +48,12 @@ pub(super) fn may_store(
 ) -> Result<(), super::UploadError> {
     let quota = quota_of(store, name.user_id())?;
     let usage = store.usage(name.user_id())?;
-    if usage.models >= quota.models_max && store.model(name)?.is_none() {
+    let models_max = limit("quota_models", quota.models_max);
+    if usage.models >= models_max && store.model(name)?.is_none() {
         return Err(QuotaError::Models { max: quota.models_max }.into());
     }
     let stored = usage.bytes;
-    if stored.saturating_add(bytes) > quota.stored_bytes_max {
+    if stored.saturating_add(bytes) > limit("quota_stored_bytes", quota.stored_bytes_max) {
         let max = quota.stored_bytes_max;
         return Err(QuotaError::Stored { stored, asked: bytes, max }.into());
     }
@@ -76,7 +78,7 @@ impl Compilations {
             !times.is_empty()
         });
         let times = users.entry(user_id.to_owned()).or_default();
-        if times.len() as u64 >= max {
+        if times.len() as u64 >= limit("quota_compilations", max) {
             return Err(QuotaError::Compilations { max });
         }
         times.push_back(now);

@@ -3,6 +3,7 @@
 
 use super::{Place, UploadError, Uploads, build};
 use crate::digest::sha256_of;
+use crate::limits::limit;
 use crate::package::config::ModelName;
 use crate::text::hex;
 use std::collections::HashMap;
@@ -184,9 +185,12 @@ impl Partial {
     fn keep(&self, path: PathBuf, received: u64) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert(path, (received, Instant::now()));
-        while kept.len() > KEPT_MAX
-            || kept.values().map(|(bytes, _)| bytes).sum::<u64>() > KEPT_BYTES_MAX
-            || kept.values().any(|(_, at)| at.elapsed() > KEPT)
+        let bytes_max = limit("kept_beginning_bytes", KEPT_BYTES_MAX);
+        // An hour is the longest of durations there.
+        let seconds_max = limit("kept_beginning_time", KEPT.as_secs_f64());
+        while kept.len() > limit("kept_beginnings", KEPT_MAX)
+            || kept.values().map(|(bytes, _)| bytes).sum::<u64>() > bytes_max
+            || kept.values().any(|(_, at)| at.elapsed().as_secs_f64() > seconds_max)
         {
             let oldest = kept.iter().min_by_key(|(_, (_, at))| *at).map(|(path, _)| path.clone());
             let Some(oldest) = oldest else { return };

@@ -121,6 +121,18 @@ async fn two_are_built_at_a_time_and_the_third_waits() {
         .await;
 }
 
+#[tokio::test]
+async fn an_archive_of_more_bytes_than_a_package_has_is_not_begun() {
+    let host = Place::compiling_within(Duration::from_secs(60));
+    let begun = |bytes: u64| {
+        let place = host.uploads.enter(&Caller::of_user("alice")).unwrap();
+        host.uploads.begin(place, &model("alice"), bytes, None, Said::default())
+    };
+    assert!(begun(PACKAGE_BYTES_MAX).is_ok());
+    let refused = begun(PACKAGE_BYTES_MAX + 1);
+    assert!(matches!(refused, Err(UploadError::Size { .. })), "{refused:?}");
+}
+
 /// PKG-08: the uploader of a component whose compiler does not end is told so,
 /// and can upload again.
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What a one-shot process does to itself before it reads anything.
 
+use crate::limits::limit;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit,
 };
@@ -24,15 +25,44 @@ pub fn confine(confinement: Confinement, parent: i32) -> io::Result<()> {
     if getppid().map(Pid::as_raw_nonzero).is_none_or(|pid| pid.get() != parent) {
         return Err(io::Error::other("the process that started this one has gone"));
     }
-    let limit = |resource, value: u64| {
+    let set = |resource, value: u64| {
         setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
     };
-    limit(Resource::Core, 0)?;
+    set(Resource::Core, 0)?;
     // The first limit is told apart from other ends by its signal, SIGXCPU; whoever
     // gets past that is killed.
-    let cpu_seconds = confinement.cpu_seconds;
+    let cpu_seconds = limit("compile_cpu", confinement.cpu_seconds);
     let maximum = Some(cpu_seconds.saturating_add(CPU_SECONDS_LEFT));
     setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_seconds), maximum })?;
-    limit(Resource::Data, confinement.data_bytes)?;
+    set(Resource::Data, limit("compile_memory", confinement.data_bytes))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    /// In the process that is confined: who has started it.
+    const PARENT: &str = "RINGFENCE_TEST_CONFINED_BY";
+
+    /// PKG-07: the process is this very test, once more.
+    #[test]
+    fn a_process_has_the_memory_that_it_is_given_and_no_more() {
+        if let Ok(parent) = std::env::var(PARENT) {
+            let confinement = Confinement { cpu_seconds: 60, data_bytes: 128 << 20 };
+            confine(confinement, parent.parse().unwrap()).unwrap();
+            drop(std::hint::black_box(vec![1_u8; 256 << 20]));
+            return;
+        }
+        let name = "worker::confine::tests::a_process_has_the_memory_that_it_is_given_and_no_more";
+        let ended = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(PARENT, std::process::id().to_string())
+            .output()
+            .unwrap();
+        // What std does where there is no memory.
+        assert_eq!(ended.status.signal(), Some(Signal::ABORT.as_raw()), "{ended:?}");
+    }
 }

@@ -4,6 +4,7 @@
 //! The reader takes the writer for hostile: every length is bounded, and what
 //! does not follow the form is an error.
 
+use crate::limits::limit;
 use std::io::{self, Write};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -50,7 +51,10 @@ impl Frame {
         }
         let [kind] = kind;
         let length = from.read_u64_le().await?;
-        let bytes_max = if kind == b'C' { COMPILED_BYTES_MAX } else { TEXT_BYTES_MAX };
+        let bytes_max = match kind {
+            b'C' => limit("frame_compiled", COMPILED_BYTES_MAX),
+            _ => limit("frame_text", TEXT_BYTES_MAX),
+        };
         if length > bytes_max {
             return Err(invalid("a frame is too long"));
         }
@@ -110,6 +114,10 @@ mod tests {
             [long(b'D', 1), vec![0xff]].concat(),
         ] {
             assert!(Frame::read(&mut bytes.as_slice()).await.is_err(), "{bytes:?}");
+        }
+        for bytes in [long(b'L', TEXT_BYTES_MAX + 1), long(b'C', COMPILED_BYTES_MAX + 1)] {
+            let refused = Frame::read(&mut bytes.as_slice()).await.unwrap_err();
+            assert_eq!(refused.to_string(), "a frame is too long");
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::call::{Deadline, Event, Function, Holder, Methods, Origin, Request};
 use crate::limits::Limits;
 use crate::package::Package;
 use crate::sandbox::{
-    Calling, Code, Compiled, MethodsError, Program, Requests, Runtime, Surroundings,
+    Calling, Charge, Code, Compiled, MethodsError, Program, Requests, Runtime, Surroundings,
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -132,15 +132,27 @@ impl Worker {
     }
 }
 
+/// What an output makes its version hold, as long as this lives.
+#[derive(Debug)]
+pub struct Held {
+    _charge: Charge,
+}
+
 impl Outputs {
     /// What the call has taken so far.
     pub fn spent(&self) -> &Spent {
         self.0.spent()
     }
 
-    /// The next event; nothing after the end.
+    /// The next event; nothing after the end. What the one before it made the
+    /// version hold is given back, unless it was taken.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.next().await
+    }
+
+    /// What the last event makes the version hold, for whoever keeps its output.
+    pub fn held(&mut self) -> Option<Held> {
+        self.0.held().map(|charge| Held { _charge: charge })
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::confine::Confinement;
 use super::frames::{Frame, LINES_MAX};
+use crate::limits::limit;
 use crate::text::cut;
 use rustix::process::{Pid, setpriority_process};
 use std::io;
@@ -106,6 +107,7 @@ impl OneShot {
         urgency: Urgency,
     ) -> Result<Vec<u8>, OneShotError> {
         let CompileLimits { confinement, timeout } = self.compiling;
+        let timeout = limit("compile_time", timeout);
         let memory = memory_bytes_max.to_string();
         let arguments = ["compile-worker", "--memory-bytes-max", &memory];
         let given = Self { urgency, ..self.clone() }
@@ -165,10 +167,10 @@ impl OneShot {
         let mut refused = None;
         let mut given = Given::default();
         let read = async {
-            let mut lines = 0;
+            let (mut lines, lines_max) = (0, limit("frame_lines", LINES_MAX));
             while let Some(frame) = Frame::read(&mut stdout).await? {
                 match frame {
-                    Frame::Line(text) if lines < LINES_MAX => {
+                    Frame::Line(text) if lines < lines_max => {
                         lines += 1;
                         line(text);
                     }
@@ -283,6 +285,21 @@ pub(crate) mod tests {
         assert!(nice[0] < nice[1], "{nice:?}");
     }
 
+    /// PKG-08: the rest is read, so that the process does not wait for us.
+    #[tokio::test]
+    async fn lines_beyond_their_number_are_not_told() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let script = "#!/bin/sh\n\
+            for line in $(seq 300); do printf 'L\\001\\000\\000\\000\\000\\000\\000\\000x'; done\n";
+        let one_shot = scripted(scratch.path(), script);
+        let CompileLimits { confinement, timeout } = one_shot.compiling;
+        let mut told = 0;
+        let count = |_| told += 1;
+        let run = one_shot.run(&[], confinement, b"", timeout, scratch.path(), count);
+        run.await.unwrap();
+        assert_eq!(told, LINES_MAX);
+    }
+
     /// PKG-08: one that hangs, and says so much meanwhile that nobody could keep
     /// it, is ended at the deadline.
     #[tokio::test]
@@ -291,9 +308,10 @@ pub(crate) mod tests {
         let pid = scratch.path().join("pid");
         let hangs = "#!/bin/sh\n\
             echo $$ > FOLDER/pid; while true; do echo noise >&2; sleep 0.01; done\n";
-        let one_shot = scripted(scratch.path(), hangs).compiling_within(Duration::from_secs(10));
-        let ended = one_shot.compile(b"component", 1, Urgency::Waited).await;
-        assert_eq!(ended, Err(OneShotError::Limit("10 s".to_owned())));
+        let one_shot = scripted(scratch.path(), hangs).compiling_within(Duration::from_secs(2));
+        let compiling = one_shot.compile(b"component", 1, Urgency::Waited);
+        let ended = tokio::time::timeout(Duration::from_secs(12), compiling).await.expect("an end");
+        assert_eq!(ended, Err(OneShotError::Limit("2 s".to_owned())));
         let pid: u32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
         let runs = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

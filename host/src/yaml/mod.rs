@@ -18,6 +18,7 @@ pub(crate) use key::{Form, Key, Unknown as UnknownKeys, key, leaves, schema};
 pub use problem::{Place, Problem};
 pub(crate) use section::{Entry, Section, Unknown, near};
 
+use crate::limits::limit;
 use problem::Found;
 
 /// Longest file.
@@ -90,7 +91,7 @@ pub(crate) fn read_as<T>(
     take: impl FnOnce(Section) -> Option<T>,
 ) -> Result<T, Error> {
     let file = name.to_owned();
-    if text.len() > BYTES_MAX {
+    if text.len() > limit("yaml_bytes", BYTES_MAX) {
         return Err(Error::TooLong { file, bytes: text.len() });
     }
     let root = tree::parse(text).map_err(|(place, problem)| Error::Yaml {

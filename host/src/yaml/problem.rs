@@ -5,6 +5,7 @@
 
 use super::Document;
 use super::section::near;
+use crate::limits::limit;
 use crate::text::escape_controls;
 use std::cell::RefCell;
 use std::fmt;
@@ -64,7 +65,7 @@ impl Found {
 
     pub(super) fn add(&self, key: &str, place: Place, text: String) {
         let mut problems = self.problems.borrow_mut();
-        if problems.len() < PROBLEMS_MAX {
+        if problems.len() < limit("yaml_problems", PROBLEMS_MAX) {
             let file = self.file().to_owned();
             problems.push(Problem { file, place, key: key.to_owned(), text, shown: None });
         }

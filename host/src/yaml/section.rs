@@ -220,6 +220,11 @@ impl Section {
         self.found.add(&self.path_of(key), place, text.to_owned());
     }
 
+    /// Says what is wrong with the section as a whole.
+    pub(crate) fn refuse_whole(&self, text: &str) {
+        self.found.add(&self.path, self.place, text.to_owned());
+    }
+
     /// Judges the keys that nobody took; `known` are those that could have been.
     pub(crate) fn finish(self, known: &[Known], unknown: Unknown) {
         let known: Vec<&str> = known.iter().map(|known| known.name).collect();

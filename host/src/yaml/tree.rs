@@ -5,6 +5,7 @@
 //! key makes of them is decided by the key.
 
 use super::problem::Place;
+use crate::limits::limit;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use serde_saphyr::granit_parser::{Event, Parser};
@@ -42,11 +43,12 @@ pub(super) struct Key {
 ///
 /// An error is a place and what is wrong there; line 0 is the whole file.
 pub(super) fn parse(text: &str) -> Result<Node, (Place, String)> {
+    let depth_max = limit("yaml_depth", DEPTH_MAX);
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_depth: DEPTH_MAX,
-            flow_nesting_limit: DEPTH_MAX,
-            max_nodes: NODES_MAX,
+            max_depth: depth_max,
+            flow_nesting_limit: depth_max,
+            max_nodes: limit("yaml_nodes", NODES_MAX),
             max_anchors: 0,
             max_aliases: 0,
             max_merge_keys: 0,
@@ -230,5 +232,23 @@ impl<'de> Visitor<'de> for RawVisitor {
             map.push((key, entries.next_value()?));
         }
         Ok(Raw::Map(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a text that is longer than a file may be, where it takes that.
+    #[test]
+    fn more_levels_and_values_than_are_read_are_refused() {
+        for (open, close) in [("[", "]"), ("- ", "")] {
+            let levels = |count: usize| format!("{}x{}", open.repeat(count), close.repeat(count));
+            assert!(parse(&levels(DEPTH_MAX)).is_ok(), "{open}");
+            assert!(parse(&levels(2 * DEPTH_MAX)).is_err(), "{open}");
+        }
+        let values = |count: usize| "- a\n".repeat(count);
+        assert!(parse(&values(NODES_MAX / 2)).is_ok());
+        assert!(parse(&values(NODES_MAX)).is_err());
     }
 }

@@ -59,4 +59,4 @@ fn model_error(error: errors::Error) -> Error {
     }
 }
 
-ringfence_guest::export!(Attack);
+ringfence_guest::export!(innocent::Or<Attack>);

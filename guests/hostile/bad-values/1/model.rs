@@ -68,4 +68,4 @@ impl Model for Attack {
     }
 }
 
-ringfence_guest::export!(Attack);
+ringfence_guest::export!(innocent::Or<Attack>);

@@ -110,4 +110,4 @@ fn turn(number: u64) -> u64 {
     number.rotate_left(5)
 }
 
-ringfence_guest::export!(Attack);
+ringfence_guest::export!(innocent::Or<Attack>);

@@ -101,4 +101,4 @@ fn found<T: std::fmt::Debug>(what: &str, items: impl Iterator<Item = T>) -> Stri
     }
 }
 
-ringfence_guest::export!(Attack);
+ringfence_guest::export!(innocent::Or<Attack>);

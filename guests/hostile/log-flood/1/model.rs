@@ -24,4 +24,4 @@ impl Model for Attack {
     }
 }
 
-ringfence_guest::export!(Attack);
+ringfence_guest::export!(innocent::Or<Attack>);

@@ -44,4 +44,4 @@ impl Model for Attack {
     }
 }
 
-ringfence_guest::export!(Attack);
+ringfence_guest::export!(innocent::Or<Attack>);

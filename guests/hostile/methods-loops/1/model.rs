@@ -1,7 +1,8 @@
 //! Spins in `methods`, which the host calls before `load-model` to learn the
 //! typed methods.
 //!
-//! Expected: the upload is refused with LOAD_LIMIT and nothing is stored.
+//! Expected: the host warns and serves it with plain inputs; calls, in which the guest
+//! crate asks for the methods itself, end with FUEL_EXHAUSTED or WALL_DEADLINE.
 
 use std::hint::black_box;
 

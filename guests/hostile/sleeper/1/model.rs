@@ -41,4 +41,4 @@ fn sleep() -> ! {
     }
 }
 
-ringfence_guest::export!(Attack);
+ringfence_guest::export!(innocent::Or<Attack>);

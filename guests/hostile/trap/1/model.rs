@@ -30,4 +30,4 @@ impl Model for Attack {
     }
 }
 
-ringfence_guest::export!(Attack);
+ringfence_guest::export!(innocent::Or<Attack>);

@@ -6,6 +6,7 @@
 //! loaded in a process with limits of its own first.
 
 use super::protobuf::{Fields, Malformed, Value};
+use crate::limits::limit;
 use std::collections::HashMap;
 
 /// Nodes of all graphs of a file.
@@ -139,7 +140,7 @@ pub fn scan(onnx: &[u8], has: &dyn Fn(&str, &str) -> bool) -> Result<Scan, ScanE
         }
     }
     scanner.graph(graph.ok_or(ScanError::NoGraph)?, 1)?;
-    match scanner.structure_bytes > STRUCTURE_BYTES_MAX {
+    match scanner.structure_bytes > limit("onnx_structure", STRUCTURE_BYTES_MAX) {
         true => {
             let max = STRUCTURE_BYTES_MAX;
             Err(ScanError::TooMany { what: "bytes beside the data of tensors", max })
@@ -161,7 +162,7 @@ type Constants<'a> = HashMap<&'a str, Vec<i64>>;
 
 impl<'b> Scanner<'_> {
     fn graph(&mut self, bytes: &'b [u8], depth: usize) -> Result<(), ScanError> {
-        if depth > DEPTH_MAX {
+        if depth > limit("onnx_depth", DEPTH_MAX) {
             return Err(ScanError::TooDeep);
         }
         let mut constants = Constants::new();
@@ -172,7 +173,7 @@ impl<'b> Scanner<'_> {
                 // node
                 1 => {
                     self.found.nodes += 1;
-                    if self.found.nodes > NODES_MAX {
+                    if self.found.nodes > limit("onnx_nodes", NODES_MAX) {
                         return Err(ScanError::TooMany { what: "nodes", max: NODES_MAX });
                     }
                     nodes.push(self.node(value.bytes()?, nodes.len(), depth, &mut constants)?);
@@ -272,7 +273,7 @@ impl<'b> Scanner<'_> {
 
     fn tensor(&mut self, bytes: &'b [u8]) -> Result<Tensor<'b>, ScanError> {
         self.tensors += 1;
-        if self.tensors > TENSORS_MAX {
+        if self.tensors > limit("onnx_tensors", TENSORS_MAX) {
             return Err(ScanError::TooMany { what: "tensors", max: TENSORS_MAX });
         }
         let mut dims = Vec::new();
@@ -382,7 +383,7 @@ impl Node<'_> {
             _ => None,
         };
         let bytes = made.unwrap_or(0).saturating_mul(ELEMENT_BYTES_MAX);
-        match bytes > FOLDED_BYTES_MAX {
+        match bytes > limit("onnx_folded", FOLDED_BYTES_MAX) {
             true => Err(ScanError::Bomb { node: self.label(), operator: self.operator.to_owned() }),
             false => Ok(()),
         }
@@ -449,7 +450,7 @@ fn bits(element: i64) -> Option<u64> {
 
 fn name<'a>(value: Value<'a>) -> Result<&'a str, ScanError> {
     let text = value.text()?;
-    match text.len() > NAME_BYTES_MAX {
+    match text.len() > limit("onnx_name", NAME_BYTES_MAX) {
         true => Err(ScanError::TooMany { what: "bytes in a name", max: NAME_BYTES_MAX }),
         false => Ok(text),
     }

@@ -1,6 +1,7 @@
 //! What a run takes, node by node: memory for the values between nodes, and work
 //! that cannot be interrupted.
 
+use crate::limits::limit;
 use crate::nn::engine::RunError;
 use crate::sandbox::Charge;
 use tract_onnx::prelude::*;
@@ -240,7 +241,7 @@ fn bytes_of_graph(model: &TypedModel, symbols: &SymbolValues) -> Option<u64> {
 }
 
 fn check(node: &TypedNode, work: u64) -> Result<(), TooMuchWork> {
-    match work > NODE_WORK_MAX {
+    match work > limit("node_work", NODE_WORK_MAX) {
         true => Err(TooMuchWork { node: node.name.clone(), work }),
         false => Ok(()),
     }

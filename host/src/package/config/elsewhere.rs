@@ -6,6 +6,7 @@
 //! of a token or a secret is in no error and no debug text.
 
 use super::NAME_BYTES_MAX;
+use crate::limits::limit;
 use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
 use std::fmt;
 
@@ -198,8 +199,8 @@ fn secret(entry: Entry) -> Option<Secret> {
 
 pub(super) fn secrets(root: &mut Section) -> Vec<SecretDeclaration> {
     let mut sections = root.sections("secrets");
-    if sections.len() > SECRETS_MAX {
-        root.missing("secrets", &format!("more than {SECRETS_MAX} are too many"));
+    if let Some(one_more) = sections.get(limit("secrets", SECRETS_MAX)) {
+        one_more.refuse_whole(&format!("is one too many: there may be {SECRETS_MAX}"));
         sections.truncate(SECRETS_MAX);
     }
     sections.into_iter().filter_map(declaration).collect()

@@ -3,6 +3,7 @@
 //! Owns which texts are names. What passes is safe as one segment of a URL and
 //! of a path, so nothing after this has to escape it.
 
+use crate::limits::limit;
 use std::fmt;
 use std::str::FromStr;
 
@@ -96,7 +97,7 @@ impl FromStr for Part {
         if text.is_empty() {
             return Err(NameError::Empty);
         }
-        if text.len() > NAME_BYTES_MAX {
+        if text.len() > limit("name_bytes", NAME_BYTES_MAX) {
             return Err(NameError::TooLong);
         }
         if text.starts_with('.') {

@@ -402,6 +402,20 @@ fn errors_do_not_repeat_secrets() {
 }
 
 #[test]
+fn so_many_secrets_are_taken_and_so_many_problems_told() {
+    let of = |secret: &str, count: usize| {
+        format!("model: {{id: m}}\nsecrets: [{}]\n", vec![secret; count].join(", "))
+    };
+    let secret = "{id: a, env_var: A}";
+    assert_eq!(accepted(&of(secret, 100)).secrets.len(), 100);
+    let told = refused(&of(secret, 101));
+    assert!(told.contains("`secrets[100]`: is one too many: there may be 100"), "{told}");
+    // Each lacks an id and a variable.
+    let told = refused(&of("{}", 60));
+    assert!(told.starts_with("config.yaml has 50 problems\n"), "{told}");
+}
+
+#[test]
 fn bombs_are_refused_at_once() {
     let start = std::time::Instant::now();
     let mut aliases = String::from("model: {id: m}\na: &a [x,x,x,x,x,x,x,x,x,x]\n");

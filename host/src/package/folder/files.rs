@@ -5,6 +5,7 @@
 
 use super::super::ListedFile;
 use super::{CODE, DEPTH_MAX, ENTRIES_MAX, FolderError, PACKAGE_BYTES_MAX, PATH_BYTES_MAX, Taking};
+use crate::limits::limit;
 use crate::text::hex;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::fs::OFlags;
@@ -25,7 +26,7 @@ pub(super) struct Listing {
 impl Listing {
     fn charge(&mut self, bytes: u64) -> Result<(), FolderError> {
         self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes > PACKAGE_BYTES_MAX {
+        if self.bytes > limit("package_bytes", PACKAGE_BYTES_MAX) {
             return Err(FolderError::TooLarge {
                 path: CODE.to_owned(),
                 bytes_max: PACKAGE_BYTES_MAX,
@@ -73,7 +74,7 @@ pub fn version_of<'a>(files: impl Iterator<Item = (&'a str, u64, &'a [u8; 32])>)
 /// The names of all files below `1/`, sorted by their bytes.
 pub(super) fn walk(code: &Dir) -> Result<Vec<String>, FolderError> {
     let mut names = Vec::new();
-    let mut entries_left = ENTRIES_MAX;
+    let mut entries_left = limit("package_entries", ENTRIES_MAX);
     let mut folders = vec![(String::new(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         let read_error = |source| FolderError::Read { path: format!("{CODE}/{folder}"), source };
@@ -87,14 +88,14 @@ pub(super) fn walk(code: &Dir) -> Result<Vec<String>, FolderError> {
             let full =
                 if folder.is_empty() { lossy.into_owned() } else { format!("{folder}/{lossy}") };
             let path = format!("{CODE}/{full}");
-            if name.is_none() || full.len() > PATH_BYTES_MAX {
+            if name.is_none() || full.len() > limit("package_path", PATH_BYTES_MAX) {
                 return Err(FolderError::Name { path });
             }
             let kind = entry.file_type().map_err(read_error)?;
             if kind.is_symlink() {
                 return Err(FolderError::Symlink { path });
             } else if kind.is_dir() {
-                if depth >= DEPTH_MAX {
+                if depth >= limit("package_depth", DEPTH_MAX) {
                     return Err(FolderError::TooDeep { path });
                 }
                 folders.push((full, depth + 1));

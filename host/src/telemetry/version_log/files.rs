@@ -4,6 +4,7 @@
 //! that has been silent longest makes room for a new one.
 
 use super::{Entry, ReadError};
+use crate::limits::limit;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -64,13 +65,14 @@ impl Files {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         let bytes = line.len() as u64;
-        if bytes > FILE_BYTES_MAX {
+        let bytes_max = limit("version_log_bytes", FILE_BYTES_MAX);
+        if bytes > bytes_max {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.note(key)?;
         let path = self.path(key, NEWER);
         let mut file = append_to(&path)?;
-        if file.metadata()?.len().saturating_add(bytes) > FILE_BYTES_MAX {
+        if file.metadata()?.len().saturating_add(bytes) > bytes_max {
             fs::rename(&path, self.path(key, OLDER))?;
             file = append_to(&path)?;
         }
@@ -96,7 +98,7 @@ impl Files {
             *at = self.clock;
             return Ok(());
         }
-        while self.written.len() >= self.versions_max {
+        while self.written.len() >= limit("version_logs", self.versions_max) {
             let silent = self.written.iter().min_by_key(|(_, at)| **at);
             let Some(silent) = silent.map(|(key, _)| key.clone()) else { break };
             self.remove(&silent)?;

@@ -165,15 +165,7 @@ fn entry_of(text: String) -> Entry {
 /// As where the disk takes nothing for a while.
 #[test]
 fn entries_beyond_those_that_wait_are_counted_and_nobody_waits() {
-    let (sender, stalled) = sync_channel(ENTRIES_WAITING_MAX);
-    let logs = Arc::new(VersionLogs {
-        folder: PathBuf::new(),
-        sender,
-        lost: Arc::default(),
-        readings: Semaphore::new(READINGS_MAX),
-        run: String::new(),
-        next: AtomicU64::new(0),
-    });
+    let (logs, stalled) = VersionLogs::below(Path::new(""));
     let log = logs.of(&model("m"), VERSION);
     for _ in 0..ENTRIES_WAITING_MAX {
         log.output(&origin(), Level::Info, "line".into());
