@@ -20,11 +20,11 @@ use crate::call::{
 use crate::package::folder::{self, Taking};
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
-use crate::sandbox::{Code, Compiled, Diagnostics, Program, Runtime, Surroundings};
+use crate::sandbox::{Code, Compiled, Diagnostics, Program, Runtime, Surroundings, calibrate};
 use crate::server::request::{InputError, Turn, parse, plain_input, typed_input};
 use crate::server::response::{self, CallerKind, Form};
 use crate::server::sent::Sent;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -225,7 +225,8 @@ async fn call_all(
     seen: &mut dyn FnMut(&Ran) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
     let asked = plain(given.message.clone())?;
-    let runtime = Runtime::start(Diagnostics::On)?;
+    let measured = calibrate().map_err(|error| anyhow!("cannot measure this machine: {error}"))?;
+    let runtime = Runtime::start_with(Diagnostics::On, None, measured)?;
     let program = Program::admit(&runtime, package, &Code::Component, Surroundings::Seeded(seed))
         .map_err(usage)?;
     let program = Arc::new(program);

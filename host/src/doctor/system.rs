@@ -1,7 +1,7 @@
 //! The kernel, its clocks and the limits of this process.
 
 use super::{Finding, Surroundings};
-use crate::sandbox::{FUEL_VERSION, calibrate};
+use crate::sandbox::{FUEL_VERSION, calibrate, calibration_id};
 use rustix::process::{Resource, geteuid, getrlimit};
 use rustix::time::{ClockId, clock_getres};
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
         kernel(surroundings),
         monotonic_clock(),
         wall_clock(),
-        fuel(),
+        fuel(surroundings),
         files(),
         core_dumps(surroundings),
         user(),
@@ -55,12 +55,21 @@ fn monotonic_clock() -> Finding {
     }
 }
 
-/// What `cpu_limit` becomes as the ceiling of a call.
-fn fuel() -> Finding {
-    match calibrate() {
+/// What `cpu_limit` becomes as the ceiling of a call: what the host of the data
+/// directory has measured, if it has.
+fn fuel(surroundings: &Surroundings) -> Finding {
+    let of_host = || {
+        let id = calibration_id().ok()?;
+        crate::store::calibration_of(&surroundings.data_dir, &id)
+    };
+    let (measured, by) = match of_host() {
+        Some(fuel) => (Ok(fuel), "as the host measured at its first start here"),
+        None => (calibrate(), "as measured now; a host does so at its first start"),
+    };
+    match measured {
         Ok(fuel) => Finding::ok(
             "fuel",
-            format!("v{FUEL_VERSION}, {:.2}e9 in a second of CPU time", fuel as f64 / 1e9),
+            format!("v{FUEL_VERSION}, {:.2}e9 in a second of CPU time, {by}", fuel as f64 / 1e9),
         ),
         Err(error) => Finding::fail(
             "fuel",

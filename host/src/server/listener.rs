@@ -379,7 +379,7 @@ async fn connection(
             biased;
             () = killed.cancelled() => return,
             () = stalled.as_mut() => {
-                return tracing::debug!("a client did not take its answers; its connection is closed");
+                return tracing::info!("a client did not take its answers; its connection is closed");
             }
             () = draining.cancelled(), if !told => {
                 told = true;

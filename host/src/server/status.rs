@@ -508,7 +508,8 @@ impl From<&End> for Outcome {
             End::DeadlinePassed => Self::new(
                 StatusCode::RpcRequestTimeout,
                 "WALL_DEADLINE",
-                "the call passed its deadline; raise ringfence.call_timeout or do less",
+                "the call passed its deadline, the client's own or ringfence.call_timeout; raise it \
+                 or do less",
             ),
             End::MemoryLimit { holder, memory_bytes_max } => Self::new(
                 exhausted,

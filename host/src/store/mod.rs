@@ -34,6 +34,7 @@ mod tests;
 pub use crate::clock::{now, now_ms};
 pub use backup::BackedUp;
 pub use blobs::Sha256Digest;
+pub use calibration::calibration_of;
 pub use check::{Freed, Report};
 pub use error::StoreError;
 pub use inspect::{DataDir, inspect};
