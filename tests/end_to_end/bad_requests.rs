@@ -6,7 +6,7 @@ use ringfence::proto::clarifai::api::status::{Status, StatusCode};
 use ringfence::proto::clarifai::api::{self, PostModelOutputsRequest};
 use ringfence::proto::json;
 use ringfence_tests::{
-    Canary, Client, Host, Variant, block_on, collect, guests, image_input, output_config,
+    Canary, Client, Host, Variant, block_on, collect, field, guests, image_input, output_config,
     raw_answer, raw_answer_to, request, text_input,
 };
 use std::io::{ErrorKind, Read, Write};
@@ -310,7 +310,6 @@ fn a_message_that_is_no_protobuf_is_the_clients_fault() {
 #[test]
 fn bytes_that_are_no_message_are_the_clients_fault() {
     const MODEL_ID: u8 = 2 << 3 | 2;
-    const INPUTS: u8 = 4 << 3 | 2;
     let mut host = Host::serve(&[guests::ECHO]);
     let cases: [(&str, Vec<u8>); 9] = [
         ("a varint without an end", [vec![MODEL_ID], vec![0xff; 11]].concat()),
@@ -321,7 +320,7 @@ fn bytes_that_are_no_message_are_the_clients_fault() {
         ("a group that does not end", vec![99, 0]),
         ("a wire type that is none", vec![2 << 3 | 6, 1]),
         ("field 0", vec![2, 0]),
-        ("structs 10,000 deep", [vec![INPUTS], nested(10_000)].concat()),
+        ("structs 10,000 deep", nested(10_000)),
     ];
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
@@ -339,22 +338,15 @@ fn bytes_that_are_no_message_are_the_clients_fault() {
     });
 }
 
-/// An input whose metadata is a list in a list, and so on: after the tag of the
-/// input, its length and itself.
+/// A request with an input whose metadata is a list in a list, and so on.
 fn nested(depth: usize) -> Vec<u8> {
     // Value.list_value and ListValue.values, in turn.
-    let tags = [6 << 3 | 2, 1 << 3 | 2];
-    let field = |tag: u8, inner: Vec<u8>| {
-        let mut outer = vec![tag];
-        prost::encode_length_delimiter(inner.len(), &mut outer).unwrap();
-        outer.extend(inner);
-        outer
-    };
-    let lists = (0..depth).rev().fold(Vec::new(), |inner, level| field(tags[level % 2], inner));
+    let numbers = [6, 1];
+    let lists = (0..depth).rev().fold(Vec::new(), |inner, level| field(numbers[level % 2], &inner));
     // Data.metadata, Struct.fields, the entry's value.
-    let metadata = field(5 << 3 | 2, field(1 << 3 | 2, field(2 << 3 | 2, lists)));
-    let input = field(2 << 3 | 2, metadata);
-    field(0, input)[1..].to_vec()
+    let metadata = field(5, &field(1, &field(2, &lists)));
+    // PostModelOutputsRequest.inputs, Input.data.
+    field(4, &field(2, &metadata))
 }
 
 /// CLI-21: what is not for a gRPC service at all.

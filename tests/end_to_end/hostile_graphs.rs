@@ -4,7 +4,7 @@
 use crate::upload::{archive, left_in, lines, make_model, send, state};
 use prost::Message;
 use ringfence::proto::clarifai::api::status::StatusCode;
-use ringfence_tests::{Canary, Client, Host, block_on, guests, request, text_input};
+use ringfence_tests::{Canary, Client, Host, block_on, field, guests, request, text_input};
 use std::path::{Path, PathBuf};
 use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -120,11 +120,8 @@ fn nested_fields(depth: usize) -> Vec<u8> {
     let fields = [7_u8, 1, 5, 6];
     let mut bytes = Vec::new();
     for level in (0..depth).rev() {
-        let field = if level == 0 { fields[0] } else { fields[1 + (level - 1) % 3] };
-        let mut outer = vec![field << 3 | 2];
-        prost::encode_length_delimiter(bytes.len(), &mut outer).unwrap();
-        outer.extend(bytes);
-        bytes = outer;
+        let number = if level == 0 { fields[0] } else { fields[1 + (level - 1) % 3] };
+        bytes = field(number, &bytes);
     }
     bytes
 }

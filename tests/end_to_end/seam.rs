@@ -81,8 +81,8 @@ fn messages_for_a_guest_that_does_not_read_wait_outside() {
     });
 }
 
-/// The flood's outputs are 64 KiB each, which are told twice. One more than fits into the channel is
-/// held by the guest's own call of `send`.
+/// The flood's outputs are 64 KiB each, which are told twice. One more than fits into
+/// the channel is held by the guest's own call of `send`.
 #[test]
 fn outputs_that_nobody_reads_stop_the_guest() {
     const OUTPUT_BYTES: u64 = 2 * (64 << 10);

@@ -28,7 +28,7 @@ pub use costly::{hungry_to_compile, slow_to_compile, with_custom_section};
 pub use filled::{Filled, fill};
 pub use host::{Host, HostOptions, Variant, binary, copy, files_below, refused_start};
 
-pub use raw::{RawAnswer, Unread, raw_answer, raw_answer_to, raw_call, raw_unread};
+pub use raw::{RawAnswer, Unread, field, raw_answer, raw_answer_to, raw_call, raw_unread};
 
 /// The guests, compiled and laid out by the build script.
 pub mod guests {

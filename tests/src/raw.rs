@@ -120,6 +120,14 @@ pub async fn raw_unread(
     Unread { head, body, connection }
 }
 
+/// A field of a protobuf message that has a length: bytes, a text or a message.
+pub fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![number << 3 | 2];
+    prost::encode_length_delimiter(content.len(), &mut bytes).unwrap();
+    bytes.extend(content);
+    bytes
+}
+
 fn first_message(bytes: &[u8]) -> Option<Vec<u8>> {
     let (prefix, rest) = bytes.split_at_checked(PREFIX_BYTES)?;
     let length = u32::from_be_bytes(prefix[1..].try_into().unwrap());

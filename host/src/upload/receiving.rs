@@ -186,11 +186,10 @@ impl Partial {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert(path, (received, Instant::now()));
         let bytes_max = limit("kept_beginning_bytes", KEPT_BYTES_MAX);
-        // An hour is the longest of durations there.
-        let seconds_max = limit("kept_beginning_time", KEPT.as_secs_f64());
+        let time_max = limit("kept_beginning_time", KEPT);
         while kept.len() > limit("kept_beginnings", KEPT_MAX)
             || kept.values().map(|(bytes, _)| bytes).sum::<u64>() > bytes_max
-            || kept.values().any(|(_, at)| at.elapsed().as_secs_f64() > seconds_max)
+            || kept.values().any(|(_, at)| at.elapsed() > time_max)
         {
             let oldest = kept.iter().min_by_key(|(_, (_, at))| *at).map(|(path, _)| path.clone());
             let Some(oldest) = oldest else { return };
