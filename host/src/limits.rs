@@ -8,6 +8,7 @@ mod lift;
 pub use lift::lift;
 pub(crate) use lift::{FOR_EVER, lifted, limit};
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Fuel that the fastest mix of instructions burns in one second of CPU time, where
@@ -41,7 +42,7 @@ pub const UPLOADS_MAX: usize = 16;
 pub const UPLOAD_MESSAGE_BYTES_MAX: usize = 130 << 20;
 
 /// Who shares a sandbox. Two callers never do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Isolation {
     /// Nobody: each call has its own.
     Call,
@@ -50,7 +51,7 @@ pub enum Isolation {
 }
 
 /// The limits of one version and of each of its calls.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Thousandths of a CPU that a replica may use: `cpu_limit`.
     pub cpu_millis: u64,

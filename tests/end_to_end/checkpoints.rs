@@ -525,9 +525,7 @@ fn a_model_with_checkpoints_is_built_tested_and_inspected() {
     assert!(sheet.status.success() && text(&sheet).contains("not fetched yet"), "{}", text(&sheet));
     let data = author.scratch.path().join("data");
     let data = data.to_str().unwrap();
-    for command in
-        [&["test"][..], &["serve", "--no-auth", "--unsafe-no-jail", "--data-dir", data, "--model"]]
-    {
+    for command in [&["test"][..], &["serve", "--no-auth", "--data-dir", data, "--model"]] {
         let refused = author.ringfence(command);
         assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
         let told = format!("the checkpoint {REPO} is not in 1/checkpoints");

@@ -111,7 +111,9 @@ fn only_the_fetch_of_urls_reaches_out_from_a_host() {
         let is_named =
             |word: &&str| text.lines().any(|line| names(line.split("//").next().unwrap(), word));
         let found: Vec<_> = words.iter().filter(|word| is_named(word)).collect();
-        assert!(path.contains("host/src/fetch") || found.is_empty(), "{path}: {found:?}");
+        // What the jail refuses is tried, too.
+        let may = path.contains("host/src/fetch") || path.ends_with("jail/proof.rs");
+        assert!(may || found.is_empty(), "{path}: {found:?}");
         named += found.len();
     }
     assert!(named > 3, "the words are of today");

@@ -59,4 +59,5 @@ mod urls;
 
 mod layers;
 
+mod workers;
 mod world;

@@ -82,7 +82,8 @@ fn the_numbers_move_by_exactly_what_calls_did() {
     }
     let (_, text) = host.operator_get("/metrics");
     assert!(!text.contains("no-such-model-of-mine"), "a client's name became a label");
-    assert!(host.metric(&of_echo("sandboxes_made_total")) >= 5.0);
+    // The last is made when the call before it is over.
+    host.wait_until("sandboxes", |host| host.metric(&of_echo("sandboxes_made_total")) >= 5.0);
     assert!(host.metric("ringfence_connections_total") >= 1.0);
     let memory = "ringfence_memory_bytes{model=\"local/main/digits\",kind=\"graphs\"}";
     assert!(host.metric(memory) > 0.0, "{text}");

@@ -196,13 +196,16 @@ fn problems_name_the_file_and_its_key_and_a_check_tells_all() {
     let (_, _, text) = check(&["--host-config", &file, "--listen", &taken.to_string()]);
     assert!(text.contains("choose another with --listen"), "{text}");
 
-    folder.put("front.yml", "listen: 192.0.2.1:1\ndata_dir: data\nmodels: [nowhere]\n");
+    folder.put(
+        "front.yml",
+        "listen: 192.0.2.1:1\ndata_dir: data\nmodels: [nowhere]\njail: best-effort\n",
+    );
     let (code, _, text) = check(&["--host-config", &file, "--no-auth"]);
     assert_eq!(code, Some(2), "{text}");
     for expected in [
         "4 problems",
         "--no-auth works on loopback only",
-        &format!("write `unsafe_no_jail: true` in {file}"),
+        &format!("write required with `jail` of {file}"),
         "this machine has no such address",
         "nowhere",
     ] {
@@ -216,8 +219,7 @@ fn an_address_that_cannot_be_had_is_refused_at_once_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     refused_in_one_line(&["--listen", &taken], &[&taken, "another program listens there"]);
-    let foreign = "--unsafe-no-jail";
-    refused_in_one_line(&["--listen", "192.0.2.1:1", foreign], &["no such address"]);
+    refused_in_one_line(&["--listen", "192.0.2.1:1"], &["no such address"]);
     refused_in_one_line(&["--listen", "localhost"], &["--listen \"localhost\" is no address"]);
     // Only where ports are kept for root, and this is not root.
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");

@@ -59,17 +59,11 @@ fn a_taken_port_is_named() {
 }
 
 #[test]
-fn beyond_loopback_needs_to_be_asked_for() {
-    let text = complaint(&["--listen", "0.0.0.0:0"]);
-    assert!(text.contains("--unsafe-no-jail"), "{text}");
-    let text = complaint(&["--listen", "0.0.0.0:0", "--no-auth", "--unsafe-no-jail"]);
+fn beyond_loopback_the_jail_is_required() {
+    let text = complaint(&["--listen", "0.0.0.0:0", "--jail", "best-effort"]);
+    assert!(text.contains("needs its jail") && text.contains("--jail"), "{text}");
+    let text = complaint(&["--listen", "0.0.0.0:0", "--no-auth"]);
     assert!(text.contains("--no-auth"), "{text}");
-}
-
-#[test]
-fn every_start_says_that_there_is_no_jail() {
-    let host = Host::serve(&[guests::ECHO]);
-    assert!(host.greeting().iter().any(|line| line.contains("no jail")), "{:?}", host.greeting());
 }
 
 #[test]

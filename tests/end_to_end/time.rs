@@ -32,7 +32,8 @@ fn guests_and_engines_are_nicer_than_the_server() {
     });
     // The tests themselves may have been started with another niceness.
     let own = threads(std::process::id()).first().map_or(0, |(_, nice)| *nice);
-    let threads = threads(host.pid());
+    let pids = [vec![host.pid()], host.workers()].concat();
+    let threads: Vec<_> = pids.iter().flat_map(|pid| threads(*pid)).collect();
     for kind in ["guest", "engine"] {
         let of_kind = threads.iter().filter(|(name, _)| name.starts_with(kind));
         assert!(of_kind.clone().count() > 0, "no thread {kind} in {threads:?}");
@@ -43,7 +44,7 @@ fn guests_and_engines_are_nicer_than_the_server() {
         .filter(|(name, _)| !name.starts_with("guest") && !name.starts_with("engine"))
         .collect();
     assert!(others.len() > 1 && others.iter().all(|(_, nice)| *nice == own), "{threads:?}");
-    let slices = slices(host.pid());
+    let slices: Vec<_> = pids.iter().flat_map(|pid| slices(*pid)).collect();
     if slices.is_empty() {
         println!("slices are not looked at: this kernel has none, or does not tell them");
         assert!(std::env::var_os("CI").is_none());
@@ -81,6 +82,11 @@ fn ticks(pid: u32) -> u64 {
     rest.split_ascii_whitespace().skip(11).take(2).map(|text| text.parse::<u64>().unwrap()).sum()
 }
 
+/// That of all workers of a host.
+fn ticks_of_workers(host: &Host) -> u64 {
+    host.workers().into_iter().map(ticks).sum()
+}
+
 /// Twice as many guests as there are threads for them spin for an hour. Were
 /// none of them interrupted, nobody would answer before that.
 #[test]
@@ -92,14 +98,14 @@ fn spinning_guests_leave_their_neighbours_room() {
     let host = Host::serve(&[variant.path(), guests::ECHO]);
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
-        let idle = ticks(host.pid());
+        let idle = ticks_of_workers(&host);
         let mut spinners = tokio::task::JoinSet::new();
         for _ in 0..count {
             let client = client.clone();
             let asked = request("loop-forever", vec![text_input("x")]);
             spinners.spawn(async move { client.predict_request(asked).await });
         }
-        host.wait_until("a second of spinning", |host| ticks(host.pid()) > idle + 100);
+        host.wait_until("a second of spinning", |host| ticks_of_workers(host) > idle + 100);
         for number in 0..20 {
             let text = format!("call {number}");
             let call = client.predict("echo", vec![text_input(&text)]);

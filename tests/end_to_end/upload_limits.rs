@@ -216,19 +216,24 @@ fn a_flipped_bit_in_a_component_is_refused_or_does_not_matter() {
         let admitted = admission::admit(&bytes, 64 << 20);
         refused += usize::from(admitted.is_err());
         if admitted.is_ok() && flip % (FLIPS / COMPILED) == 0 {
-            let ended = compile(&bytes, "60");
+            let ended = compile(&bytes, "60", MEMORY);
             assert!(ended.success(), "flip {flip}: {ended}");
         }
     }
     assert!(refused > 0);
 }
 
-/// Has a process compile a component, as the host does, with this much CPU time.
-fn compile(component: &[u8], cpu_seconds: &str) -> ExitStatus {
+/// Bytes that compiling may take.
+const MEMORY: &str = "2147483648";
+
+/// Has a process compile a component, as the host does, with this much CPU time and
+/// memory. One that is given variables is no proof of the jail.
+fn compile(component: &[u8], cpu_seconds: &str, data_bytes: &str) -> ExitStatus {
     let parent = std::process::id().to_string();
     let mut child = Command::new(binary())
         .args(["compile-worker", "--memory-bytes-max", "67108864", "--cpu-seconds", cpu_seconds])
-        .args(["--data-bytes", "2147483648", "--parent", &parent])
+        .args(["--data-bytes", data_bytes, "--parent", &parent])
+        .args(["--files-max", "64", "--jail", "best-effort"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -244,8 +249,18 @@ fn compile(component: &[u8], cpu_seconds: &str) -> ExitStatus {
 #[test]
 fn compiling_ends_with_its_cpu_time() {
     const SIGXCPU: i32 = 24;
-    let ended = compile(&slow_to_compile(&component(guests::ECHO)), "1");
+    let ended = compile(&slow_to_compile(&component(guests::ECHO)), "1", MEMORY);
     assert_eq!(ended.signal(), Some(SIGXCPU));
+}
+
+/// PKG-07, its memory.
+#[test]
+fn compiling_ends_with_its_memory() {
+    const SIGABRT: i32 = 6;
+    let echo = component(guests::ECHO);
+    assert!(compile(&echo, "60", MEMORY).success());
+    let ended = compile(&hungry_to_compile(&echo), "60", "134217728");
+    assert_eq!(ended.signal(), Some(SIGABRT));
 }
 
 /// The process that compiles for a host, once there is one.

@@ -1,19 +1,23 @@
 //! What a host holds once an attack is over: no more than before.
 
 use crate::Host;
+use crate::host::children;
 use std::fs::{read_dir, read_to_string};
 use std::time::{Duration, Instant};
 
 /// What the allocator may keep.
 const RESIDENT_MORE_MAX: u64 = 32 << 20;
+/// And that of each replica's process.
+const RESIDENT_MORE_OF_CHILD_MAX: u64 = 4 << 20;
 /// Threads for what blocks stay as long as they have something to do now and then;
 /// there are as many as did something at the same time.
 const THREADS_MORE_MAX: usize = 8;
 /// Mappings come and go with sandboxes that are made beforehand, and each thread has
 /// its stack, the allocator's part for it, and what guards both.
 const MAPS_MORE_MAX: usize = 16 + 4 * THREADS_MORE_MAX;
-/// A connection of a client's that is not seen to be closed yet.
-const FILES_MORE_MAX: usize = 2;
+/// Connections of clients that are not seen to be closed yet, and one more to the
+/// database.
+const FILES_MORE_MAX: usize = 5;
 /// How long it may take: what is thrown away goes a moment later.
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -41,7 +45,7 @@ impl Calm {
             files: count("fd"),
             threads: count("task"),
             maps: read_to_string(format!("/proc/{pid}/maps")).unwrap().lines().count(),
-            children: children(pid),
+            children: children(pid).len(),
         }
     }
 
@@ -50,8 +54,9 @@ impl Calm {
         let began = Instant::now();
         loop {
             let now = Self::of(host);
+            let more_max = RESIDENT_MORE_MAX + RESIDENT_MORE_OF_CHILD_MAX * now.children as u64;
             let is_calm = now.pid == self.pid
-                && now.resident_bytes <= self.resident_bytes + RESIDENT_MORE_MAX
+                && now.resident_bytes <= self.resident_bytes + more_max
                 && now.files <= self.files + FILES_MORE_MAX
                 && now.threads <= self.threads + THREADS_MORE_MAX
                 && now.maps <= self.maps + MAPS_MORE_MAX
@@ -63,16 +68,4 @@ impl Calm {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-/// How many processes a process has begun that are still there.
-fn children(pid: u32) -> usize {
-    let of = |thread: &str| {
-        let pids = read_to_string(format!("/proc/{pid}/task/{thread}/children"));
-        pids.map(|pids| pids.split_whitespace().count())
-    };
-    assert!(of(&pid.to_string()).is_ok(), "the system does not tell children");
-    let threads = read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(Result::ok);
-    // Others may end meanwhile.
-    threads.filter_map(|thread| of(thread.file_name().to_str()?).ok()).sum()
 }

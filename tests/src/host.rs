@@ -23,6 +23,8 @@ pub struct HostOptions {
     pub variables: Vec<(String, String)>,
     /// A program that becomes the host, or watches it, and its arguments.
     pub under: Vec<String>,
+    /// Another place of the binary.
+    pub program: Option<PathBuf>,
 }
 
 /// A running host. Ends with this value, by its process id.
@@ -46,11 +48,12 @@ impl Host {
     pub fn start(options: HostOptions) -> Self {
         let scratch = TempDir::new().unwrap();
         let data_dir = options.data_dir.unwrap_or_else(|| scratch.path().join("data"));
+        let binary = options.program.unwrap_or_else(binary);
         let mut command = match options.under.split_first() {
-            None => Command::new(binary()),
+            None => Command::new(binary),
             Some((program, args)) => {
                 let mut command = Command::new(program);
-                command.args(args).arg(binary());
+                command.args(args).arg(binary);
                 command
             }
         };
@@ -231,21 +234,37 @@ impl Host {
         }
     }
 
-    /// Resident memory in bytes.
-    pub fn resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/statm", self.pid());
-        let statm = std::fs::read_to_string(path).unwrap();
-        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
-        pages * 4096
+    /// The processes of its replicas.
+    pub fn workers(&self) -> Vec<u32> {
+        let is_worker = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"call-worker")
+        };
+        children(self.pid()).into_iter().filter(is_worker).collect()
     }
 
-    /// The most resident memory that it has had, in bytes.
+    /// Resident memory in bytes, of it and of its processes together.
+    pub fn resident_bytes(&self) -> u64 {
+        self.sum(|pid| {
+            let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+            let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+            Some(pages * 4096)
+        })
+    }
+
+    /// The most resident memory that it and each of its processes have had, in bytes.
     pub fn resident_bytes_peak(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        kib << 10
+        self.sum(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+            Some(kib << 10)
+        })
+    }
+
+    /// Of it and its processes, those left out that end meanwhile.
+    fn sum(&self, of: impl Fn(u32) -> Option<u64>) -> u64 {
+        [vec![self.pid()], children(self.pid())].concat().into_iter().filter_map(of).sum()
     }
 
     /// Waits until `condition` holds, within a generous bound.
@@ -264,6 +283,18 @@ impl Drop for Host {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The processes that a process has begun and that are still there.
+pub fn children(pid: u32) -> Vec<u32> {
+    let of = |thread: &str| {
+        let pids = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).ok()?;
+        Some(pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>())
+    };
+    assert!(of(&pid.to_string()).is_some(), "the system does not tell children");
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(Result::ok);
+    // Others may end meanwhile.
+    threads.filter_map(|thread| of(thread.file_name().to_str()?)).flatten().collect()
 }
 
 /// Starts a host that has to refuse, and waits for that within a bound.

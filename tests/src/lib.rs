@@ -26,7 +26,7 @@ pub use calm::Calm;
 pub use canary::{Canary, health_of};
 pub use costly::{hungry_to_compile, slow_to_compile, with_custom_section};
 pub use filled::{Filled, fill};
-pub use host::{Host, HostOptions, Variant, binary, copy, files_below, refused_start};
+pub use host::{Host, HostOptions, Variant, binary, children, copy, files_below, refused_start};
 
 pub use raw::{RawAnswer, Unread, field, raw_answer, raw_answer_to, raw_call, raw_unread};
 

@@ -1,11 +1,12 @@
 //! How a call ends, and what it took.
 
 use super::{GuestError, HostCall, HostCalls};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
 /// Who holds memory for a version; named when a limit is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holder {
     /// Linear memories of its sandboxes.
     Memory,
@@ -50,7 +51,7 @@ impl Holder {
 }
 
 /// Where in its life the sandbox was when the call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Instantiation and `load-model`.
     Load,
@@ -59,7 +60,7 @@ pub enum Phase {
 }
 
 /// Every way a call can end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// The guest's function returned.
     Done,
@@ -111,12 +112,14 @@ pub enum End {
     },
     /// The client went away.
     Cancelled,
+    /// The process that ran the call ended. The text says why, for the log.
+    WorkerDied(String),
     /// The host failed. The text is for the log, never for a caller.
     HostBug(String),
 }
 
 /// How a call ended and what it took.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// How it ended.
     pub end: End,
@@ -125,7 +128,8 @@ pub struct Verdict {
     /// What it took.
     pub receipt: Receipt,
     /// Where the guest was, if something stopped it and the runtime was started
-    /// to tell its author. Never for a caller.
+    /// to tell its author. Never for a caller, and so for no other process.
+    #[serde(skip)]
     pub trace: Option<Box<Trace>>,
 }
 
@@ -156,6 +160,7 @@ impl fmt::Display for End {
                 write!(f, "nobody read its outputs within {} s", within.as_secs_f64())
             }
             Self::Cancelled => f.write_str("the client ended it"),
+            Self::WorkerDied(why) => write!(f, "the process that ran it ended: {why}"),
             Self::HostBug(text) => write!(f, "the host failed: {text}"),
         }
     }
@@ -179,6 +184,7 @@ impl End {
             | Self::GuestError(_)
             | Self::Unread { .. }
             | Self::Cancelled
+            | Self::WorkerDied(_)
             | Self::HostBug(_) => false,
         }
     }
@@ -203,6 +209,7 @@ impl End {
             | Self::HostcallLimit { .. }
             | Self::Unread { .. }
             | Self::Cancelled
+            | Self::WorkerDied(_)
             | Self::HostBug(_) => return self.to_string(),
         };
         words.to_owned()
@@ -217,7 +224,7 @@ impl Verdict {
 }
 
 /// What a call took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Receipt {
     /// Fuel burnt by the guest in the called function. After a trap this is a
     /// lower bound, because the runtime loses what was not yet written back.

@@ -1,5 +1,6 @@
 //! What a guest asked of the host, counted.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A function of the host that a guest may call, or a few that are alike.
@@ -51,7 +52,7 @@ impl HostCall {
 }
 
 /// How often each was called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HostCalls([u64; HostCall::ALL.len()]);
 
 impl HostCalls {

@@ -14,11 +14,12 @@ pub use host_calls::{HostCall, HostCalls};
 pub use signature::{Field, Kind, Method, Methods, SignatureError};
 pub use value::{BoundingBox, Concept, Frame, NdArray, Point, Region, Value};
 
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which of the guest's functions a call runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Function {
     /// One request, one result for each of its inputs.
     Predict,
@@ -75,6 +76,11 @@ impl Deadline {
         Self(self.0.min(other.0))
     }
 
+    /// How long it is until then.
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
     /// The moment itself.
     pub fn instant(self) -> Instant {
         self.0
@@ -82,7 +88,7 @@ impl Deadline {
 }
 
 /// A named value; the name is a path such as `text` or `images/0`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// The path.
     pub name: String,
@@ -91,7 +97,7 @@ pub struct Part {
 }
 
 /// One of the inputs of a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// The caller's identifier; may be empty.
     pub id: String,
@@ -100,7 +106,7 @@ pub struct Input {
 }
 
 /// What the caller asks.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// The typed method's name, empty for a plain call.
     pub method: String,
@@ -111,7 +117,7 @@ pub struct Request {
 }
 
 /// What a language model counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens read.
     pub prompt_tokens: u32,
@@ -122,7 +128,7 @@ pub struct Usage {
 }
 
 /// The answer to one input, or one piece of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Output {
     /// The values, in the guest's order.
     pub parts: Vec<Part>,
@@ -134,7 +140,7 @@ pub struct Output {
 
 /// The failures a guest may report. Whether the caller may call and whether
 /// the host is well are not for a guest to say, so no code says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuestErrorCode {
     /// The input makes no sense to the model.
     InvalidArgument,
@@ -149,7 +155,7 @@ pub enum GuestErrorCode {
 }
 
 /// A failure that the guest itself reports.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct GuestError {
     /// Its kind.

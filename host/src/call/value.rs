@@ -1,9 +1,10 @@
 //! The values that travel between a caller and a model.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A label with a score.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Concept {
     /// Stable identifier, unique in its model.
     pub id: String,
@@ -14,7 +15,7 @@ pub struct Concept {
 }
 
 /// Edges as fractions of the image's height and width, 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BoundingBox {
     /// Upper edge.
     pub top: f32,
@@ -27,7 +28,7 @@ pub struct BoundingBox {
 }
 
 /// A place in an image: column `x`, row `y`, as fractions, 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// Column.
     pub x: f32,
@@ -36,7 +37,7 @@ pub struct Point {
 }
 
 /// A part of an image and what is seen there.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Region {
     /// Identifier within its output; may be empty.
     pub id: String,
@@ -45,6 +46,7 @@ pub struct Region {
     /// Corners of a polygon, or keypoints.
     pub points: Vec<Point>,
     /// A PNG of one channel, as large as the image.
+    #[serde(with = "serde_bytes")]
     pub mask: Option<Vec<u8>>,
     /// What it shows.
     pub concepts: Vec<Concept>,
@@ -57,7 +59,7 @@ pub struct Region {
 }
 
 /// One moment of a video.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     /// Number of the frame, from 0.
     pub index: u32,
@@ -70,13 +72,14 @@ pub struct Frame {
 }
 
 /// A dense array, row-major, little-endian.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct NdArray {
     /// NumPy's name of the element type.
     pub dtype: String,
     /// Length of each axis.
     pub shape: Vec<u32>,
     /// The elements.
+    #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }
 
@@ -88,18 +91,18 @@ impl fmt::Debug for NdArray {
 }
 
 /// Everything a part can be. Images, audio and video are whole encoded files.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// Plain text.
     Text(String),
     /// An image file.
-    Image(Vec<u8>),
+    Image(#[serde(with = "serde_bytes")] Vec<u8>),
     /// An audio file.
-    Audio(Vec<u8>),
+    Audio(#[serde(with = "serde_bytes")] Vec<u8>),
     /// A video file.
-    Video(Vec<u8>),
+    Video(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Bytes of no declared kind.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
     /// A whole number.
     Integer(i64),
     /// A number.

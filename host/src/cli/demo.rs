@@ -13,6 +13,7 @@ use crate::fetch::Fetcher;
 use crate::server::{self, Options};
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
+use crate::worker::JailMode;
 use anyhow::{Context, bail};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -55,15 +56,18 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         let base = format!("http://{}", listener.local_addr()?);
         let store = Arc::new(Store::open(data_dir.path())?);
         let (auth, _) = Auth::open(store.clone())?;
-        let (app, sandboxes) =
-            serve::start(auth, store, &folders, Fetcher::off(), logging.dropped()).await?;
+        let (fetcher, dropped) = (Fetcher::off(), logging.dropped());
+        let (app, workers) =
+            serve::start(auth, store, &folders, fetcher, dropped, JailMode::BestEffort).await?;
         let serving = tokio::spawn(async move {
             let stop = async {
                 // A demo that fails drops its end, which stops the host as well.
                 let _ = stopped.await;
             };
+            let deployments = app.deployments.clone();
             let served = server::run(listener, None, app, Options::default().fixed(), stop).await;
-            sandboxes.drain().await;
+            deployments.let_go();
+            workers.drain().await;
             served
         });
         anyhow::Ok((base, serving))

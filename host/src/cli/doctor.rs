@@ -4,7 +4,8 @@ use super::{DoctorArgs, GlobalArgs, usage};
 use crate::doctor::{self, Finding, Surroundings, Verdict};
 use crate::settings::{self, Settings};
 use crate::text::escape_controls;
-use anyhow::bail;
+use crate::worker::{JailMode, Launcher, Proven, Starter, prove};
+use anyhow::{Context, bail};
 use std::io::Write;
 
 pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> {
@@ -12,12 +13,14 @@ pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> 
         Some(path) => settings::open(path).map_err(usage)?,
         None => Settings::default(),
     };
-    let findings = doctor::examine(&Surroundings {
+    let mut findings = doctor::examine(&Surroundings {
         root: "/".into(),
         data_dir: args.data_dir.clone().unwrap_or(settings.data_dir),
         path: std::env::var_os("PATH").unwrap_or_default(),
         ld_library_path: std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default(),
     });
+    let proven = super::serve::runtime()?.block_on(proven())?;
+    findings.extend(doctor::of_jail(&proven.layers, &proven.failures));
     let mut out = std::io::stdout().lock();
     for finding in &findings {
         let line = if global.json { object(finding) } else { line(finding) };
@@ -29,6 +32,14 @@ pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> 
         1 => bail!("one of these keeps a host from starting"),
         count => bail!("{count} of these keep a host from starting"),
     }
+}
+
+/// How the jail of a host would hold.
+async fn proven() -> anyhow::Result<Proven> {
+    let empty = tempfile::tempdir().context("cannot make a folder for the jail")?;
+    let starter = Starter::start().context("cannot start a thread")?;
+    let launcher = Launcher::of_this_program(starter, empty.path(), JailMode::BestEffort);
+    Ok(prove(&launcher).await)
 }
 
 fn word(verdict: Verdict) -> &'static str {

@@ -139,6 +139,7 @@ fn of_package(package: &Package, sheet: &mut Sheet) -> anyhow::Result<()> {
     component(&package.component, &graphs, sheet).map_err(usage)?;
     for file in &package.graphs {
         let graph = nn::graph_of(package, file).map_err(usage)?;
+        let content = file.content.read()?;
         let ports = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>().join(", ");
         sheet.push((
             "graph",
@@ -147,7 +148,7 @@ fn of_package(package: &Package, sheet: &mut Sheet) -> anyhow::Result<()> {
                 file.name,
                 ports(graph.inputs()),
                 ports(graph.outputs()),
-                digest(&file.bytes)
+                digest(&content)
             )),
         ));
     }

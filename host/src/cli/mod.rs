@@ -41,6 +41,7 @@ use crate::fetch::AllowedHost;
 use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
 use crate::telemetry::LogFormat;
+use crate::worker::JailMode;
 use clap::{Args, Parser, Subcommand};
 use client::ModelRef;
 use std::ffi::OsString;
@@ -145,9 +146,12 @@ enum Command {
     /// Compile a component for the host that started this
     #[command(hide = true)]
     CompileWorker(CompileWorkerArgs),
-    /// Try a package out for the host that started this
+    /// Be a replica of a model, for the host that started this
     #[command(hide = true)]
-    AdmissionWorker(AdmissionWorkerArgs),
+    CallWorker(CallWorkerArgs),
+    /// Try what the jail has to refuse, for the host that started this
+    #[command(hide = true)]
+    JailProof(JailProofArgs),
 }
 
 /// Where a command that is the operator's finds its host.
@@ -381,6 +385,11 @@ pub(crate) enum StoreCommand {
     },
 }
 
+/// What it means where a layer of the jail is missing.
+fn jail_mode(word: &str) -> Result<JailMode, String> {
+    JailMode::of(word).ok_or_else(|| "write required, or best-effort".to_owned())
+}
+
 /// A time such as `30d`.
 fn lifetime(text: &str) -> Result<Duration, String> {
     let wrong = || {
@@ -404,15 +413,21 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", crate::text::printable(text));
 }
 
-/// What a one-shot process gives up.
+/// What a process is left with that the host has started of its own program.
 #[derive(Debug, Args)]
 pub(crate) struct ConfinementArgs {
+    /// What it means where a layer of the jail is missing
+    #[arg(long, value_parser = jail_mode)]
+    pub(crate) jail: JailMode,
     /// CPU time of all threads together
     #[arg(long)]
-    pub(crate) cpu_seconds: u64,
+    pub(crate) cpu_seconds: Option<u64>,
     /// Memory, in bytes
     #[arg(long)]
     pub(crate) data_bytes: u64,
+    /// Descriptors
+    #[arg(long)]
+    pub(crate) files_max: u64,
     /// Who has started it
     #[arg(long)]
     pub(crate) parent: i32,
@@ -424,20 +439,26 @@ pub(crate) struct CompileWorkerArgs {
     /// What the component may start with
     #[arg(long)]
     pub(crate) memory_bytes_max: u64,
+    /// Allocate registers in the way that takes least
+    #[arg(long)]
+    pub(crate) single_pass: bool,
     #[command(flatten)]
     pub(crate) confinement: ConfinementArgs,
 }
 
-/// `admission-worker`
+/// `call-worker`
 #[derive(Debug, Args)]
-pub(crate) struct AdmissionWorkerArgs {
-    /// The package
-    pub(crate) dir: PathBuf,
-    /// A folder to write to, in the same file system
-    pub(crate) scratch: PathBuf,
-    /// Fuel that this machine burns in a second
+pub(crate) struct CallWorkerArgs {
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
+}
+
+/// `jail-proof`
+#[derive(Debug, Args)]
+pub(crate) struct JailProofArgs {
+    /// What to try [default: say how each layer holds]
     #[arg(long)]
-    pub(crate) fuel_per_cpu_second: u64,
+    pub(crate) act: Option<String>,
     #[command(flatten)]
     pub(crate) confinement: ConfinementArgs,
 }
@@ -560,9 +581,9 @@ pub(crate) struct ServeArgs {
     /// Ask for no PAT: whoever reaches the host is the user `local`
     #[arg(long)]
     pub(crate) no_auth: bool,
-    /// Run guests without the outer wall; only for models that you trust
-    #[arg(long)]
-    pub(crate) unsafe_no_jail: bool,
+    /// Whether the host starts where a layer of the jail is missing: `required` or `best-effort`, which is for loopback alone [default: best-effort on loopback, else required]
+    #[arg(long, value_name = "MODE", value_parser = jail_mode)]
+    pub(crate) jail: Option<JailMode>,
     /// Offer gRPC reflection
     #[arg(long)]
     pub(crate) reflection: bool,
@@ -715,7 +736,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(args) => doctor::run(&args, &global),
         Command::Demo(args) => demo::run(&args),
         Command::CompileWorker(args) => one_shot::run_compile(&args),
-        Command::AdmissionWorker(args) => one_shot::run_admission(&args),
+        Command::CallWorker(args) => one_shot::run_calls(&args),
+        Command::JailProof(args) => match one_shot::run_proof(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

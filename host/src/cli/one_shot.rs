@@ -1,28 +1,32 @@
-//! The one-shot processes that a host starts of its own program: one compiles a
-//! component, the other tries a package out. Nobody calls them by hand.
+//! The processes that a host starts of its own program: one compiles a component,
+//! another is a replica, and the rest try whether the jail holds. Nobody calls them by
+//! hand.
 //!
-//! Each gives up what it does not need before it reads anything.
+//! Each enters its jail before it reads anything.
 
-use super::test;
-use super::{AdmissionWorkerArgs, CompileWorkerArgs, ConfinementArgs};
+use super::{CallWorkerArgs, CompileWorkerArgs, ConfinementArgs, JailProofArgs};
 use crate::package::admission;
-use crate::package::folder::{self, Taking};
-use crate::sandbox::{Compiled, compile};
-use crate::worker::{Confinement, Frame, confine};
-use anyhow::Context;
+use crate::sandbox::{Registers, compile};
+use crate::worker::{self, Confinement, Frame};
 use std::io::{self, Read};
+use std::process::ExitCode;
 
-/// Longest component and longest machine code that is read.
+/// Longest component that is read.
 const INPUT_BYTES_MAX: u64 = 1 << 30;
 
+/// Compiles a component.
 pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
-    give_up(&args.confinement)?;
+    worker::enter_to_compute(&confinement(&args.confinement), args.confinement.parent)?;
     let component = input()?;
     let mut out = io::stdout().lock();
+    let registers = match args.single_pass {
+        true => Registers::SinglePass,
+        false => Registers::Best,
+    };
     let compiled = admission::admit(&component, args.memory_bytes_max)
         .map_err(|error| error.to_string())
         .and_then(|()| {
-            compile(&component).map_err(|error| {
+            compile(&component, registers).map_err(|error| {
                 format!("1/model.wasm is not a component that this host can run: {error}")
             })
         });
@@ -33,23 +37,20 @@ pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn run_admission(args: &AdmissionWorkerArgs) -> anyhow::Result<()> {
-    give_up(&args.confinement)?;
-    let code = Compiled::trusted(input()?);
-    let package = folder::open(&args.dir, &args.scratch, Taking::Link)?;
-    let mut line = |text: String| Ok(Frame::Line(text).write(&mut io::stdout().lock())?);
-    let tried = super::serve::runtime()?.block_on(test::try_out(args, package, code, &mut line));
-    let mut out = io::stdout().lock();
-    match tried {
-        Ok(methods) => Frame::Done(methods).write(&mut out)?,
-        Err(error) => Frame::Refused(format!("{error:#}")).write(&mut out)?,
-    }
-    Ok(())
+/// Becomes a replica.
+pub(super) fn run_calls(args: &CallWorkerArgs) -> anyhow::Result<()> {
+    worker::serve(&confinement(&args.confinement), args.confinement.parent)
 }
 
-fn give_up(args: &ConfinementArgs) -> anyhow::Result<()> {
-    let confinement = Confinement { cpu_seconds: args.cpu_seconds, data_bytes: args.data_bytes };
-    confine(confinement, args.parent).context("cannot give up what is not needed")
+/// Tries what the jail has to refuse.
+pub(super) fn run_proof(args: &JailProofArgs) -> anyhow::Result<ExitCode> {
+    let parent = args.confinement.parent;
+    worker::serve_proof(&confinement(&args.confinement), parent, args.act.as_deref())
+}
+
+fn confinement(args: &ConfinementArgs) -> Confinement {
+    let ConfinementArgs { jail, cpu_seconds, data_bytes, files_max, .. } = *args;
+    Confinement { mode: jail, cpu_seconds, data_bytes, files_max }
 }
 
 fn input() -> anyhow::Result<Vec<u8>> {

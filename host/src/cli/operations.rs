@@ -7,10 +7,10 @@ use super::{GlobalArgs, Usage, serve, socket};
 use crate::auth::Auth;
 use crate::fetch::Fetcher;
 use crate::proto::ringfence::v1::operations_client::OperationsClient;
-use crate::sandbox::Runtime;
 use crate::server::{self, App, Options};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Dropped;
+use crate::worker::{JailMode, Workers};
 use anyhow::{Context, anyhow};
 use hyper_util::rt::TokioIo;
 use std::io::Write;
@@ -30,7 +30,7 @@ pub(super) struct Operations {
     pub(super) rpc: OperationsClient<Channel>,
     authorization: Option<MetadataValue<Ascii>>,
     /// Lives as long as the connection does.
-    host: Option<(Arc<App>, Arc<Runtime>)>,
+    host: Option<(Arc<App>, Workers)>,
 }
 
 impl Operations {
@@ -71,7 +71,9 @@ impl Operations {
         let store = Arc::new(store);
         let (auth, _) = Auth::open(store.clone())?;
         let fetcher = Fetcher::off();
-        let (app, sandboxes) = serve::start(auth, store, &[], fetcher, Dropped::default()).await?;
+        let (app, workers) =
+            serve::start(auth, store, &[], fetcher, Dropped::default(), JailMode::BestEffort)
+                .await?;
         let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
         tokio::spawn(server::serve_operator(theirs, app.clone(), Options::default()));
         let ours: Mutex<Option<DuplexStream>> = Mutex::new(Some(ours));
@@ -82,7 +84,7 @@ impl Operations {
         });
         let channel = endpoint().connect_with_connector(connect).await?;
         let rpc = OperationsClient::new(channel);
-        Ok(Self { rpc, authorization: None, host: Some((app, sandboxes)) })
+        Ok(Self { rpc, authorization: None, host: Some((app, workers)) })
     }
 
     /// Waits for what the work has told a host in this process to do, such as

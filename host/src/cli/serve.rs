@@ -1,7 +1,6 @@
 //! `ringfence serve`: the host.
 
 mod check;
-mod heap;
 mod reload;
 mod resolve;
 mod supervisor;
@@ -11,9 +10,10 @@ use super::{ServeArgs, usage};
 use crate::auth::{Auth, FIRST_TOKEN_FILE};
 use crate::deploy::{Deployments, Loader};
 use crate::fetch::Fetcher;
+use crate::limits::lifted;
 use crate::package::config::ModelName;
 use crate::package::folder::{self, Taking};
-use crate::sandbox::{Diagnostics, FUEL_VERSION, Runtime, calibrate, calibration_id};
+use crate::sandbox::{Diagnostics, FUEL_VERSION, Runtime, calibrate, calibration_id, compiler_id};
 use crate::sched::be_prompt;
 use crate::server::{self, App};
 use crate::settings::{Current, Settings};
@@ -21,6 +21,9 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Dropped, Telemetry, VersionLogs};
 use crate::text::with_causes;
 use crate::upload::Uploads;
+use crate::worker::{
+    JailMode, Launcher, OneShot, Processes, Proven, Starter, Workers, control_groups, prove,
+};
 use anyhow::Context;
 use rustix::io::Errno;
 use rustix::process::{
@@ -42,6 +45,9 @@ const SANDBOXES_DRAIN: Duration = Duration::from_secs(5);
 
 /// Time in which builds have to end that have begun.
 const BUILDS_DRAIN: Duration = Duration::from_secs(10);
+
+/// Where processes begin, below the folder of running versions.
+const EMPTY_FOLDER: &str = "empty";
 
 /// Versions that are listed at the start.
 const MODELS_SHOWN: usize = 20;
@@ -88,7 +94,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let auth = if args.no_auth { Auth::none() } else { auth };
         let socket = super::socket::listen(store.data_dir());
         let dropped = logging.dropped();
-        let (app, sandboxes) = start(auth, store, &settings.models, fetcher, dropped).await?;
+        let mode = settings.jail();
+        let (app, workers) = start(auth, store, &settings.models, fetcher, dropped, mode).await?;
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
@@ -118,7 +125,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             tracing::warn!("a build was cut off at the end of the drain; nothing of it is kept");
         }
         upkeep::note_calls(&app).await;
-        if tokio::time::timeout(SANDBOXES_DRAIN, sandboxes.drain()).await.is_err() {
+        app.deployments.let_go();
+        if tokio::time::timeout(SANDBOXES_DRAIN, workers.drain()).await.is_err() {
             tracing::warn!("a guest still ran at the end of the drain");
         }
         if let Some(logs) = &app.telemetry.logs {
@@ -149,15 +157,39 @@ pub(super) async fn start(
     folders: &[PathBuf],
     fetcher: Fetcher,
     log_lines_dropped: Dropped,
-) -> anyhow::Result<(Arc<App>, Arc<Runtime>)> {
+    mode: JailMode,
+) -> anyhow::Result<(Arc<App>, Workers)> {
     let scratch = store.emptied_folder(RUN_FOLDER)?;
     let logs = VersionLogs::open(&store.data_dir().join(LOGS_FOLDER))
         .with_context(|| format!("cannot keep logs in {}", store.data_dir().display()))?;
     let telemetry =
         Telemetry { logs: Some(logs.clone()), log_lines_dropped, ..Telemetry::default() };
     let fuel_per_cpu_second = fuel_per_cpu_second(&store)?;
-    let sandboxes = Runtime::start_with(Diagnostics::Off, Some(logs), fuel_per_cpu_second)?;
-    let loader = Loader::new(sandboxes.clone(), store.clone(), scratch.clone());
+    let empty = scratch.join(EMPTY_FOLDER);
+    std::fs::create_dir(&empty).with_context(|| format!("cannot make {}", empty.display()))?;
+    let starter = Starter::start().context("cannot start a thread")?;
+    let launcher = Launcher::of_this_program(starter, &empty, mode);
+    look_at_the_jail(&launcher, mode).await?;
+    let cgroups = control_groups();
+    match &cgroups {
+        Ok(_) => tracing::info!("jail: control group: held"),
+        Err(error) => tracing::info!("jail: control group: missing: {error}"),
+    }
+    let processes = Processes::new(launcher.clone(), fuel_per_cpu_second, cgroups.ok());
+    let workers = match lifted() {
+        // What a process costs is measured against none.
+        "processes" => Workers::Here(Runtime::start_with(Diagnostics::Off, fuel_per_cpu_second)?),
+        _ => Workers::Processes(Arc::new(processes)),
+    };
+    let compiler = compiler_id().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let loader = Loader::new(
+        workers.clone(),
+        OneShot::of(launcher),
+        compiler,
+        store.clone(),
+        scratch.clone(),
+        Some(logs),
+    );
     let deployments = Arc::new(Deployments::open(loader, crate::doctor::machine())?);
     for path in folders {
         let package = folder::open(path, &scratch, Taking::Copy)
@@ -180,7 +212,7 @@ pub(super) async fn start(
         }
         deployments.add_folder(package).await.map_err(usage)?;
     }
-    let uploads = Uploads::open(deployments.clone())?;
+    let uploads = Uploads::open(deployments.clone(), super::test::example)?;
     let default_model = match (auth.is_none(), deployments.all().as_slice()) {
         (true, [only]) => Some(only.name.clone()),
         _ => None,
@@ -188,7 +220,24 @@ pub(super) async fn start(
     let running = Arc::default();
     let fetcher = RwLock::new(Arc::new(fetcher));
     let app = App { store, auth, deployments, uploads, running, default_model, fetcher, telemetry };
-    Ok((Arc::new(app), sandboxes))
+    Ok((Arc::new(app), workers))
+}
+
+/// Tells how the jail holds. One that has to hold and does not is no start.
+async fn look_at_the_jail(launcher: &Launcher, mode: JailMode) -> anyhow::Result<()> {
+    let Proven { layers, failures } = prove(launcher).await;
+    for layer in &layers {
+        tracing::info!("jail: {layer}");
+    }
+    for failure in &failures {
+        match mode {
+            JailMode::Required => {
+                return Err(usage(anyhow::anyhow!("{failure}; see `ringfence doctor`")));
+            }
+            JailMode::BestEffort => tracing::warn!("the jail does not hold: {failure}"),
+        }
+    }
+    Ok(())
 }
 
 /// What this machine was measured to burn, or is now, where it was not yet.
@@ -327,7 +376,6 @@ fn greet(
     if let Some(metrics_at) = metrics_at {
         writeln!(out, "metrics on http://{metrics_at}/metrics")?;
     }
-    writeln!(out, "note: guests run inside the wasm sandbox only; there is no jail yet")?;
     writeln!(out, "export CLARIFAI_API_BASE={}", base_of(scheme, address))?;
     if args.no_auth {
         writeln!(out, "note: every caller is the user `local`, whatever the token")?;

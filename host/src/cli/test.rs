@@ -12,7 +12,7 @@ mod report;
 mod suggest;
 
 use super::client::ModelRef;
-use super::{AdmissionWorkerArgs, GlobalArgs, TestArgs, Usage, request, usage};
+use super::{GlobalArgs, TestArgs, Usage, request, usage};
 use crate::call::{
     Deadline, Event, Function, GuestError, Holder, Method, Methods, Receipt, Request, Value,
     Verdict,
@@ -20,15 +20,20 @@ use crate::call::{
 use crate::package::folder::{self, Taking};
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
-use crate::sandbox::{Code, Compiled, Diagnostics, Program, Runtime, Surroundings, calibrate};
+use crate::sandbox::{Code, Diagnostics, Program, Runtime, Surroundings, calibrate};
 use crate::server::request::{InputError, Turn, parse, plain_input, typed_input};
 use crate::server::response::{self, CallerKind, Form};
 use crate::server::sent::Sent;
+use crate::upload::Example;
 use anyhow::{Context, anyhow, bail};
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Bytes of an example that a host tries a package with: what a message of a call may
+/// have.
+const EXAMPLE_BYTES_MAX: u64 = 16 << 20;
 
 /// How the files begin that a folder is tested with.
 const EXAMPLE: &str = "example.";
@@ -226,7 +231,7 @@ async fn call_all(
 ) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
     let asked = plain(given.message.clone())?;
     let measured = calibrate().map_err(|error| anyhow!("cannot measure this machine: {error}"))?;
-    let runtime = Runtime::start_with(Diagnostics::On, None, measured)?;
+    let runtime = Runtime::start_with(Diagnostics::On, measured)?;
     let program = Program::admit(&runtime, package, &Code::Component, Surroundings::Seeded(seed))
         .map_err(usage)?;
     let program = Arc::new(program);
@@ -267,72 +272,42 @@ async fn call_all(
     Ok((all, skipped))
 }
 
-/// What a host asks of a package before it takes it: `load-model` within its
-/// limits, and an answer to the example, if the folder has one. Returns what the
-/// model says of its methods.
-pub(super) async fn try_out(
-    args: &AdmissionWorkerArgs,
-    package: Package,
-    code: Compiled,
-    line: &mut dyn FnMut(String) -> anyhow::Result<()>,
-) -> anyhow::Result<String> {
-    let dir = args.dir.as_path();
-    let asked = match examples(dir)?.is_empty() {
-        true => None,
-        false => Some(asked(&TestArgs::of_example(dir), &package)?),
-    };
-    // As the code was compiled.
-    let runtime = Runtime::start_with(Diagnostics::Off, None, args.fuel_per_cpu_second)?;
-    let program =
-        Program::admit(&runtime, package, &Code::Compiled(code), Surroundings::Seeded(0))?;
-    let program = Arc::new(program);
-    let methods = program.methods().await?;
-    let loaded = load(&program).await;
-    if let Some(verdict) = &loaded.verdict {
-        bail!("load-model failed: {}", verdict.end);
-    }
-    line(format!(
-        "load-model took {} ms and {} fuel",
-        loaded.wall.as_millis(),
-        loaded.receipt.fuel
-    ))?;
-    match asked {
-        None => line("there is no example.* to try the model with".to_owned())?,
-        Some(asked) => match example(&program, &methods, &asked).await? {
-            Some(name) => line(format!("{name} has answered the example"))?,
-            None => line("the example fits no method; nothing was called".to_owned())?,
-        },
-    }
-    runtime.drain().await;
-    Ok(methods.declared().to_owned())
+/// What a host tries a package with before it takes it: the first of its methods that
+/// the example of the folder fits. The error is for whoever uploads.
+pub(super) fn example(dir: &Path, package: &Package, methods: &Methods) -> Result<Example, String> {
+    example_of(dir, package, methods).map_err(|error| format!("{error:#}"))
 }
 
-/// Calls the first function that the example fits; returns its name.
-async fn example(
-    program: &Arc<Program>,
-    methods: &Methods,
-    given: &Asked,
-) -> anyhow::Result<Option<String>> {
+fn example_of(dir: &Path, package: &Package, methods: &Methods) -> anyhow::Result<Example> {
+    let files = examples(dir)?;
+    if files.is_empty() {
+        return Ok(Example::None);
+    }
+    let lengths = files.iter().map(|file| Ok(file.metadata()?.len()));
+    let bytes: u64 = lengths.sum::<std::io::Result<u64>>().context("cannot read the example")?;
+    if bytes > EXAMPLE_BYTES_MAX {
+        bail!("the files example.* have {bytes} bytes; {EXAMPLE_BYTES_MAX} are allowed");
+    }
+    let given = asked(&TestArgs::of_example(dir), package)?;
     let asked = plain(given.message.clone())?;
-    let mut calls = Vec::new();
+    let call = |name: String, function, request, form: Form| Example::Call {
+        name,
+        function,
+        request,
+        fits: Box::new(move |output| {
+            response::output(output, &form).map(drop).map_err(|outcome| outcome.text)
+        }),
+    };
     for method in methods.iter() {
-        if let Ok(asked) = of_method(method, given, &asked)? {
+        if let Ok(request) = of_method(method, &given, &asked)? {
             let form = Form { typed: Some((method.clone(), CallerKind::Plain)), ..Form::default() };
-            calls.push((method.name.clone(), method.function, asked, form));
+            return Ok(call(method.name.clone(), method.function, request, form));
         }
     }
-    if methods.is_empty() {
-        calls.push(("predict".to_owned(), Function::Predict, asked, Form::default()));
-    }
-    let Some((name, function, asked, form)) = calls.into_iter().next() else { return Ok(None) };
-    let ran = call(program, &name, function, asked, &form).await?;
-    match (ran.failures.first(), &ran.verdict) {
-        (Some(error), _) => bail!("{name} failed on the example: {error}"),
-        (None, Some(verdict)) if verdict.end != crate::call::End::Done => {
-            bail!("{name} failed on the example: {}", verdict.end)
-        }
-        _ => Ok(Some(name)),
-    }
+    Ok(match methods.is_empty() {
+        true => call("predict".to_owned(), Function::Predict, asked, Form::default()),
+        false => Example::Unfit,
+    })
 }
 
 /// The same input as the arguments of a method, or why it does not fit.

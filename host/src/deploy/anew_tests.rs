@@ -6,7 +6,6 @@ use crate::deploy::{Amount, Target};
 use crate::digest::sha256_of;
 use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH, Taking};
 use crate::package::{Package, folder};
-use crate::sandbox::{Diagnostics, Runtime};
 use crate::store::{Store, VersionCallRow, VersionFile, VersionRow};
 use crate::worker::scripted;
 use std::fs;
@@ -63,8 +62,7 @@ impl Place {
             };
             store.add_version(&version, &mut files).unwrap();
         }
-        let runtime = Runtime::start(Diagnostics::Off).unwrap();
-        let loader = Loader::compiling_with(one_shot, runtime, store, run);
+        let loader = Loader::compiling_with(one_shot, store, run);
         Self { deployments: Deployments::open(loader, MACHINE).unwrap(), scratch }
     }
 

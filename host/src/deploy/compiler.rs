@@ -5,6 +5,7 @@
 
 use super::error::StartError;
 use crate::sandbox::Compiled;
+use crate::sealed::Sealed;
 use crate::store::{Sha256Digest, Store, StoreError};
 use crate::worker::{OneShot, Urgency};
 use std::collections::HashMap;
@@ -155,11 +156,13 @@ impl Compiler {
         &self,
         digest: Sha256Digest,
         code: Vec<u8>,
-    ) -> Result<(Vec<u8>, Result<(), StoreError>), StartError> {
+    ) -> Result<(Sealed, Result<(), StoreError>), StartError> {
         let (store, id) = (self.store.clone(), self.id.clone());
         blocking(move || {
-            let kept = store.keep_compiled(&digest, &id, &code);
-            Ok((code, kept))
+            let sealed = Sealed::of(code.as_slice()).map_err(StartError::Memory)?;
+            drop(code);
+            let kept = store.keep_compiled(&digest, &id, &sealed);
+            Ok((sealed, kept))
         })
         .await
     }

@@ -9,8 +9,8 @@ use crate::deploy::checks::{
 use crate::deploy::placement::Placement;
 use crate::deploy::{Amount, Loader, Pool};
 use crate::package::config::ModelName;
-use crate::sandbox::{Diagnostics, Runtime};
 use crate::store::Store;
+use crate::worker::OneShot;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -29,9 +29,12 @@ impl Place {
         let store = Arc::new(Store::open(&scratch.path().join("data")).unwrap());
         store.add_user("alice").unwrap();
         store.ensure_app("alice", "main").unwrap();
-        let runtime = Runtime::start(Diagnostics::Off).unwrap();
         let machine = Amount { cpu_millis: 2000, memory_bytes: GIB };
-        let deployments = Deployments::open(Loader::new(runtime, store, run), machine).unwrap();
+        let deployments = Deployments::open(
+            Loader::compiling_with(OneShot::of_this_program(), store, run),
+            machine,
+        )
+        .unwrap();
         deployments.ensure_model(&model(), "text-to-text").unwrap();
         Self { deployments, _scratch: scratch }
     }

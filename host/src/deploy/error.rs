@@ -5,7 +5,7 @@ use crate::auth::AllowanceError;
 use crate::package::config::ModelName;
 use crate::package::folder::FolderError;
 use crate::store::StoreError;
-use crate::worker::{AdmitError, OneShotError};
+use crate::worker::{OneShotError, StartFailure};
 use std::sync::Arc;
 use tokio::task::JoinError;
 
@@ -78,9 +78,17 @@ pub enum StartError {
     /// The component cannot be compiled.
     #[error("1/model.wasm cannot be compiled: {0}")]
     Compile(OneShotError),
-    /// The host cannot run it.
+    /// No replica of it starts.
     #[error(transparent)]
-    Admit(#[from] AdmitError),
+    Replica(#[from] StartFailure),
+    /// Its processes have ended one after the other.
+    #[error(
+        "its processes have crashed three times within a minute, so it is left alone for one; the last: {0}"
+    )]
+    Crashes(String),
+    /// There is no memory for its machine code.
+    #[error("its machine code cannot be kept in memory")]
+    Memory(#[source] std::io::Error),
     /// The host is shutting down.
     #[error("the host is being stopped")]
     Stopping,

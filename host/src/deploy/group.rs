@@ -10,12 +10,22 @@ use crate::call::Deadline;
 use crate::limits::{Limits, limit};
 use crate::worker::Worker;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// How long the calls of a version that does not start are told so before it is
 /// tried again.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Crashes of its processes, within so much time, after which a version is left alone
+/// for as long.
+const CRASHES_MAX: usize = 3;
+const CRASHES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a start waits after a crash, and how often that doubles at most.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_DOUBLINGS_MAX: u32 = 6;
 
 /// How often that time doubles where no call asks for it: to some five minutes.
 const START_DOUBLINGS_MAX: u32 = 6;
@@ -42,6 +52,8 @@ pub(super) struct Group {
     is_short: AtomicBool,
     /// How often in a row the first one did not start.
     failures: AtomicU32,
+    /// When processes of it have ended that should not have, of late.
+    crashes: Mutex<Vec<Instant>>,
     /// Calls that wait for the first one.
     waiting: AtomicUsize,
 }
@@ -50,7 +62,12 @@ pub(super) struct Group {
 enum State {
     Stopped,
     Running(Arc<Replicas>),
-    Failed(Arc<StartError>, Instant),
+    /// Why, and since when. Whoever calls until `until` is told so.
+    Failed {
+        error: Arc<StartError>,
+        at: Instant,
+        until: Instant,
+    },
 }
 
 /// Why there is no first replica.
@@ -90,16 +107,21 @@ impl Group {
     }
 
     /// What runs already.
-    pub(super) fn running_already(placement: Arc<Placement>, replicas: Replicas) -> Self {
-        Self::with(placement, State::Running(Arc::new(replicas)))
+    pub(super) fn running_already(placement: Arc<Placement>, worker: Worker) -> Arc<Self> {
+        let group = Arc::new(Self::stopped(placement));
+        let gone = worker.gone();
+        let replicas = Arc::new(Replicas::of(worker, None));
+        group.set(State::Running(replicas.clone()));
+        group.mourn(&replicas, gone);
+        group
     }
 
     fn with(placement: Arc<Placement>, state: State) -> Self {
         let (growing, is_short) = (AtomicBool::new(false), AtomicBool::new(false));
         let (state, starting) = (RwLock::new(state), tokio::sync::Mutex::default());
         let failures = AtomicU32::new(0);
-        let waiting = AtomicUsize::new(0);
-        Self { placement, state, starting, growing, is_short, failures, waiting }
+        let (crashes, waiting) = (Mutex::default(), AtomicUsize::new(0));
+        Self { placement, state, starting, growing, is_short, failures, crashes, waiting }
     }
 
     pub(super) fn load(&self) -> Option<Load> {
@@ -110,8 +132,8 @@ impl Group {
     pub(super) fn standing(&self) -> Option<Standing> {
         match &*self.state() {
             State::Running(replicas) => Some(replicas.standing()),
-            State::Failed(_, at) if at.elapsed() < START_AGAIN_AFTER => Some(Standing::Failed),
-            State::Failed(..) | State::Stopped => None,
+            State::Failed { until, .. } if Instant::now() < *until => Some(Standing::Failed),
+            State::Failed { .. } | State::Stopped => None,
         }
     }
 
@@ -122,7 +144,7 @@ impl Group {
     /// Why it did not start when it was last tried.
     pub(super) fn failure(&self) -> Option<Arc<StartError>> {
         match &*self.state() {
-            State::Failed(error, _) => Some(error.clone()),
+            State::Failed { error, .. } => Some(error.clone()),
             State::Stopped | State::Running(_) => None,
         }
     }
@@ -204,12 +226,19 @@ impl Group {
         });
     }
 
-    async fn add_one(&self, version: &Version, loader: &Loader, replicas: &Arc<Replicas>) -> bool {
+    async fn add_one(
+        self: &Arc<Self>,
+        version: &Version,
+        loader: &Loader,
+        replicas: &Arc<Replicas>,
+    ) -> bool {
         match self.start_one(version, loader).await {
             Ok((worker, reservation)) => {
                 let is_same = self.replicas().is_some_and(|now| Arc::ptr_eq(&now, replicas));
                 if is_same {
-                    replicas.add(worker, Some(reservation));
+                    let gone = worker.gone();
+                    replicas.add(worker, reservation);
+                    self.mourn(replicas, gone);
                     self.is_short.store(false, Ordering::Release);
                 }
                 is_same
@@ -235,10 +264,10 @@ impl Group {
                 replicas.touch();
                 Ok(Some(replicas.clone()))
             }
-            State::Failed(error, at) if at.elapsed() < START_AGAIN_AFTER => {
+            State::Failed { error, until, .. } if Instant::now() < *until => {
                 Err(LeaseError::Start(error.clone()))
             }
-            State::Failed(..) | State::Stopped => Ok(None),
+            State::Failed { .. } | State::Stopped => Ok(None),
         }
     }
 
@@ -282,7 +311,7 @@ impl Group {
     }
 
     async fn start_first(
-        &self,
+        self: &Arc<Self>,
         version: &Version,
         loader: &Loader,
     ) -> Result<Arc<Replicas>, NotStarted> {
@@ -293,6 +322,7 @@ impl Group {
         if version.is_gone() || self.placement.is_retired() {
             return Err(NotStarted::Lease(LeaseError::NoSuchVersion));
         }
+        tokio::time::sleep(self.pause()).await;
         // Looked at before the package is read, which takes longer.
         if let Some(needs) = version.needs() {
             self.placement.has_room(needs).map_err(NotStarted::Full)?;
@@ -305,8 +335,10 @@ impl Group {
             Err(NoReplica::Full(full)) => Err(NotStarted::Full(full)),
             Ok((worker, reservation)) => {
                 self.failures.store(0, Ordering::Release);
-                let replicas = Arc::new(Replicas::of(worker, Some(reservation)));
+                let gone = worker.gone();
+                let replicas = Arc::new(Replicas::of(worker, reservation));
                 self.set(State::Running(replicas.clone()));
+                self.mourn(&replicas, gone);
                 Ok(replicas)
             }
             Err(NoReplica::Start(error)) => {
@@ -316,7 +348,7 @@ impl Group {
                 );
                 self.failures.fetch_add(1, Ordering::AcqRel);
                 let error = Arc::new(error);
-                self.set(State::Failed(error.clone(), Instant::now()));
+                self.fail(error.clone(), START_AGAIN_AFTER);
                 Err(NotStarted::Lease(LeaseError::Start(error)))
             }
         }
@@ -327,12 +359,67 @@ impl Group {
         &self,
         version: &Version,
         loader: &Loader,
-    ) -> Result<(Worker, Reservation), NoReplica> {
+    ) -> Result<(Worker, Option<Reservation>), NoReplica> {
+        if let Some((parts, compiled)) = version.folder() {
+            return Ok((loader.start_again(&version.name, parts, compiled).await?, None));
+        }
         let package = loader.package(&version.name, &version.version).await?;
         let needs = Amount::of(&package.config);
         version.set_needs(needs);
         let reservation = self.placement.reserve(needs).map_err(NoReplica::Full)?;
-        Ok((loader.start(package).await?, reservation))
+        Ok((loader.start(package).await?, Some(reservation)))
+    }
+
+    /// Takes a replica out when its process ends that should not have.
+    fn mourn(self: &Arc<Self>, replicas: &Arc<Replicas>, gone: Option<CancellationToken>) {
+        let Some(gone) = gone else { return };
+        // Neither lives for this: whoever lets go of them ends the process.
+        let (group, replicas) = (Arc::downgrade(self), Arc::downgrade(replicas));
+        tokio::spawn(async move {
+            gone.cancelled().await;
+            let Some((group, replicas)) = group.upgrade().zip(replicas.upgrade()) else { return };
+            if let Some(why) = replicas.bury() {
+                group.crashed(&replicas, why);
+            }
+        });
+    }
+
+    fn crashed(&self, replicas: &Arc<Replicas>, why: String) {
+        let crashes = {
+            let mut crashes = self.crashes();
+            crashes.push(Instant::now());
+            crashes.len()
+        };
+        let is_empty = replicas.count() == 0;
+        if !is_empty || !self.replicas().is_some_and(|now| Arc::ptr_eq(&now, replicas)) {
+            return;
+        }
+        if crashes < limit("worker_crashes", CRASHES_MAX) {
+            return self.set(State::Stopped);
+        }
+        let error = Arc::new(StartError::Crashes(why));
+        tracing::error!("it is not started again for {} s: {error}", CRASHES_WITHIN.as_secs());
+        self.fail(error, CRASHES_WITHIN);
+    }
+
+    /// Crashes of late.
+    fn crashes(&self) -> MutexGuard<'_, Vec<Instant>> {
+        let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
+        crashes.retain(|at| at.elapsed() < CRASHES_WITHIN);
+        crashes
+    }
+
+    /// How long a start waits after crashes: the longer, the more there were.
+    fn pause(&self) -> Duration {
+        match u32::try_from(self.crashes().len()).unwrap_or(u32::MAX) {
+            0 => Duration::ZERO,
+            crashes => PAUSE.saturating_mul(1 << crashes.min(PAUSE_DOUBLINGS_MAX)),
+        }
+    }
+
+    fn fail(&self, error: Arc<StartError>, hold: Duration) {
+        let at = Instant::now();
+        self.set(State::Failed { error, at, until: at + hold });
     }
 
     /// Whether it is too early to try again where no call asks for it: the more
@@ -340,7 +427,7 @@ impl Group {
     fn has_just_failed(&self) -> bool {
         let doublings = self.failures.load(Ordering::Acquire).min(START_DOUBLINGS_MAX);
         let wait = START_AGAIN_AFTER.saturating_mul(1 << doublings);
-        matches!(&*self.state(), State::Failed(_, at) if at.elapsed() < wait)
+        matches!(&*self.state(), State::Failed { at, .. } if at.elapsed() < wait)
     }
 
     /// Lets the replicas go; calls that run keep theirs until they have ended.
@@ -378,7 +465,7 @@ impl Group {
     fn replicas(&self) -> Option<Arc<Replicas>> {
         match &*self.state() {
             State::Running(replicas) => Some(replicas.clone()),
-            State::Stopped | State::Failed(..) => None,
+            State::Stopped | State::Failed { .. } => None,
         }
     }
 

@@ -6,8 +6,8 @@ use crate::deploy::details::DeploymentDetail;
 use crate::deploy::{Deployments, Target};
 use crate::package::config::ModelName;
 use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH};
-use crate::sandbox::{Diagnostics, Runtime};
 use crate::store::{DeploymentRow, Store, StoreError, VersionFile, VersionRow};
+use crate::worker::OneShot;
 use tempfile::TempDir;
 
 const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30 };
@@ -34,8 +34,7 @@ impl Place {
         let lost = component.sha256;
         let mut files = [VersionFile::of(CONFIG_PATH, b"model:\n  id: m\n"), component];
         store.add_version(&row("0"), &mut files).unwrap();
-        let runtime = Runtime::start(Diagnostics::Off).unwrap();
-        let loader = Loader::new(runtime, store.clone(), run);
+        let loader = Loader::compiling_with(OneShot::of_this_program(), store.clone(), run);
         let deployments = Deployments::open(loader, MACHINE).unwrap();
         let version = deployments.all().pop().unwrap();
         // Looked at by the deployment, and known from then on.
@@ -65,8 +64,9 @@ impl Place {
     /// So much time is as if it had passed since the last attempt.
     fn pass(&self, time: Duration) {
         let mut state = self.group.state.write().unwrap();
-        if let State::Failed(_, at) = &mut *state {
+        if let State::Failed { at, until, .. } = &mut *state {
             *at = at.checked_sub(time).unwrap();
+            *until = until.checked_sub(time).unwrap();
         }
     }
 

@@ -5,23 +5,26 @@
 
 use super::compiler::{Compiler, Source, blocking};
 use super::error::StartError;
+use crate::call::{Origin, Verdict};
 use crate::digest::sha256_of;
-use crate::package::Package;
 use crate::package::config::{Config, ModelName};
 use crate::package::folder::{self, Taking};
-use crate::sandbox::{Compiled, Runtime};
+use crate::package::{Package, Parts};
+use crate::sandbox::Compiled;
 use crate::store::{FileRow, Sha256Digest, Store, StoreError};
-use crate::telemetry::VersionLog;
-use crate::worker::{OneShot, Worker};
+use crate::telemetry::{VersionLog, VersionLogs};
+use crate::worker::{OneShot, Unknown, Worker, Workers};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Starts replicas.
 #[derive(Debug, Clone)]
 pub struct Loader {
-    runtime: Arc<Runtime>,
+    workers: Workers,
+    logs: Option<Arc<VersionLogs>>,
     store: Arc<Store>,
     /// Private folders of running versions.
     run: PathBuf,
@@ -29,20 +32,26 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// `run` is an empty folder in the data directory's file system.
-    pub fn new(runtime: Arc<Runtime>, store: Arc<Store>, run: PathBuf) -> Self {
-        Self::compiling_with(OneShot::of_this_program(), runtime, store, run)
-    }
-
-    /// The same with another program for one-shot processes.
-    pub(crate) fn compiling_with(
+    /// `run` is an empty folder in the data directory's file system. Where there are no
+    /// logs, what guests write is told to `tracing` at best.
+    pub fn new(
+        workers: Workers,
         one_shot: OneShot,
-        runtime: Arc<Runtime>,
+        compiler: String,
         store: Arc<Store>,
         run: PathBuf,
+        logs: Option<Arc<VersionLogs>>,
     ) -> Self {
-        let code = Compiler::new(store.clone(), one_shot, runtime.compiler_id());
-        Self { runtime, store, run, code: Arc::new(code) }
+        let code = Arc::new(Compiler::new(store.clone(), one_shot, compiler));
+        Self { workers, logs, store, run, code }
+    }
+
+    /// Of this process alone, and with another program for one-shot processes.
+    #[cfg(test)]
+    pub(crate) fn compiling_with(one_shot: OneShot, store: Arc<Store>, run: PathBuf) -> Self {
+        use crate::sandbox::{Diagnostics, Runtime, compiler_id};
+        let workers = Workers::Here(Runtime::start(Diagnostics::Off).unwrap());
+        Self::new(workers, one_shot, compiler_id().unwrap(), store, run, None)
     }
 
     /// The store that versions are read from.
@@ -67,7 +76,7 @@ impl Loader {
 
     /// Fuel that the fastest mix burns in a second of this machine's CPU time.
     pub fn fuel_per_cpu_second(&self) -> u64 {
-        self.runtime.fuel_per_cpu_second()
+        self.workers.fuel_per_cpu_second()
     }
 
     pub(super) fn code(&self) -> &Compiler {
@@ -76,14 +85,38 @@ impl Loader {
 
     /// Where what guests of a version write is kept, if it is.
     pub fn log(&self, name: &ModelName, version: &str) -> Option<VersionLog> {
-        self.runtime.logs().map(|logs| logs.of(name, version))
+        self.logs.as_ref().map(|logs| logs.of(name, version))
     }
 
     /// Starts a replica of a package.
     pub async fn start(&self, package: Package) -> Result<Worker, StartError> {
         let compiled = self.compiled(&package).await?;
+        let name = package.config.name.clone();
+        self.start_again(&name, package.into(), compiled).await
+    }
+
+    /// Starts a replica of what was compiled before.
+    pub(super) async fn start_again(
+        &self,
+        name: &ModelName,
+        parts: Parts,
+        compiled: Compiled,
+    ) -> Result<Worker, StartError> {
         let _turn = self.code.turn().await?;
-        Ok(Worker::start(&self.runtime, package, compiled).await?)
+        let began = Instant::now();
+        let log = self.log(name, &parts.sheet.version);
+        let worker = Worker::start(&self.workers, parts, compiled, log.clone()).await?;
+        let (pid, took_ms) = (worker.pid(), took_ms(began));
+        tracing::info!(model = %name, pid, took_ms, "a replica runs");
+        tell(&name.to_string(), log.as_ref(), &worker);
+        Ok(worker)
+    }
+
+    /// Starts a replica that nobody calls but to try it out; what its guests write is
+    /// kept nowhere.
+    pub async fn try_out(&self, parts: Parts, compiled: Compiled) -> Result<Worker, StartError> {
+        let _turn = self.code.turn().await?;
+        Ok(Worker::start(&self.workers, parts, compiled, None).await?)
     }
 
     /// The machine code of a package's component.
@@ -179,6 +212,39 @@ impl Loader {
             Ok((digest, _)) if digest == file.sha256 => Ok(bytes),
             _ => Err(StartError::Corrupt(format!("{path} has another content than was stored"))),
         }
+    }
+}
+
+fn took_ms(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Tells the operator what is wrong with a model that is started all the same. What a
+/// guest says goes to its own log.
+fn tell(name: &str, log: Option<&VersionLog>, worker: &Worker) {
+    let keep = |verdict: &Verdict| {
+        if let Some(log) = log {
+            log.ended(&Origin::from(""), verdict);
+        }
+    };
+    if let Err(Unknown { why, ended }) = worker.methods() {
+        let why = ended.as_ref().map_or_else(|| why.clone(), |ended| ended.end.without_words());
+        tracing::warn!(
+            model = %name,
+            "it is called with plain inputs only, since its typed methods are not known: {why}"
+        );
+        if let Some(ended) = ended {
+            keep(ended);
+        }
+    }
+    if let Err(verdict) = worker.loaded() {
+        tracing::warn!(
+            model = %name,
+            "the model cannot be loaded, and its callers are told so; `ringfence logs` has its \
+             words: {}",
+            verdict.end.without_words()
+        );
+        keep(verdict);
     }
 }
 

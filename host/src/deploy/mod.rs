@@ -130,6 +130,11 @@ impl Deployments {
         self.read().all()
     }
 
+    /// Lets every replica go, as at the end of the host. Calls that run keep theirs.
+    pub fn let_go(&self) {
+        self.all().iter().for_each(|version| version.stop());
+    }
+
     /// What a call of a model means that the caller may see.
     pub fn called(
         &self,

@@ -6,8 +6,8 @@
 use super::autoscale::Autoscale;
 use super::capacity::Reservation;
 use super::error::LeaseError;
-use crate::call::{Deadline, Function, Holder, Origin};
-use crate::worker::{Inputs, Outputs, Worker};
+use crate::call::{Deadline, Function, Origin};
+use crate::worker::{Figures, Inputs, Kernel, Outputs, Worker};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,10 +60,10 @@ pub struct Load {
     pub running: usize,
     /// Calls that wait for a place.
     pub waiting: usize,
-    /// Bytes held, by what holds them.
-    pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
-    /// Sandboxes made since they were started.
-    pub sandboxes_made: u64,
+    /// What they hold, and have had since they were started.
+    pub figures: Figures,
+    /// What the kernel says of their processes.
+    pub kernel: Kernel,
 }
 
 /// How well it would do for a call, best first.
@@ -108,6 +108,26 @@ impl Replicas {
         self.lock().push(Arc::new(replica));
         self.times().busy_since = None;
         self.slots.add_permits(self.concurrency_max);
+    }
+
+    /// Takes those out whose processes have ended, and says why the last of them did.
+    /// Their places go as their calls end, which are told by now.
+    pub(super) fn bury(&self) -> Option<String> {
+        let mut replicas = self.lock();
+        let (gone, left) = replicas.drain(..).partition::<Vec<_>, _>(|replica| replica.has_gone());
+        *replicas = left;
+        drop(replicas);
+        let why = gone.last().map(|replica| replica.worker.why());
+        for _ in &gone {
+            let (slots, places) = (self.slots.clone(), self.concurrency_max);
+            let places = u32::try_from(places).unwrap_or(u32::MAX);
+            tokio::spawn(async move {
+                if let Ok(places) = slots.acquire_many_owned(places).await {
+                    places.forget();
+                }
+            });
+        }
+        why
     }
 
     /// How many there are.
@@ -164,7 +184,8 @@ impl Replicas {
     /// There are never more permits than places, so one has room.
     fn taken(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Option<Place> {
         let replicas = self.lock();
-        let replica = replicas.iter().min_by_key(|replica| replica.calls())?.clone();
+        let alive = replicas.iter().filter(|replica| !replica.has_gone());
+        let replica = alive.min_by_key(|replica| replica.calls())?.clone();
         replica.calls.fetch_add(1, Ordering::AcqRel);
         Some(Place { replica, replicas: self.clone(), _permit: permit })
     }
@@ -237,16 +258,16 @@ impl Replicas {
             replicas: 0,
             running: places.saturating_sub(self.slots.available_permits()),
             waiting: self.waiting.load(Ordering::Acquire),
-            memory_bytes: Holder::ALL.map(|holder| (holder, 0)),
-            sandboxes_made: 0,
+            figures: Figures::default(),
+            kernel: Kernel::default(),
         };
         replicas.iter().fold(load, |sum, replica| {
             sum.plus(&Load {
                 replicas: 1,
                 running: 0,
                 waiting: 0,
-                memory_bytes: replica.worker.memory_bytes(),
-                sandboxes_made: replica.worker.sandboxes_made(),
+                figures: replica.worker.figures(),
+                kernel: replica.worker.kernel(),
             })
         })
     }
@@ -266,15 +287,18 @@ impl Load {
         self.replicas += other.replicas;
         self.running += other.running;
         self.waiting += other.waiting;
-        self.sandboxes_made += other.sandboxes_made;
-        for ((_, sum), (_, bytes)) in self.memory_bytes.iter_mut().zip(other.memory_bytes) {
-            *sum += bytes;
-        }
+        self.figures = self.figures.plus(&other.figures);
+        self.kernel = self.kernel.plus(other.kernel);
         self
     }
 }
 
 impl Replica {
+    /// Whether its process has ended.
+    fn has_gone(&self) -> bool {
+        self.worker.gone().is_some_and(|gone| gone.is_cancelled())
+    }
+
     fn calls(&self) -> usize {
         self.calls.load(Ordering::Acquire)
     }
@@ -283,7 +307,7 @@ impl Replica {
 impl Place {
     /// Starts a call, which has the place until its guest has ended. `hold` lives
     /// as long.
-    pub(super) fn call<H: Send + 'static>(
+    pub(super) fn call<H: Send + Sync + 'static>(
         self,
         ended: &CancellationToken,
         function: Function,

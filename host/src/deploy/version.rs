@@ -6,10 +6,11 @@ use super::error::{LeaseError, StartError};
 use super::group::{Group, MakeRoom};
 use super::loader::Loader;
 use super::placement::Placement;
-use super::replicas::{Load, Place, Replicas, Standing};
+use super::replicas::{Load, Place, Standing};
 use crate::call::{Deadline, Function, Methods, Origin};
-use crate::package::Package;
 use crate::package::config::ModelName;
+use crate::package::{Package, Parts};
+use crate::sandbox::Compiled;
 use crate::store::{VersionRow, now};
 use crate::telemetry::VersionLog;
 use crate::worker::{Inputs, Outputs};
@@ -40,6 +41,8 @@ pub struct Version {
     /// Its replicas, by where they run.
     groups: RwLock<Vec<Arc<Group>>>,
     needs: OnceLock<Amount>,
+    /// What a further replica of a folder is started from.
+    folder: Option<(Parts, Compiled)>,
     pub(super) called: Called,
     gone: AtomicBool,
 }
@@ -83,6 +86,7 @@ impl Version {
             source: Source::Store,
             groups: RwLock::default(),
             needs: OnceLock::new(),
+            folder: None,
             called: Called::default(),
             gone: AtomicBool::new(false),
         }
@@ -98,9 +102,12 @@ impl Version {
         let (name, version) = (config.name.clone(), package.version.clone());
         let model_type_id = config.model_type_id.clone();
         let concepts = config.concepts.len() as u64;
-        let worker = loader.start(package).await?;
-        let methods = Arc::new(worker.methods().clone());
-        let group = Group::running_already(placement, Replicas::of(worker, None));
+        let compiled = loader.compiled(&package).await?;
+        let parts = Parts::from(package);
+        let folder = Some((parts.clone(), compiled.clone()));
+        let worker = loader.start_again(&name, parts, compiled).await?;
+        let methods = Arc::new(worker.methods().cloned().unwrap_or_default());
+        let group = Group::running_already(placement, worker);
         Ok(Self {
             log: loader.log(&name, &version),
             name,
@@ -111,8 +118,9 @@ impl Version {
             methods,
             created_at: now(),
             source: Source::Folder,
-            groups: RwLock::new(vec![Arc::new(group)]),
+            groups: RwLock::new(vec![group]),
             needs: OnceLock::new(),
+            folder,
             called: Called::default(),
             gone: AtomicBool::new(false),
         })
@@ -221,6 +229,11 @@ impl Version {
         self.needs.get().copied()
     }
 
+    /// What a further replica of it is started from, if it is a folder's.
+    pub(super) fn folder(&self) -> Option<(Parts, Compiled)> {
+        self.folder.clone()
+    }
+
     pub(super) fn set_needs(&self, needs: Amount) {
         // A version does not change.
         let _ = self.needs.set(needs);
@@ -300,7 +313,7 @@ impl Lease {
     /// when the guest has ended, which dropping the outputs brings about, and
     /// cancelling `ended`, whoever still reads. `origin` is what logs say of it, and
     /// `hold` lives as long as the guest.
-    pub fn call<H: Send + 'static>(
+    pub fn call<H: Send + Sync + 'static>(
         self,
         ended: &CancellationToken,
         function: Function,

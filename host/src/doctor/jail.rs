@@ -1,11 +1,9 @@
-//! What the outer wall will be made of. None of it is used yet, and each
-//! finding says so.
+//! What the outer wall can be made of here. Whether it holds is tried elsewhere, by
+//! processes that are in it.
 
 use super::resources::version_2;
 use super::{Finding, Surroundings};
 use rustix::fs::{Access, access};
-
-const NOT_YET: &str = "not used yet";
 
 /// Versions of Landlock's interface, and the kernel that each came with.
 const LANDLOCK: [(u32, (u32, u32)); 7] = [
@@ -39,7 +37,7 @@ fn landlock(surroundings: &Surroundings) -> Finding {
     };
     match surroundings.read("/sys/kernel/security/lsm") {
         Some(list) if list.split(',').any(|name| name == "landlock") => {
-            Finding::ok(topic, format!("on, ABI {abi} or later by the kernel's version; {NOT_YET}"))
+            Finding::ok(topic, format!("on, ABI {abi} or later by the kernel's version"))
         }
         Some(_) => {
             missing(topic, "the kernel has it switched off", "add landlock to `lsm=` at boot")
@@ -48,7 +46,7 @@ fn landlock(surroundings: &Surroundings) -> Finding {
             topic,
             format!(
                 "ABI {abi} by the kernel's version; whether it is on cannot be seen, since \
-                 securityfs is not mounted; {NOT_YET}"
+                 securityfs is not mounted"
             ),
         ),
     }
@@ -59,7 +57,7 @@ fn seccomp(surroundings: &Surroundings) -> Finding {
     let actions = surroundings.read("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     let has = |action: &str| actions.split_whitespace().any(|there| there == action);
     match has("kill_process") && has("errno") {
-        true => Finding::ok(topic, format!("filters can refuse and kill; {NOT_YET}")),
+        true => Finding::ok(topic, "filters can refuse and kill"),
         false => missing(
             topic,
             "the kernel offers no filters",
@@ -85,7 +83,7 @@ fn user_namespaces(surroundings: &Surroundings) -> Finding {
         let advice = "an AppArmor profile for ringfence that allows them";
         return missing(topic, "AppArmor restricts them", advice);
     }
-    Finding::ok(topic, format!("offered; {NOT_YET}"))
+    Finding::ok(topic, "offered")
 }
 
 fn cgroup(surroundings: &Surroundings) -> Finding {
@@ -103,13 +101,13 @@ fn cgroup(surroundings: &Surroundings) -> Finding {
         .iter()
         .all(|file| access(group.join(file), Access::WRITE_OK).is_ok());
     match ours {
-        true => Finding::ok(topic, format!("this process may divide its own; {NOT_YET}")),
+        true => Finding::ok(topic, "this process may divide its own"),
         false => missing(topic, "this process may not divide its own", advice),
     }
 }
 
 fn missing(topic: &'static str, found: &str, advice: &str) -> Finding {
-    Finding::warn(topic, format!("{found}; {NOT_YET}"), advice)
+    Finding::warn(topic, found, advice)
 }
 
 #[cfg(test)]
@@ -137,7 +135,6 @@ mod tests {
         let none = Root::with(&[]);
         for finding in examine(&none.surroundings()) {
             assert!(!finding.advice.is_empty(), "{finding:?}");
-            assert!(finding.found.ends_with(NOT_YET), "{finding:?}");
         }
         let all = Root::with(&[
             ("proc/sys/kernel/osrelease", "6.15.0"),
@@ -151,7 +148,6 @@ mod tests {
         ]);
         for finding in examine(&all.surroundings()) {
             assert_eq!(finding.verdict, crate::doctor::Verdict::Ok, "{finding:?}");
-            assert!(finding.found.ends_with(NOT_YET), "{finding:?}");
         }
     }
 }

@@ -56,6 +56,19 @@ impl Finding {
     }
 }
 
+/// How the jail holds, by processes that were in it: a line for each layer, and what was
+/// not refused.
+pub fn of_jail(layers: &[String], failures: &[String]) -> Vec<Finding> {
+    const ADVICE: &str = "a host that listens beyond loopback does not start without the layers \
+                          that it requires";
+    let layer = |line: &String| match line.contains("missing:") {
+        true => Finding::warn("jail", line, "see operating.md for what each layer needs"),
+        false => Finding::ok("jail", line),
+    };
+    let failure = |line: &String| Finding::warn("jail", line, ADVICE);
+    layers.iter().map(layer).chain(failures.iter().map(failure)).collect()
+}
+
 /// Where to look.
 #[derive(Debug, Clone)]
 pub struct Surroundings {

@@ -111,6 +111,15 @@ pub enum LoadError {
         /// What the engine says.
         reason: String,
     },
+    /// The file cannot be read.
+    #[error("cannot read the graph {name}")]
+    Read {
+        /// The graph.
+        name: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file is refused before an engine sees it.
     #[error("cannot load the graph {name}: {why}")]
     Refused {

@@ -7,7 +7,7 @@
 
 use super::engine::RunError;
 use super::tensor::{ElementType, Tensor, TensorError};
-use super::{Graphs, NamedGraph};
+use super::{Compute, Graphs, NamedGraph};
 use crate::call::{Holder, HostCall};
 use crate::limits::limit;
 use crate::sandbox::nn_bindings::errors::ErrorCode;
@@ -211,8 +211,14 @@ impl inference::HostGraphExecutionContext for State {
             Ok(ordered) => ordered,
             Err(text) => return self.fail(failure(ErrorCode::InvalidArgument, text)),
         };
-        let (meters, share) = (self.meters.clone(), &self.shared.share);
-        let outputs = match graph.compute(ordered, held, meters, share, self.deadline).await {
+        let job = Compute {
+            inputs: ordered,
+            held,
+            hold: self.hold.clone(),
+            meters: self.meters.clone(),
+            deadline: self.deadline,
+        };
+        let outputs = match graph.compute(job, &self.shared.share).await {
             Ok(outputs) => outputs,
             Err(error) => {
                 let code = match &error {

@@ -19,9 +19,10 @@ pub use tensor::{ElementType, Tensor, TensorError};
 pub use tract::Tract;
 
 use crate::call::Holder;
-use crate::package::{GraphFile, Package};
-use crate::sandbox::{Account, Charge, Meters, OverLimit, Share};
+use crate::package::{Assets, GraphFile, Package};
+use crate::sandbox::{Account, Charge, Hold, Meters, OverLimit, Share};
 use beside::BesideGraph;
+use bytes::Bytes;
 use onnx::Scan;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,17 +47,25 @@ impl Nn {
 pub(crate) struct Graphs(Arc<BTreeMap<String, Arc<NamedGraph>>>);
 
 impl Graphs {
-    pub(crate) fn load(nn: &Nn, package: &Package, account: &Account) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        nn: &Nn,
+        files: &[GraphFile],
+        assets: &Assets,
+        account: &Account,
+    ) -> Result<Self, LoadError> {
         let engine = nn.engine.as_ref();
         let mut graphs = BTreeMap::new();
-        for file in &package.graphs {
+        for file in files {
             let name = file.name.clone();
             let full = |source| LoadError::Memory { name: name.clone(), source };
-            let scanned = scan(engine, file)?;
             // What does not fit is not read first.
-            let bytes = scanned.tensor_bytes.max(file.bytes.len() as u64);
-            let mut charge = account.charge(Holder::Graph, bytes).map_err(full)?;
-            let graph = load(engine, package, file)?;
+            let mut charge = account.charge(Holder::Graph, file.content.len()).map_err(full)?;
+            let content = read(file)?;
+            let scanned = scan(engine, file, &content)?;
+            let bytes = scanned.tensor_bytes.max(content.len() as u64);
+            charge.resize(bytes).map_err(full)?;
+            let graph = load(engine, assets, file, &content)?;
+            drop(content);
             charge.resize(graph.bytes()).map_err(full)?;
             let (account, threads) = (account.clone(), nn.threads.clone());
             let named = NamedGraph { name: name.clone(), graph, account, threads, _charge: charge };
@@ -72,6 +81,19 @@ impl Graphs {
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
+}
+
+/// What is computed, and for whom.
+pub(crate) struct Compute {
+    pub(crate) inputs: Vec<Tensor>,
+    /// The inputs' charges, which last as long as the engine has the inputs, whoever
+    /// still waits.
+    pub(crate) held: Vec<Charge>,
+    /// What lasts as long as the call.
+    pub(crate) hold: Option<Hold>,
+    /// Those of the call.
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) deadline: Instant,
 }
 
 /// A graph under its name, with the threads that run it.
@@ -122,22 +144,19 @@ impl NamedGraph {
         }
     }
 
-    /// Computes on the engine's threads, when it is the replica's turn. `held` are
-    /// the inputs' charges, which last as long as the engine has the inputs, whoever
-    /// still waits; `meters` are those of the call. Outputs come with their charges.
+    /// Computes on the engine's threads, when it is the replica's turn. Outputs come
+    /// with their charges.
     pub(crate) async fn compute(
         &self,
-        inputs: Vec<Tensor>,
-        held: Vec<Charge>,
-        meters: Arc<Meters>,
+        job: Compute,
         share: &Arc<Share>,
-        deadline: Instant,
     ) -> Result<Vec<(String, Tensor, Charge)>, RunError> {
+        let Compute { inputs, held, hold, meters, deadline } = job;
         let (graph, counted, account) = (self.graph.clone(), meters.clone(), self.account.clone());
         let work = move |cancel: &Cancel| {
             let mut scratch = account.charge(Holder::Engine, 0)?;
             let outputs = counted.time_engine(|| graph.run(inputs, cancel, &mut scratch))?;
-            drop((held, scratch));
+            drop((held, scratch, hold));
             let charge = |tensor: Tensor| -> Result<_, OverLimit> {
                 let charge = account.charge(Holder::Tensor, tensor.data().len() as u64)?;
                 Ok((tensor, charge))
@@ -158,23 +177,30 @@ impl std::fmt::Debug for NamedGraph {
 
 /// A graph of a package, to look at.
 pub fn graph_of(package: &Package, file: &GraphFile) -> Result<Arc<dyn Graph>, LoadError> {
-    scan(&Tract, file)?;
-    load(&Tract, package, file)
+    let content = read(file)?;
+    scan(&Tract, file, &content)?;
+    load(&Tract, &package.assets, file, &content)
 }
 
-fn scan(engine: &dyn Engine, file: &GraphFile) -> Result<Scan, LoadError> {
-    onnx::scan(&file.bytes, &|domain, operator| engine.has(domain, operator))
+fn read(file: &GraphFile) -> Result<Bytes, LoadError> {
+    let unread = |source| LoadError::Read { name: file.name.clone(), source };
+    file.content.read().map_err(unread)
+}
+
+fn scan(engine: &dyn Engine, file: &GraphFile, content: &[u8]) -> Result<Scan, LoadError> {
+    onnx::scan(content, &|domain, operator| engine.has(domain, operator))
         .map_err(|why| LoadError::Refused { name: file.name.clone(), why })
 }
 
 /// Loads a graph. What makes an engine panic is a graph that it cannot load.
 fn load(
     engine: &dyn Engine,
-    package: &Package,
+    assets: &Assets,
     file: &GraphFile,
+    content: &[u8],
 ) -> Result<Arc<dyn Graph>, LoadError> {
-    let beside = BesideGraph { assets: &package.assets, folder: &file.folder };
-    let loading = AssertUnwindSafe(|| engine.load(&file.name, &file.bytes, &beside));
+    let beside = BesideGraph { assets, folder: &file.folder };
+    let loading = AssertUnwindSafe(|| engine.load(&file.name, content, &beside));
     catch_unwind(loading).unwrap_or_else(|_| {
         Err(LoadError::Engine {
             engine: engine.name(),

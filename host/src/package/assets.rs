@@ -1,23 +1,70 @@
 //! Files of a package beside its component, its graphs and its configuration.
 
-use std::fs::File;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tempfile::TempDir;
 
-/// The assets of a package, in a private folder that nothing else writes to
-/// and that goes with the package.
-#[derive(Debug)]
+/// The assets of a package, in a folder that nothing else writes to.
+#[derive(Debug, Clone)]
 pub struct Assets {
     /// Where they are.
-    pub folder: TempDir,
+    pub folder: AssetsFolder,
     /// What there is, sorted by name.
     pub files: Vec<AssetFile>,
 }
 
+/// The folder of assets. Clones are the same folder.
+#[derive(Debug, Clone)]
+pub enum AssetsFolder {
+    /// Made for the package, and gone with it: a folder `model` with the assets, and one
+    /// with nothing in it, where a process can begin that sees nothing else.
+    Private(Arc<TempDir>),
+    /// Another process's, which has handed it over.
+    Passed(PathBuf),
+}
+
+/// The folder with the assets, and the one with nothing in it.
+const MODEL: &str = "model";
+const EMPTY: &str = "empty";
+
+/// Modes of what a process of another user reads. Whoever else would is kept out by the
+/// data directory.
+pub(super) const FOLDER_MODE: u32 = 0o755;
+pub(super) const FILE_MODE: u32 = 0o444;
+
+impl AssetsFolder {
+    /// Makes a private one below a folder.
+    pub(super) fn make(scratch: &Path) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("assets-").tempdir_in(scratch)?;
+        let this = folder.path();
+        for name in [MODEL, EMPTY] {
+            std::fs::create_dir(this.join(name))?;
+            std::fs::set_permissions(this.join(name), Permissions::from_mode(FOLDER_MODE))?;
+        }
+        std::fs::set_permissions(this, Permissions::from_mode(FOLDER_MODE))?;
+        Ok(Self::Private(Arc::new(folder)))
+    }
+
+    /// Where the assets are for a process that has the private folder as its root.
+    pub fn path_in_root() -> PathBuf {
+        Path::new("/").join(MODEL)
+    }
+
+    /// Where the assets are.
+    pub(super) fn path(&self) -> PathBuf {
+        match self {
+            Self::Private(folder) => folder.path().join(MODEL),
+            Self::Passed(path) => path.clone(),
+        }
+    }
+}
+
 /// One asset.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetFile {
     /// Path below `1/`, with `/` between its parts.
     pub name: String,
@@ -28,7 +75,12 @@ pub struct AssetFile {
 impl Assets {
     /// The folder's path.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().to_path_buf()
+        self.folder.path()
+    }
+
+    /// A folder with nothing in it, beside them.
+    pub fn empty(&self) -> PathBuf {
+        self.path().with_file_name(EMPTY)
     }
 
     /// So many bytes of an asset, from an offset on. The error is a sentence
@@ -60,7 +112,8 @@ mod tests {
     /// NN-06.
     #[test]
     fn a_file_of_the_package_is_read_where_it_is_and_no_other() {
-        let folder = TempDir::new().unwrap();
+        let scratch = TempDir::new().unwrap();
+        let folder = AssetsFolder::make(scratch.path()).unwrap();
         std::fs::create_dir(folder.path().join("a")).unwrap();
         let files = ["a/m.onnx_data", "other"].map(|name| {
             std::fs::write(folder.path().join(name), b"0123456789").unwrap();

@@ -13,7 +13,7 @@ pub use files::version_of;
 
 use super::checkpoint::{self, Lock};
 use super::config::{CONFIG_BYTES_MAX, Checkpoints, Config, ConfigError, GraphAction, Labels};
-use super::{AssetFile, Assets, GraphFile, Package};
+use super::{AssetFile, Assets, AssetsFolder, GraphFile, Package};
 use crate::limits::limit;
 use bytes::Bytes;
 use cap_std::ambient_authority;
@@ -191,8 +191,7 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
     let config = Config::parse_beside(&text, labels(&code, &names)?)?;
     let config = Config { notes: asked.notes, ..config };
     let scratch_error = |source| FolderError::Scratch { path: scratch.to_owned(), source };
-    let folder =
-        tempfile::Builder::new().prefix("assets-").tempdir_in(scratch).map_err(scratch_error)?;
+    let folder = AssetsFolder::make(scratch).map_err(scratch_error)?;
     let copies =
         Dir::open_ambient_dir(folder.path(), ambient_authority()).map_err(scratch_error)?;
 
@@ -214,11 +213,11 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
         } else if let Some(stem) = name.strip_suffix(GRAPH_EXTENSION) {
             if let Some(called) = graphs.called(stem)? {
                 let bytes_max = limit("graph_bytes", GRAPH_BYTES_MAX);
-                let bytes = Bytes::from(files::read(&code, &name, &path, bytes_max)?);
-                listing.add(&path, &bytes)?;
+                let graph = files::Graph { code: &code, name: &name, path: &path };
+                let content = graph.take(taking, bytes_max, &mut listing)?;
                 let folder = stem.rfind('/').map_or("", |end| stem.get(..=end).unwrap_or_default());
                 let folder = folder.to_owned();
-                graphs.found.push(GraphFile { name: called, folder, bytes });
+                graphs.found.push(GraphFile { name: called, folder, content });
             }
         } else {
             let asset = files::Asset { code: &code, name: &name, path: &path };
@@ -234,7 +233,7 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
         version: version_of(listed),
         component,
         graphs,
-        assets: Assets { folder, files },
+        assets: Assets { folder: folder, files },
         listing,
     })
 }

@@ -9,13 +9,16 @@ pub mod assets;
 pub mod capability;
 pub mod checkpoint;
 pub mod config;
+pub mod content;
 pub mod folder;
 pub mod quantity;
 
-pub use assets::{AssetFile, Assets};
+pub use assets::{AssetFile, Assets, AssetsFolder};
+pub use content::Content;
 
 use crate::limits::Limits;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// The checked content of one version. Immutable.
 #[derive(Debug)]
@@ -53,10 +56,61 @@ pub struct GraphFile {
     /// Where it is below `1/`, with a `/` at its end; empty for `1/` itself.
     pub folder: String,
     /// The ONNX file.
-    pub bytes: Bytes,
+    pub content: Content,
+}
+
+/// What a replica needs of a package beside its machine code.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// What the guest is told, and its limits.
+    pub sheet: Sheet,
+    /// Every graph.
+    pub graphs: Vec<GraphFile>,
+    /// Every asset.
+    pub assets: Assets,
+}
+
+/// The part of `config.yaml` that a replica goes by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sheet {
+    /// The whole name, for logs.
+    pub name: String,
+    /// The model's id.
+    pub id: String,
+    /// The version's id.
+    pub version: String,
+    /// `model_type_id`.
+    pub model_type_id: String,
+    /// Id and name of each concept.
+    pub concepts: Vec<(String, String)>,
+    /// The limits of the version and its calls.
+    pub limits: Limits,
+}
+
+impl From<Package> for Parts {
+    fn from(mut package: Package) -> Self {
+        package.take_parts()
+    }
 }
 
 impl Package {
+    /// What a replica needs of it, which takes its graphs and assets away.
+    pub fn take_parts(&mut self) -> Parts {
+        let config = &self.config;
+        let concepts = config.concepts.iter();
+        let sheet = Sheet {
+            name: config.name.to_string(),
+            id: config.name.id().to_owned(),
+            version: self.version.clone(),
+            model_type_id: config.model_type_id.clone(),
+            concepts: concepts.map(|concept| (concept.id.clone(), concept.name.clone())).collect(),
+            limits: config.limits.clone(),
+        };
+        let nowhere = Assets { folder: AssetsFolder::Passed("".into()), files: Vec::new() };
+        let assets = std::mem::replace(&mut self.assets, nowhere);
+        Parts { sheet, graphs: std::mem::take(&mut self.graphs), assets }
+    }
+
     /// The limits that `config.yaml` asks for.
     pub fn limits(&self) -> &Limits {
         &self.config.limits

@@ -4,6 +4,7 @@
 //! forget to give memory back.
 
 use crate::call::Holder;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,12 +12,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone)]
 pub struct Account(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     memory_bytes_max: u64,
     total: AtomicU64,
     by_holder: [AtomicU64; Holder::ALL.len()],
     peaks: [AtomicU64; Holder::ALL.len()],
+    /// Whoever wants to know what is given back.
+    given_back: Option<Box<dyn Fn(u64) + Send + Sync>>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("memory_bytes_max", &self.memory_bytes_max)
+            .field("total", &self.total)
+            .field("by_holder", &self.by_holder)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The account's ceiling would be exceeded.
@@ -32,11 +44,25 @@ pub struct OverLimit {
 impl Account {
     /// An empty account with a ceiling in bytes.
     pub fn new(memory_bytes_max: u64) -> Self {
+        Self::with(memory_bytes_max, None)
+    }
+
+    /// The same, which tells how many bytes are given back. That must not wait, nor
+    /// charge anything.
+    pub(crate) fn telling(
+        memory_bytes_max: u64,
+        given_back: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Self {
+        Self::with(memory_bytes_max, Some(Box::new(given_back)))
+    }
+
+    fn with(memory_bytes_max: u64, given_back: Option<Box<dyn Fn(u64) + Send + Sync>>) -> Self {
         Self(Arc::new(Inner {
             memory_bytes_max,
             total: AtomicU64::new(0),
             by_holder: Default::default(),
             peaks: Default::default(),
+            given_back,
         }))
     }
 
@@ -124,6 +150,14 @@ impl Charge {
         self.bytes -= bytes;
         self.account.0.total.fetch_sub(bytes, Ordering::Relaxed);
         self.account.of(self.holder).fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(given_back) = self.account.0.given_back.as_ref().filter(|_| bytes > 0) {
+            given_back(bytes);
+        }
+    }
+
+    /// Holds what another charge of the same account and holder holds, in its place.
+    pub(crate) fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 
     /// Holds this many from now on, or leaves the charge as it was.

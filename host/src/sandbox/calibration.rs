@@ -60,9 +60,7 @@ pub fn calibrate() -> Result<u64, String> {
 /// What a measurement is good for: the same kind of CPU, and the same compiler and
 /// prices of fuel.
 pub fn calibration_id() -> Result<String, String> {
-    let engine = wasmtime::Engine::new(&config(Diagnostics::Off));
-    let engine = engine.map_err(|error| format!("{error:#}"))?;
-    Ok(id_of(&compiler_id(&engine)))
+    Ok(id_of(&compiler_id()?))
 }
 
 fn id_of(compiler: &str) -> String {

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio_util::sync::DropGuard;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Time after the deadline in which a client may still read what there is.
 const DELIVERY_GRACE: Duration = Duration::from_secs(2);
@@ -62,7 +63,7 @@ pub enum SendError {
 /// Events that wait for the client. Both sides hold it, so that the guest's side
 /// can throw them away when the client does not come for them.
 #[derive(Debug, Clone)]
-pub(super) struct Events(Arc<Mutex<Waiting>>);
+struct Events(Arc<Mutex<Waiting>>);
 
 #[derive(Debug)]
 struct Waiting {
@@ -72,20 +73,8 @@ struct Waiting {
 }
 
 impl Events {
-    pub(super) fn new(events: mpsc::Receiver<Sent>) -> Self {
+    fn new(events: mpsc::Receiver<Sent>) -> Self {
         Self(Arc::new(Mutex::new(Waiting { events, end: None })))
-    }
-
-    /// Throws away what waits, and releases its charges.
-    pub(super) fn discard(&self) {
-        self.lock().discard();
-    }
-
-    /// The same, and says why.
-    pub(super) fn give_up(&self, end: Verdict) {
-        let mut waiting = self.lock();
-        waiting.discard();
-        waiting.end = Some(end);
     }
 
     async fn next(&self) -> Option<Sent> {
@@ -111,22 +100,80 @@ impl Waiting {
     }
 }
 
+/// The guest's side of a call in progress: whoever runs it, or hears from where it
+/// runs.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    events: mpsc::Sender<Sent>,
+    /// One place more than for outputs, so that the end never waits.
+    end: Option<mpsc::OwnedPermit<Sent>>,
+    waiting: Events,
+    pub(crate) meters: Arc<Meters>,
+    give_up_at: Instant,
+}
+
+/// The two sides of a call that has so many places for outputs. It is stopped with
+/// the second.
+pub(crate) fn sides(places: usize, deadline: Deadline, stop: DropGuard) -> (Answers, Calling) {
+    let (sender, receiver) = mpsc::channel(places + 1);
+    let end = sender.clone().try_reserve_owned().ok();
+    let (waiting, meters) = (Events::new(receiver), Arc::new(Meters::default()));
+    let give_up_at = give_up_at(deadline);
+    let calling = Calling {
+        events: waiting.clone(),
+        give_up_at,
+        spent: Spent(meters.clone()),
+        held: None,
+        _stop: stop,
+    };
+    (Answers { events: sender, end, waiting, meters, give_up_at }, calling)
+}
+
 /// When the outputs of a call are given up.
-pub(super) fn give_up_at(deadline: Deadline) -> Instant {
+pub(crate) fn give_up_at(deadline: Deadline) -> Instant {
     deadline.instant() + DELIVERY_GRACE
 }
 
-impl Calling {
-    pub(super) fn new(
-        events: Events,
-        deadline: Deadline,
-        stop: DropGuard,
-        meters: Arc<Meters>,
-    ) -> Self {
-        let (give_up_at, spent) = (give_up_at(deadline), Spent(meters));
-        Self { events, give_up_at, spent, held: None, _stop: stop }
+impl Answers {
+    /// The way of outputs to the client.
+    pub(super) fn sender(&self) -> mpsc::Sender<Sent> {
+        self.events.clone()
     }
 
+    /// An event that has come from elsewhere; whether there was a place for it, or
+    /// nobody who wants it.
+    pub(crate) fn event(&self, event: Event, charge: Option<Charge>) -> bool {
+        match self.events.try_send(Sent { event, charge }) {
+            Ok(()) | Err(TrySendError::Closed(_)) => true,
+            Err(TrySendError::Full(_)) => false,
+        }
+    }
+
+    /// How the call has ended. Whoever comes too late for outputs is told why there
+    /// is no more.
+    pub(crate) fn end(&mut self, verdict: Verdict) {
+        let place = self.end.take();
+        if matches!(verdict.end, End::Unread { .. }) {
+            let mut waiting = self.waiting.lock();
+            waiting.discard();
+            waiting.end = Some(verdict);
+        } else if let Some(place) = place {
+            drop(place.send(Sent { event: Event::End(verdict), charge: None }));
+        }
+    }
+
+    /// Throws away what nobody has read soon after the deadline, or after `stopped`.
+    pub(crate) async fn discarded(self, stopped: &CancellationToken) {
+        let Self { waiting, give_up_at, .. } = self;
+        tokio::select! {
+            () = stopped.cancelled() => {}
+            () = tokio::time::sleep_until(give_up_at.into()) => {}
+        }
+        waiting.lock().discard();
+    }
+}
+
+impl Calling {
     /// What the call has taken so far.
     pub fn spent(&self) -> &Spent {
         &self.spent

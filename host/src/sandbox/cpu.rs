@@ -181,6 +181,11 @@ impl Share {
     }
 
     /// Charges time that was taken without a turn.
+    /// CPU time that was charged so far.
+    pub(super) fn charged_so_far(&self) -> Duration {
+        Duration::from_nanos(self.cpus.lock().charged_ns(self.id))
+    }
+
     pub(super) fn charge(&self, cpu: Duration) {
         let cpu_ns = nanoseconds(cpu);
         self.cpus.change(|state, now| state.charge(self.id, cpu_ns, now));

@@ -13,6 +13,7 @@ use super::streams::{Gone, Received, Sink, Source};
 use super::trace;
 use crate::call::{End, Event, Function, Origin, Phase, Receipt, Trace, Verdict};
 use crate::limits::Isolation;
+use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +83,9 @@ impl Drop for Ends {
     }
 }
 
+/// What lives as long as anything runs for a call, be it on an engine's thread.
+pub(crate) type Hold = Arc<dyn Any + Send + Sync>;
+
 /// What a call brings along.
 pub(crate) struct Job {
     pub(crate) function: Function,
@@ -90,6 +94,7 @@ pub(crate) struct Job {
     pub(crate) sink: Sink,
     pub(crate) deadline: Instant,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) hold: Hold,
 }
 
 impl Instance {
@@ -161,6 +166,7 @@ impl Instance {
         let state = self.held.store.data_mut();
         state.deadline = deadline;
         state.meters = meters.clone();
+        state.hold = Some(job.hold.clone());
         // Nothing of `load-model` is left in what the call is judged by.
         state.limiter.start_call();
         state.forget_host_calls();
@@ -178,7 +184,9 @@ impl Instance {
             Some(Err(error)) => (end_of(&error, &mut self.held.store, limits), Some(error)),
             None => (End::DeadlinePassed, None),
         };
-        self.held.store.data_mut().log.lock().finish();
+        let state = self.held.store.data_mut();
+        state.hold = None;
+        state.log.lock().finish();
         let verdict = verdict(end, Phase::Call, &mut self.held.store, fuel, error.as_ref());
         // One that something has stopped is in no state to go on.
         let is_whole = matches!(verdict.end, End::Done | End::GuestError(_));

@@ -1,13 +1,14 @@
 //! What a guest writes to its log, bounded per call and per version.
 //!
 //! Owns cutting, counting and dropping lines. Every line goes to the log of its
-//! version, with control characters escaped; where the runtime was started
-//! without such logs, it is told to `tracing` under the target `guest`.
+//! version, with control characters escaped; where nobody keeps one, it is told to
+//! `tracing` under the target `guest`.
 
 use crate::call::Origin;
 use crate::limits::{Limits, limit};
-use crate::telemetry::{Level, Rate, VersionLog};
+use crate::telemetry::{Level, Rate};
 use crate::text::{cut, escape_controls};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Lines per second that one version may log in the long run.
@@ -19,6 +20,26 @@ const LINES_BURST: f64 = 400.0;
 /// How a Rust panic announces itself, in a log line and on standard error.
 const PANIC_MARK: &str = "panicked at";
 
+/// Where the lines of a version's guests go; clones go to the same place.
+#[derive(Clone)]
+pub struct Lines(Arc<Take>);
+
+/// Takes one line of a call.
+type Take = dyn Fn(&Origin, Level, String) + Send + Sync;
+
+impl Lines {
+    /// To whoever takes them. It must not wait.
+    pub fn to(take: impl Fn(&Origin, Level, String) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lines")
+    }
+}
+
 /// The log of one sandbox; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct GuestLog(Arc<Mutex<Inner>>);
@@ -26,7 +47,7 @@ pub(crate) struct GuestLog(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     model: Arc<str>,
-    kept: Option<VersionLog>,
+    kept: Option<Lines>,
     /// The call; one without a name while the model loads.
     origin: Origin,
     rate: Arc<Rate>,
@@ -42,7 +63,7 @@ pub(crate) struct Inner {
 impl GuestLog {
     pub(crate) fn new(
         model: Arc<str>,
-        kept: Option<VersionLog>,
+        kept: Option<Lines>,
         rate: Arc<Rate>,
         limits: &Limits,
     ) -> Self {
@@ -156,7 +177,7 @@ impl Inner {
 
     fn tell(&self, level: Level, line: String) {
         if let Some(kept) = &self.kept {
-            return kept.output(&self.origin, level, line);
+            return kept.0(&self.origin, level, line);
         }
         let (model, req_id) = (&self.model, &self.origin.call);
         match level {
@@ -170,7 +191,7 @@ impl Inner {
 
 /// A line as it is logged: without control characters, and marked where it had
 /// to be cut.
-fn shown(text: &str, bytes_max: usize) -> String {
+pub(crate) fn shown(text: &str, bytes_max: usize) -> String {
     let (kept, rest) = text.split_at(text.floor_char_boundary(bytes_max));
     let mut line = escape_controls(kept);
     if !rest.is_empty() {

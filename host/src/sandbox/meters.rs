@@ -69,6 +69,17 @@ impl Meters {
         outputs
     }
 
+    /// What another process has counted.
+    pub(crate) fn set(&self, receipt: &Receipt) {
+        let set = |counter: &Counter, value| counter.0.store(value, Ordering::Relaxed);
+        set(&self.guest_cpu_ns, nanoseconds(receipt.guest_cpu));
+        set(&self.engine_cpu_ns, nanoseconds(receipt.engine_cpu));
+        set(&self.cpu_wait_ns, nanoseconds(receipt.cpu_wait));
+        set(&self.computes, receipt.computes);
+        set(&self.bytes_in, receipt.bytes_in);
+        set(&self.bytes_out, receipt.bytes_out);
+    }
+
     /// What has been counted so far.
     pub(crate) fn receipt(&self) -> Receipt {
         Receipt {

@@ -41,19 +41,22 @@ pub(crate) mod wire;
 pub use account::{Account, Charge, OverLimit};
 pub use calibration::{calibrate, calibration_id};
 pub use calling::{Calling, Requests, SendError, Spent};
-pub use compiled::{Compiled, compile};
+pub use compiled::{Compiled, Registers, compile, compiler_id};
 pub use fuel::FUEL_VERSION;
+pub use log::Lines;
 pub use program::{AdmitError, Code, MethodsError, Program, Surroundings};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
+pub(crate) use calling::{Answers, give_up_at, sides};
 pub(crate) use cpu::{Cpus, Share, Turn};
+pub(crate) use instance::Hold;
+pub(crate) use log::{rate, shown};
 pub(crate) use meters::{Meters, Waits};
 pub(crate) use state::State;
 pub(crate) use stop::Stop;
 
 use crate::limits::FUEL_PER_CPU_SECOND;
 use crate::nn::Nn;
-use crate::telemetry::VersionLogs;
 use engine::Ticker;
 use executor::Executor;
 use std::sync::Arc;
@@ -72,7 +75,6 @@ pub struct Runtime {
     nn: Nn,
     stopping: CancellationToken,
     diagnostics: Diagnostics,
-    logs: Option<Arc<VersionLogs>>,
 }
 
 /// Whether calls that are stopped tell where the guest was.
@@ -95,23 +97,41 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
+/// Bytes that a version is charged for an output until it has left the host.
+#[cfg(test)]
+pub(crate) fn held_by(output: &crate::call::Output) -> u64 {
+    streams::held_by(output)
+}
+
 impl Runtime {
     /// Starts with as many guest threads and engine threads as there are CPUs.
-    /// What guests write is told to `tracing` under the target `guest`.
     pub fn start(diagnostics: Diagnostics) -> Result<Arc<Self>, StartError> {
-        Self::start_with(diagnostics, None, FUEL_PER_CPU_SECOND)
+        Self::start_with(diagnostics, FUEL_PER_CPU_SECOND)
     }
 
-    /// The same on a machine that burns so much fuel in a second, and what guests
-    /// write goes to their versions' logs.
+    /// The same on a machine that burns so much fuel in a second.
     pub fn start_with(
         diagnostics: Diagnostics,
-        logs: Option<Arc<VersionLogs>>,
+        fuel_per_cpu_second: u64,
+    ) -> Result<Arc<Self>, StartError> {
+        Self::start_as(&engine::config(diagnostics), diagnostics, fuel_per_cpu_second)
+    }
+
+    /// The same for what was compiled elsewhere: it has no compiler.
+    pub(crate) fn of_compiled(fuel_per_cpu_second: u64) -> Result<Arc<Self>, StartError> {
+        let mut config = engine::config(Diagnostics::Off);
+        config.enable_compiler(false);
+        Self::start_as(&config, Diagnostics::Off, fuel_per_cpu_second)
+    }
+
+    fn start_as(
+        config: &wasmtime::Config,
+        diagnostics: Diagnostics,
         fuel_per_cpu_second: u64,
     ) -> Result<Arc<Self>, StartError> {
         let wasmtime = |error: wasmtime::Error| StartError::Wasmtime(format!("{error:#}"));
         let threads = std::thread::available_parallelism()?.get();
-        let engine = wasmtime::Engine::new(&engine::config(diagnostics)).map_err(wasmtime)?;
+        let engine = wasmtime::Engine::new(config).map_err(wasmtime)?;
         let linker = linker::linker(&engine).map_err(wasmtime)?;
         let cpus = Cpus::new(threads);
         let ticker = Ticker::start(&engine, &cpus)?;
@@ -128,7 +148,6 @@ impl Runtime {
             nn,
             stopping,
             diagnostics,
-            logs,
         }))
     }
 
@@ -137,11 +156,6 @@ impl Runtime {
     pub async fn drain(&self) {
         self.stopping.cancel();
         self.executor.drain().await;
-    }
-
-    /// What compiled code depends on beside the component.
-    pub fn compiler_id(&self) -> String {
-        compiled::compiler_id(&self.engine)
     }
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
@@ -160,7 +174,8 @@ impl Runtime {
         &self.ticker
     }
 
-    pub(crate) fn fuel_per_cpu_second(&self) -> u64 {
+    /// Fuel that the fastest mix burns in a second of this machine's CPU time.
+    pub fn fuel_per_cpu_second(&self) -> u64 {
         self.fuel_per_cpu_second
     }
 
@@ -175,10 +190,6 @@ impl Runtime {
 
     pub(crate) fn diagnoses(&self) -> bool {
         self.diagnostics == Diagnostics::On
-    }
-
-    pub(crate) fn logs(&self) -> Option<&Arc<VersionLogs>> {
-        self.logs.as_ref()
     }
 
     pub(crate) fn nn(&self) -> &Nn {

@@ -4,23 +4,22 @@ use super::Runtime;
 use super::account::Account;
 use super::bindings::ModelRunnerPre;
 use super::bindings::ringfence::model::context;
-use super::calling::{Calling, Events, Requests, give_up_at};
+use super::calling::{self, Calling, Requests};
 use super::cpu::Share;
 use super::engine::Running;
-use super::instance::{Instance, Job, Left, Used};
+use super::instance::{Hold, Instance, Job, Left, Used};
 use super::kept::Kept;
-use super::log;
-use super::meters::Meters;
+use super::log::{self, Lines};
 use super::ready::{Ready, Taken, load_deadline};
 use super::state::State;
-use super::streams::{Sent, Sink};
+use super::streams::Sink;
 use crate::call::{
-    Deadline, End, Event, Function, Methods, Origin, Phase, Receipt, SignatureError, Verdict,
+    Deadline, End, Function, Methods, Origin, Phase, Receipt, SignatureError, Verdict,
 };
 use crate::limits::{Isolation, Limits};
 use crate::nn::Graphs;
-use crate::package::{Assets, Package, admission};
-use crate::telemetry::{Rate, VersionLog};
+use crate::package::{AssetFile, Assets, GraphFile, Package, Parts, Sheet, admission};
+use crate::telemetry::Rate;
 use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::fs::File;
@@ -55,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) asset_files: HashMap<String, File>,
     pub(crate) log_rate: Arc<Rate>,
     /// Where guests' lines go; nothing where nobody keeps them.
-    pub(crate) log: Option<VersionLog>,
+    pub(crate) log: Option<Lines>,
     pub(crate) sandboxes_made: AtomicU64,
     pub(crate) surroundings: Surroundings,
 }
@@ -124,30 +123,50 @@ impl Program {
         surroundings: Surroundings,
     ) -> Result<Self, AdmitError> {
         admission::admit(&package.component, package.limits().memory_bytes_max)?;
-        let component = |error: wasmtime::Error| AdmitError::Component(format!("{error:#}"));
-        let compiled = match code {
+        let component = match code {
             Code::Component => Component::from_binary(runtime.engine(), &package.component),
             Code::Compiled(compiled) => super::compiled::load(runtime.engine(), compiled),
         };
-        let compiled = compiled.map_err(component)?;
-        let pre = runtime.linker().instantiate_pre(&compiled).map_err(component)?;
-        let pre = ModelRunnerPre::new(pre).map_err(component)?;
+        Self::made(runtime, package.into(), component, None, surroundings)
+    }
+
+    /// Makes a program of a package whose component another process has admitted and
+    /// compiled. Its guests' lines go where `lines` says.
+    pub fn of(
+        runtime: &Arc<Runtime>,
+        parts: Parts,
+        compiled: &super::Compiled,
+        lines: Option<Lines>,
+    ) -> Result<Self, AdmitError> {
+        let component = super::compiled::load(runtime.engine(), compiled);
+        Self::made(runtime, parts, component, lines, Surroundings::Real)
+    }
+
+    fn made(
+        runtime: &Arc<Runtime>,
+        parts: Parts,
+        component: wasmtime::Result<Component>,
+        log: Option<Lines>,
+        surroundings: Surroundings,
+    ) -> Result<Self, AdmitError> {
+        let failed = |error: wasmtime::Error| AdmitError::Component(format!("{error:#}"));
+        let pre = runtime.linker().instantiate_pre(&component.map_err(failed)?);
+        let pre = ModelRunnerPre::new(pre.map_err(failed)?).map_err(failed)?;
+        let Parts { sheet, graphs, assets } = parts;
 
         let fuel_per_cpu_second = runtime.fuel_per_cpu_second();
-        let limits = Limits { fuel_per_cpu_second, ..package.limits().clone() }.lifted();
+        let limits = Limits { fuel_per_cpu_second, ..sheet.limits.clone() }.lifted();
         let account = Account::new(limits.memory_bytes_max);
         let share = Share::new(runtime.cpus(), limits.cpu_millis);
-        let graphs = Graphs::load(runtime.nn(), &package, &account)?;
+        let info = info_of(&sheet, &graphs, &assets);
+        let graphs = Graphs::load(runtime.nn(), &graphs, &assets, &account)?;
         let mut asset_files = HashMap::new();
-        for asset in &package.assets.files {
-            let file = File::open(package.assets.path().join(&asset.name))
+        for asset in &assets.files {
+            let file = File::open(assets.path().join(&asset.name))
                 .map_err(|source| AdmitError::Asset { name: asset.name.clone(), source })?;
             asset_files.insert(asset.name.clone(), file);
         }
-        let info = info_of(&package);
-        let label = package.config.name.to_string().into();
-        let logs = runtime.logs();
-        let log = logs.map(|logs| logs.of(&package.config.name, &package.version));
+        let label = sheet.name.into();
         let shared = Shared {
             runtime: runtime.clone(),
             pre,
@@ -157,7 +176,7 @@ impl Program {
             graphs,
             info,
             label,
-            assets: package.assets,
+            assets,
             asset_files,
             log_rate: log::rate(),
             log,
@@ -212,20 +231,20 @@ impl Program {
         &self.shared.account
     }
 
+    /// CPU time that was charged to `cpu_limit`.
+    pub fn cpu_charged(&self) -> Duration {
+        self.shared.share.charged_so_far()
+    }
+
     /// Sandboxes made since the version was admitted.
     pub fn sandboxes_made(&self) -> u64 {
         self.shared.sandboxes_made.load(Ordering::Relaxed)
     }
 
-    /// Where the version's own lines are kept, if they are.
-    pub fn log(&self) -> Option<&VersionLog> {
-        self.shared.log.as_ref()
-    }
-
     /// Starts a call. The guest runs on its own executor; requests go in by
     /// [`Requests`], events come out of [`Calling`]. `hold` is dropped when the
     /// guest has ended, whoever still reads. `origin` is what logs say of it.
-    pub fn call<H: Send + 'static>(
+    pub fn call<H: Send + Sync + 'static>(
         self: &Arc<Self>,
         function: Function,
         origin: impl Into<Origin>,
@@ -237,7 +256,7 @@ impl Program {
 
     /// The same, which ends when `ended` is cancelled as when its outputs are
     /// dropped: then no verdict comes.
-    pub fn call_until<H: Send + 'static>(
+    pub fn call_until<H: Send + Sync + 'static>(
         self: &Arc<Self>,
         ended: &CancellationToken,
         function: Function,
@@ -245,31 +264,28 @@ impl Program {
         deadline: Deadline,
         hold: H,
     ) -> (Requests, Calling) {
-        let buffered = self.shared.limits.messages_buffered_max;
-        let (request_sender, requests) = mpsc::channel(buffered);
-        // One place more than for outputs, so that the end never waits.
-        let (event_sender, events) = mpsc::channel(buffered + 1);
-        let end_place = event_sender.clone().try_reserve_owned();
-        let events = Events::new(events);
+        let limits = &self.shared.limits;
+        let (request_sender, requests) = mpsc::channel(limits.messages_buffered_max);
         let stop = ended.child_token();
+        let stopped = stop.clone();
+        let (mut answers, calling) =
+            calling::sides(limits.messages_buffered_max, deadline, stop.drop_guard());
 
         let program = self.clone();
         let origin = origin.into();
-        let stopped = stop.clone();
-        let unread = events.clone();
         let account = self.shared.account.clone();
-        let meters = Arc::new(Meters::default());
-        let spent = meters.clone();
+        let meters = answers.meters.clone();
         let sink = Sink {
-            events: event_sender,
+            events: answers.sender(),
             account: account.clone(),
             meters: meters.clone(),
-            output_bytes_left: self.shared.limits.output_bytes_max,
-            unread_timeout: self.shared.limits.unread_timeout,
+            output_bytes_left: limits.output_bytes_max,
+            unread_timeout: limits.unread_timeout,
         };
+        let hold: Hold = Arc::new(hold);
         self.shared.runtime.executor().spawn(async move {
-            let job =
-                Job { function, origin, requests, sink, deadline: deadline.instant(), meters };
+            let (deadline, held) = (deadline.instant(), hold.clone());
+            let job = Job { function, origin, requests, sink, deadline, meters, hold };
             let loaded = AtomicBool::new(false);
             let run = AssertUnwindSafe(program.run(job, &loaded)).catch_unwind();
             let ended = tokio::select! {
@@ -280,16 +296,10 @@ impl Program {
                 })),
             };
             if let Some((verdict, used)) = ended {
-                if matches!(verdict.end, End::Unread { .. }) {
-                    // Whoever comes after all is told why there is no more.
-                    unread.give_up(verdict);
-                    drop(end_place);
-                } else if let Ok(place) = end_place {
-                    drop(place.send(Sent { event: Event::End(verdict), charge: None }));
-                }
+                answers.end(verdict);
                 drop(used);
             }
-            drop(hold);
+            drop(held);
             let refilled = async {
                 // A version that cannot load says so to the next caller.
                 if loaded.into_inner() {
@@ -297,17 +307,9 @@ impl Program {
                     program.ready.refill(&program.shared).await;
                 }
             };
-            let discarded = async {
-                tokio::select! {
-                    () = stopped.cancelled() => {}
-                    () = tokio::time::sleep_until(give_up_at(deadline).into()) => {}
-                }
-                unread.discard();
-            };
-            tokio::join!(refilled, discarded);
+            tokio::join!(refilled, answers.discarded(&stopped));
         });
-        let requests = Requests { sender: request_sender, account };
-        (requests, Calling::new(events, deadline, stop.drop_guard(), spent))
+        (Requests { sender: request_sender, account }, calling)
     }
 
     async fn run(&self, job: Job, loaded: &AtomicBool) -> (Verdict, Option<Used>) {
@@ -367,27 +369,20 @@ fn host_bug(text: &str, phase: Phase) -> Verdict {
     Verdict::early(End::HostBug(text.to_owned()), phase)
 }
 
-fn info_of(package: &Package) -> context::ModelInfo {
-    let config = &package.config;
+fn info_of(sheet: &Sheet, graphs: &[GraphFile], assets: &Assets) -> context::ModelInfo {
+    let concept = |(id, name): &(String, String)| context::Concept {
+        id: id.clone(),
+        name: name.clone(),
+        value: 0.0,
+    };
+    let asset =
+        |asset: &AssetFile| context::AssetInfo { name: asset.name.clone(), size: asset.size };
     context::ModelInfo {
-        id: config.name.id().to_owned(),
-        version: package.version.clone(),
-        model_type: config.model_type_id.clone(),
-        concepts: config
-            .concepts
-            .iter()
-            .map(|concept| context::Concept {
-                id: concept.id.clone(),
-                name: concept.name.clone(),
-                value: 0.0,
-            })
-            .collect(),
-        graphs: package.graphs.iter().map(|graph| graph.name.clone()).collect(),
-        assets: package
-            .assets
-            .files
-            .iter()
-            .map(|asset| context::AssetInfo { name: asset.name.clone(), size: asset.size })
-            .collect(),
+        id: sheet.id.clone(),
+        version: sheet.version.clone(),
+        model_type: sheet.model_type_id.clone(),
+        concepts: sheet.concepts.iter().map(concept).collect(),
+        graphs: graphs.iter().map(|graph| graph.name.clone()).collect(),
+        assets: assets.files.iter().map(asset).collect(),
     }
 }

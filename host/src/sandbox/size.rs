@@ -5,6 +5,9 @@ use crate::call::{Concept, Input, Output, Part, Region, Request, Value};
 /// What a record costs beside its texts and bytes.
 const RECORD_BYTES: usize = 64;
 
+/// What the length of an axis costs, on its way between processes.
+const AXIS_BYTES: usize = 16;
+
 /// Bytes of a request.
 pub(crate) fn of_request(request: &Request) -> u64 {
     let inputs: usize = request.inputs.iter().map(of_input).sum();
@@ -41,7 +44,9 @@ fn of_value(value: &Value) -> usize {
             })
             .sum(),
         Value::Embedding(vector) => vector.len() * size_of::<f32>(),
-        Value::NdArray(array) => array.data.len() + array.shape.len() * 4 + array.dtype.len(),
+        Value::NdArray(array) => {
+            array.data.len() + array.shape.len() * AXIS_BYTES + array.dtype.len()
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a sandbox's store holds on the host's side.
 
 use super::ambient::{Ambient, Counting, Monotonic, Seeded, Wall};
+use super::instance::Hold;
 use super::limiter::Limiter;
 use super::log::GuestLog;
 use super::meters::Meters;
@@ -27,6 +28,8 @@ pub(crate) struct State {
     /// Handles of WASI, of which there are fewer.
     wasi_table: ResourceTable,
     pub(crate) nn: NnState,
+    /// Of the call, for whatever runs for it elsewhere.
+    pub(crate) hold: Option<Hold>,
     /// What the call takes.
     pub(crate) meters: Arc<Meters>,
     /// The last function of the world that the guest called.
@@ -79,6 +82,7 @@ impl State {
             table,
             wasi_table,
             nn: NnState::new(&shared.graphs, &shared.account),
+            hold: None,
             meters: Arc::default(),
             last_host_call: None,
             host_calls: HostCalls::default(),

@@ -53,14 +53,18 @@ pub struct Sink {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gone;
 
+/// Bytes that an output is charged with until it has left the host.
+pub(super) fn held_by(output: &Output) -> u64 {
+    size::of_output(output).saturating_add(wire::beside(output))
+}
+
 impl Sink {
     /// Sends an output and waits while the client is slow, but not for ever.
     pub(crate) async fn output(&mut self, output: Output) -> Result<Result<(), Gone>, Stop> {
         let bytes = size::of_output(&output);
         self.output_bytes_left =
             self.output_bytes_left.checked_sub(bytes).ok_or(Stop::OutputLimit)?;
-        let held = bytes.saturating_add(wire::beside(&output));
-        let charge = self.account.charge(Holder::Message, held)?;
+        let charge = self.account.charge(Holder::Message, held_by(&output))?;
         self.meters.bytes_out.add(bytes);
         self.event(Event::Output(output), Some(charge)).await
     }

@@ -9,7 +9,7 @@ use super::request::{Reading, Turn};
 use super::response::Form;
 use super::sent::Fetching;
 use super::status::Outcome;
-use crate::call::Event;
+use crate::call::{Event, Function};
 use crate::proto::clarifai::api;
 use crate::worker::{Inputs, Outputs, Spent};
 use futures_util::{Stream, StreamExt};
@@ -142,7 +142,10 @@ impl Responses {
             }
             Some(Event::End(verdict)) => {
                 self.context.ended(&verdict);
-                let outcome = answering.failure().unwrap_or_else(|| Outcome::from(&verdict));
+                let mut outcome = answering.failure().unwrap_or_else(|| Outcome::from(&verdict));
+                if answering.sent_any || self.context.function == Function::Stream {
+                    outcome = outcome.not_retried();
+                }
                 if outcome.is_success() && answering.sent_any {
                     self.over = true;
                     self.context.completed(&outcome);

@@ -98,10 +98,10 @@ impl App {
 impl App {
     /// A host without models and authentication, with its files in a folder.
     pub(crate) fn of_nothing(folder: &std::path::Path) -> Self {
-        use crate::sandbox::{Diagnostics, Runtime};
         let store = Arc::new(Store::open(folder).unwrap());
-        let sandboxes = Runtime::start(Diagnostics::Off).unwrap();
-        let loader = crate::deploy::Loader::new(sandboxes, store.clone(), folder.to_owned());
+        let one_shot = crate::worker::OneShot::of_this_program();
+        let folder = folder.to_owned();
+        let loader = crate::deploy::Loader::compiling_with(one_shot, store.clone(), folder);
         let deployments = Arc::new(
             Deployments::open(
                 loader,
@@ -112,7 +112,8 @@ impl App {
         Self {
             store,
             auth: Auth::none(),
-            uploads: Uploads::open(deployments.clone()).unwrap(),
+            uploads: Uploads::open(deployments.clone(), |_, _, _| Ok(crate::upload::Example::None))
+                .unwrap(),
             deployments,
             running: Arc::default(),
             default_model: None,

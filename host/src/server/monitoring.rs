@@ -8,6 +8,7 @@ use super::App;
 use crate::deploy::Load;
 use crate::limits::limit;
 use crate::telemetry::Serving;
+use crate::worker::Figures;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -122,8 +123,10 @@ fn metrics(app: &App) -> String {
 }
 
 fn running(stopped: Serving, load: Load) -> Serving {
-    let Load { replicas, running, waiting, memory_bytes, sandboxes_made } = load;
-    Serving { replicas, running, waiting, memory_bytes, sandboxes_made, ..stopped }
+    let Load { replicas, running, waiting, figures, kernel } = load;
+    let Figures { memory_bytes, sandboxes_made, cpu: cpu_charged, .. } = figures;
+    let model = stopped.model;
+    Serving { model, replicas, running, waiting, memory_bytes, sandboxes_made, cpu_charged, kernel }
 }
 
 #[cfg(test)]

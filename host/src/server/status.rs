@@ -13,7 +13,7 @@ use crate::proto::clarifai::api::status::{Status, StatusCode};
 use crate::store::StoreError;
 use crate::text::with_causes;
 use crate::upload::UploadError;
-use crate::worker::{OneShotError, OverLimit};
+use crate::worker::{OneShotError, OverLimit, StartFailure};
 
 /// An outcome: the code, the reason and the sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +105,17 @@ impl Outcome {
     pub(crate) fn no_such_user() -> Self {
         let text = "there is no such user, or it is not you; ask for `me`";
         Self::new(StatusCode::ConnDoesNotExist, "NO_SUCH_USER", text)
+    }
+
+    /// The same in a form that clients do not try again, where some of the call would
+    /// be done twice, or is lost.
+    pub(crate) fn not_retried(self) -> Self {
+        match self.code {
+            StatusCode::ModelBusyPleaseRetry => {
+                Self { code: StatusCode::ModelPredictionFailed, ..self }
+            }
+            _ => self,
+        }
     }
 
     pub(crate) fn is_success(&self) -> bool {
@@ -252,14 +263,14 @@ impl From<&StartError> for Outcome {
                 Self::new(failed, "COMPILE_LIMIT", error.to_string())
             }
             StartError::Compile(OneShotError::Refused(_))
-            | StartError::Admit(_)
+            | StartError::Replica(StartFailure::Admit(_) | StartFailure::Refused(_))
             | StartError::Folder(_) => Self::new(failed, "NOT_ADMITTED", error.to_string()),
-            StartError::Compile(OneShotError::Died(_) | OneShotError::Start(_)) => {
-                Self::new(failed, "WORKER_CRASHED", error.to_string())
-            }
+            StartError::Compile(OneShotError::Died(_) | OneShotError::Start(_))
+            | StartError::Replica(StartFailure::Process(_))
+            | StartError::Crashes(_) => Self::new(failed, "WORKER_CRASHED", error.to_string()),
             // A path of the host's disk is nothing for a caller.
             StartError::Store(error) if error.is_of_disk() => Self::host_disk(failed),
-            StartError::Store(_) | StartError::Panicked => Self::host_bug(),
+            StartError::Store(_) | StartError::Memory(_) | StartError::Panicked => Self::host_bug(),
             StartError::Stopping => Self::new(failed, "DRAINING", error.to_string()),
         }
     }
@@ -545,6 +556,12 @@ impl From<&End> for Outcome {
                 "the outputs were not read in time; read them as they come",
             ),
             End::Cancelled => Self::new(failed, "CANCELLED", "the client ended the call"),
+            // Clients try a busy model again, and then it has another process.
+            End::WorkerDied(_) => Self::new(
+                StatusCode::ModelBusyPleaseRetry,
+                "WORKER_CRASHED",
+                "the process that ran the call ended; try again",
+            ),
             End::HostBug(_) => Self::host_bug(),
         }
     }

@@ -82,9 +82,9 @@ pub(super) const KEYS: [Key; 19] = [
     key("metrics", Form::OwnSection(&METRICS_KEYS), "Figures for a monitoring system"),
     key("log", Form::OwnSection(&LOG_KEYS), "The host's own log, on standard error"),
     key(
-        "unsafe_no_jail",
-        Form::Boolean,
-        "Lets others than this machine reach a host whose guests have one wall only",
+        "jail",
+        Form::OneOf(&["required", "best-effort"]),
+        "Whether the host starts where a layer of the jail is missing; `required` beyond loopback",
     ),
 ];
 
@@ -223,7 +223,7 @@ pub(super) const SETTINGS: [Setting; 21] = [
         shown: |s| s.log_filter.clone().unwrap_or_default(),
         effect: AtOnce(|to, from| to.log_filter.clone_from(&from.log_filter)),
     },
-    Setting { path: "unsafe_no_jail", shown: |s| s.unsafe_no_jail.to_string(), effect: AtRestart },
+    Setting { path: "jail", shown: |s| s.jail().as_str().to_owned(), effect: AtRestart },
 ];
 
 /// A listener that speaks TLS goes on to, and one that does not cannot begin.

@@ -23,6 +23,7 @@ pub use tls::TlsFiles;
 use crate::fetch::AllowedHost;
 use crate::server::Options;
 use crate::telemetry::LogFormat;
+use crate::worker::JailMode;
 use crate::yaml::{self, Document, UnknownKeys};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,8 +52,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// What is logged, in the form of `RUST_LOG`; the default where absent.
     pub log_filter: Option<String>,
-    /// Whether guests may run without the outer wall beyond loopback.
-    pub unsafe_no_jail: bool,
+    /// What it means where a layer of the jail is missing, where the operator says it.
+    pub jail: Option<JailMode>,
 }
 
 impl Default for Settings {
@@ -67,12 +68,20 @@ impl Default for Settings {
             metrics_listen: None,
             log_format: LogFormat::default(),
             log_filter: None,
-            unsafe_no_jail: false,
+            jail: None,
         }
     }
 }
 
 impl Settings {
+    /// What it means where a layer of the jail is missing.
+    pub fn jail(&self) -> JailMode {
+        self.jail.unwrap_or(match self.listen.ip().is_loopback() {
+            true => JailMode::BestEffort,
+            false => JailMode::Required,
+        })
+    }
+
     /// Reads and checks a whole file. Relative paths in it begin at `folder`.
     ///
     /// Fails with every problem that there is, each with its line.

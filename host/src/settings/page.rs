@@ -37,7 +37,7 @@ tls:
   key: tls/privkey.pem
 drain_timeout: 1m
 log: {format: json}
-unsafe_no_jail: true
+jail: required
 ```
 
 A certificate for trying it out, which clients believe that name it as their CA (`--ca-file`, `RINGFENCE_CA_FILE`):

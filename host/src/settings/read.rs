@@ -9,6 +9,7 @@ use super::{Settings, TlsFiles};
 use crate::fetch::AllowedHost;
 use crate::limits::limit;
 use crate::telemetry::LogFormat;
+use crate::worker::JailMode;
 use crate::yaml::{Entry, Section, Unknown};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ pub(super) fn take(mut root: Section, folder: &Path) -> Settings {
         settings.log_filter = log.text("filter").and_then(|entry| filter(&entry));
         log.finish(&LOG_KEYS, Unknown::Refuse);
     }
-    set(&mut settings.unsafe_no_jail, root.boolean("unsafe_no_jail"));
+    settings.jail = root.text("jail").and_then(|entry| jail(&entry));
     root.finish(&KEYS, Unknown::Refuse);
     settings
 }
@@ -150,6 +151,11 @@ fn format(entry: &Entry) -> Option<LogFormat> {
         "json" => Some(LogFormat::Json),
         _ => entry.refuse("is no format of a log; write \"text\" or \"json\""),
     }
+}
+
+fn jail(entry: &Entry) -> Option<JailMode> {
+    let mode = JailMode::of(&entry.text);
+    mode.or_else(|| entry.refuse("is no mode of the jail; write \"required\" or \"best-effort\""))
 }
 
 fn filter(entry: &Entry) -> Option<String> {

@@ -4,6 +4,7 @@
 use super::keys::{KEYS, SETTINGS};
 use super::*;
 use crate::telemetry::LogFormat;
+use crate::worker::JailMode;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +40,7 @@ reflection: true
 allow_url_hosts: [example.com, 192.0.2.1]
 metrics: {listen: "127.0.0.1:9090"}
 log: {format: json, filter: "warn,call=info"}
-unsafe_no_jail: true
+jail: required
 "#;
 
 #[test]
@@ -64,7 +65,7 @@ fn every_key_is_understood() {
     assert_eq!(front.message_timeout, Duration::from_secs(7));
     assert_eq!(front.stream_idle_timeout, Duration::from_secs(8));
     assert_eq!(front.drain_timeout, Duration::from_hours(1));
-    assert!(front.reflection && settings.unsafe_no_jail);
+    assert!(front.reflection && settings.jail == Some(JailMode::Required));
     let url_hosts: Vec<String> = settings.allow_url_hosts.iter().map(ToString::to_string).collect();
     assert_eq!(url_hosts, ["example.com", "192.0.2.1"]);
     assert_eq!(settings.metrics_listen.unwrap().port(), 9090);
@@ -287,7 +288,7 @@ fn what_can_change_changes_and_the_rest_is_named() {
             "reflection",
             "metrics.listen",
             "log.format",
-            "unsafe_no_jail"
+            "jail"
         ]
     );
     let settings = current.settings().borrow().clone();

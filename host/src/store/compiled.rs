@@ -6,6 +6,7 @@
 //! does not match the very bytes that are handed out.
 
 use super::{Key, Sha256Digest, StoreError, private};
+use crate::sealed::Sealed;
 use crate::text::hex;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -37,16 +38,16 @@ impl CompiledCache {
 
     /// The compiled form of a component for one compiler, if it is there and
     /// whole.
-    pub(super) fn get(&self, component: &Sha256Digest, compiler: &str) -> Option<Vec<u8>> {
+    pub(super) fn get(&self, component: &Sha256Digest, compiler: &str) -> Option<Sealed> {
         let name = name(component, compiler);
         let path = self.folder.join(&name);
         let mut file = private::open(&path, OpenOptions::new().read(true)).ok()?;
         let mut mac = [0; MAC_BYTES];
         file.read_exact(&mut mac).ok()?;
-        let mut bytes = Vec::new();
-        file.take(COMPILED_BYTES_MAX + 1).read_to_end(&mut bytes).ok()?;
-        if self.mac(&name, &bytes).matches(&mac) {
-            return Some(bytes);
+        // What is checked is what is handed on, whatever becomes of the file.
+        let code = Sealed::of(file.take(COMPILED_BYTES_MAX + 1)).ok()?;
+        if self.mac(&name, &code).ok()?.matches(&mac) {
+            return Some(code);
         }
         tracing::warn!(path = %path.display(), "a compiled component is damaged; it is made anew");
         // What cannot be removed is overwritten by what is made anew.
@@ -59,15 +60,21 @@ impl CompiledCache {
         &self,
         component: &Sha256Digest,
         compiler: &str,
-        bytes: &[u8],
+        code: &Sealed,
     ) -> Result<(), StoreError> {
         let name = name(component, compiler);
         let path = self.folder.join(&name);
         let write = || -> io::Result<()> {
             let mut file =
                 tempfile::Builder::new().prefix(INCOMING_PREFIX).tempfile_in(&self.folder)?;
-            file.write_all(&self.mac(&name, bytes).0)?;
-            file.write_all(bytes)?;
+            file.write_all(&self.mac(&name, code)?.0)?;
+            let mut written = Ok(());
+            code.pieces(|bytes| {
+                if written.is_ok() {
+                    written = file.write_all(bytes);
+                }
+            })?;
+            written?;
             // Not flushed: what a power cut leaves of it does not match its MAC.
             file.persist(&path).map(drop).map_err(|error| error.error)
         };
@@ -110,15 +117,17 @@ impl CompiledCache {
 
     /// The name is part of what is authenticated: a compiled component is not
     /// taken for another.
-    fn mac(&self, name: &str, bytes: &[u8]) -> super::KeyedHash {
-        self.key.hash_parts(&[b"compiled\0", name.as_bytes(), b"\0", bytes])
+    fn mac(&self, name: &str, code: &Sealed) -> io::Result<super::KeyedHash> {
+        let mut hashing = self.key.hashing(&[b"compiled\0", name.as_bytes(), b"\0"]);
+        code.pieces(|bytes| hashing.add(bytes))?;
+        Ok(hashing.finish())
     }
 }
 
 impl super::Store {
     /// The machine code of a component, if the cache has it whole. `compiler` is
     /// what the code depends on beside the component, as hexadecimal digits.
-    pub fn compiled(&self, component: &Sha256Digest, compiler: &str) -> Option<Vec<u8>> {
+    pub fn compiled(&self, component: &Sha256Digest, compiler: &str) -> Option<Sealed> {
         self.compiled.get(component, compiler)
     }
 
@@ -127,7 +136,7 @@ impl super::Store {
         &self,
         component: &Sha256Digest,
         compiler: &str,
-        code: &[u8],
+        code: &Sealed,
     ) -> Result<(), StoreError> {
         self.compiled.put(component, compiler, code)
     }
@@ -149,6 +158,10 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
+    fn code() -> Sealed {
+        Sealed::of(&b"code"[..]).unwrap()
+    }
+
     /// OPS-05.
     #[test]
     fn only_what_was_put_there_leaves_and_only_under_its_name() {
@@ -156,17 +169,17 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let cache = &store.compiled;
         let (component, other) = ([1; 32], [2; 32]);
-        assert_eq!(cache.get(&component, "c0"), None);
-        cache.put(&component, "c0", b"code").unwrap();
-        assert_eq!(cache.get(&component, "c0").as_deref(), Some(&b"code"[..]));
-        assert_eq!(cache.get(&component, "c1"), None);
+        assert!(cache.get(&component, "c0").is_none());
+        cache.put(&component, "c0", &code()).unwrap();
+        assert_eq!(cache.get(&component, "c0").unwrap().to_vec().unwrap(), b"code");
+        assert!(cache.get(&component, "c1").is_none());
         let path = |digest| cache.folder.join(name(digest, "c0"));
         fs::copy(path(&component), path(&other)).unwrap();
-        assert_eq!(cache.get(&other, "c0"), None, "the MAC is of another name");
+        assert!(cache.get(&other, "c0").is_none(), "the MAC is of another name");
         let mut bytes = fs::read(path(&component)).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(path(&component), bytes).unwrap();
-        assert_eq!(cache.get(&component, "c0"), None);
+        assert!(cache.get(&component, "c0").is_none());
         assert!(!path(&component).exists());
     }
 
@@ -175,8 +188,8 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let cache = &store.compiled;
-        cache.put(&[1; 32], "c0", b"code").unwrap();
-        cache.put(&[1; 32], "c1", b"code").unwrap();
+        cache.put(&[1; 32], "c0", &code()).unwrap();
+        cache.put(&[1; 32], "c1", &code()).unwrap();
         assert_eq!(cache.retain(|name| name.ends_with("c1")).unwrap(), 36);
         assert!(cache.contains(&[1; 32], "c1") && !cache.contains(&[1; 32], "c0"));
     }

@@ -27,11 +27,27 @@ impl Key {
 
     /// The hash of several texts, one after the other.
     pub(super) fn hash_parts(&self, parts: &[&[u8]]) -> KeyedHash {
-        let mut mac = self.0.clone();
-        for part in parts {
-            mac.update(part);
-        }
-        KeyedHash(mac.finalize().into_bytes().into())
+        self.hashing(parts).finish()
+    }
+
+    /// The hash of what begins with these texts.
+    pub(super) fn hashing(&self, parts: &[&[u8]]) -> KeyedHashing {
+        let mut hashing = KeyedHashing(self.0.clone());
+        parts.iter().for_each(|part| hashing.add(part));
+        hashing
+    }
+}
+
+/// A hash in the making.
+pub(super) struct KeyedHashing(Hmac<Sha256>);
+
+impl KeyedHashing {
+    pub(super) fn add(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    pub(super) fn finish(self) -> KeyedHash {
+        KeyedHash(self.0.finalize().into_bytes().into())
     }
 }
 

@@ -312,8 +312,9 @@ fn what_nothing_refers_to_is_counted_and_freed() {
     add(&store, "one").unwrap();
     let orphan: Sha256Digest = Sha256::digest("orphan").into();
     store.blobs.put(&orphan, 6, &b"orphan"[..]).unwrap();
-    store.keep_compiled(&Sha256::digest("one").into(), "c0", b"code").unwrap();
-    store.keep_compiled(&orphan, "c0", b"code").unwrap();
+    let code = crate::sealed::Sealed::of(&b"code"[..]).unwrap();
+    store.keep_compiled(&Sha256::digest("one").into(), "c0", &code).unwrap();
+    store.keep_compiled(&orphan, "c0", &code).unwrap();
     let report = store.check().unwrap();
     assert_eq!((report.unreferenced, report.unreferenced_bytes), (1, 6));
     assert_eq!(report.problems, Vec::<String>::new());

@@ -7,6 +7,7 @@ use super::series::{Families, Model, Series};
 use crate::call::{Function, Holder, Receipt};
 use crate::deploy::Amount;
 use crate::limits::limit;
+use crate::worker::Kernel;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -61,6 +62,10 @@ pub struct Serving {
     pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
     /// Sandboxes made by the replicas that run.
     pub sandboxes_made: u64,
+    /// CPU time that was charged to their `cpu_limit`.
+    pub cpu_charged: Duration,
+    /// What the kernel says of their processes.
+    pub kernel: Kernel,
 }
 
 impl Serving {
@@ -73,6 +78,8 @@ impl Serving {
             waiting: 0,
             memory_bytes: Holder::ALL.map(|holder| (holder, 0)),
             sandboxes_made: 0,
+            cpu_charged: Duration::ZERO,
+            kernel: Kernel::default(),
         }
     }
 }
@@ -135,6 +142,10 @@ struct AtScrape {
     waiting: Family<Model, Gauge>,
     memory_bytes: Family<Memory, Gauge>,
     sandboxes: Family<Model, Counter>,
+    worker_cpu: Family<Model, Gauge<f64, AtomicU64>>,
+    worker_cpu_uncharged: Family<Model, Gauge<f64, AtomicU64>>,
+    worker_resident_bytes: Family<Model, Gauge>,
+    worker_uncharged_bytes: Family<Model, Gauge>,
     log_lines_dropped: Counter,
     guest_entries_lost: Counter,
 }
@@ -212,6 +223,10 @@ impl AtScrape {
             waiting: Family::default(),
             memory_bytes: Family::default(),
             sandboxes: Family::default(),
+            worker_cpu: Family::default(),
+            worker_cpu_uncharged: Family::default(),
+            worker_resident_bytes: Family::default(),
+            worker_uncharged_bytes: Family::default(),
             log_lines_dropped: Counter::default(),
             guest_entries_lost: Counter::default(),
         };
@@ -229,6 +244,28 @@ impl AtScrape {
             "sandboxes_made",
             "Sandboxes made by the replicas that run now",
             sandboxes.clone(),
+        );
+        let Self { worker_cpu, worker_cpu_uncharged, .. } = &at_scrape;
+        registry.register(
+            "worker_cpu_seconds",
+            "CPU time that the processes of the replicas that run have had, by the kernel",
+            worker_cpu.clone(),
+        );
+        registry.register(
+            "worker_cpu_uncharged_seconds",
+            "The part of it that was not charged to cpu_limit",
+            worker_cpu_uncharged.clone(),
+        );
+        let Self { worker_resident_bytes, worker_uncharged_bytes, .. } = &at_scrape;
+        registry.register(
+            "worker_resident_bytes",
+            "Memory that these processes have now, by the kernel; they share the program",
+            worker_resident_bytes.clone(),
+        );
+        registry.register(
+            "worker_uncharged_bytes",
+            "Their own memory beyond what was charged to cpu_memory, or less than nothing where that was not touched",
+            worker_uncharged_bytes.clone(),
         );
         let Self { log_lines_dropped, guest_entries_lost, .. } = &at_scrape;
         registry.register(
@@ -320,6 +357,10 @@ impl Metrics {
         at_scrape.waiting.clear();
         at_scrape.memory_bytes.clear();
         at_scrape.sandboxes.clear();
+        at_scrape.worker_cpu.clear();
+        at_scrape.worker_cpu_uncharged.clear();
+        at_scrape.worker_resident_bytes.clear();
+        at_scrape.worker_uncharged_bytes.clear();
         // Where not all fit, the places belong to those that are called.
         let running = || serving.iter().filter(|one| one.replicas > 0);
         let all_fit = running().count() <= limit("models_labelled", MODELS_LABELLED_MAX);
@@ -331,6 +372,14 @@ impl Metrics {
             at_scrape.running.get_or_create(&label).inc_by(gauge(one.running as u64));
             at_scrape.waiting.get_or_create(&label).inc_by(gauge(one.waiting as u64));
             at_scrape.sandboxes.get_or_create(&label).inc_by(one.sandboxes_made);
+            let Kernel { cpu, resident_bytes, private_bytes } = one.kernel;
+            let (cpu, charged) = (cpu.as_secs_f64(), one.cpu_charged.as_secs_f64());
+            at_scrape.worker_cpu.get_or_create(&label).inc_by(cpu);
+            at_scrape.worker_cpu_uncharged.get_or_create(&label).inc_by(cpu - charged);
+            at_scrape.worker_resident_bytes.get_or_create(&label).inc_by(gauge(resident_bytes));
+            let held: u64 = one.memory_bytes.iter().map(|(_, bytes)| bytes).sum();
+            let uncharged = gauge(private_bytes).saturating_sub(gauge(held));
+            at_scrape.worker_uncharged_bytes.get_or_create(&label).inc_by(uncharged);
             for (holder, bytes) in one.memory_bytes {
                 let label = Memory { model: model.clone(), kind: holder.as_str() };
                 at_scrape.memory_bytes.get_or_create(&label).inc_by(gauge(bytes));

@@ -22,6 +22,8 @@ fn serving(model: &str) -> Serving {
         waiting: 2,
         memory_bytes: Holder::ALL.map(|holder| (holder, 5)),
         sandboxes_made: 4,
+        cpu_charged: Duration::from_secs(2),
+        kernel: Kernel { cpu: Duration::from_secs(3), resident_bytes: 1000, private_bytes: 100 },
     }
 }
 
@@ -47,6 +49,10 @@ fn a_call_moves_the_numbers_of_its_model() {
         r#"ringfence_calls_running{model="a/b/c"} 1"#,
         r#"ringfence_memory_bytes{model="a/b/c",kind="tensors"} 5"#,
         r#"ringfence_sandboxes_made_total{model="a/b/c"} 4"#,
+        r#"ringfence_worker_cpu_seconds{model="a/b/c"} 3.0"#,
+        r#"ringfence_worker_cpu_uncharged_seconds{model="a/b/c"} 1.0"#,
+        r#"ringfence_worker_resident_bytes{model="a/b/c"} 1000"#,
+        r#"ringfence_worker_uncharged_bytes{model="a/b/c"} 65"#,
         "ringfence_log_lines_dropped_total 8",
         "ringfence_guest_log_entries_lost_total 9",
         "ringfence_models 1",

@@ -237,6 +237,11 @@ impl VersionLog {
         self.add(origin, Kind::Kill, Level::Error, crate::text::escape_controls(&text));
     }
 
+    /// Counts lines that were lost before they came here.
+    pub fn lost(&self, lines: u64) {
+        self.logs.lost.fetch_add(lines, Ordering::Relaxed);
+    }
+
     /// Removes all that is kept, as with the version.
     pub fn forget(&self) {
         self.logs.send(Message::Forget(self.key.clone()));

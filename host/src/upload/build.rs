@@ -3,7 +3,7 @@
 
 use super::builds::BuildState;
 use super::receiving::{Receiving, Said};
-use super::{Place, UploadError, quota};
+use super::{Place, UploadError, quota, trial};
 use crate::deploy::{Amount, Deployments, StartError, component_of};
 use crate::package::archive::{self, ArchiveError};
 use crate::package::checkpoint;
@@ -11,29 +11,21 @@ use crate::package::config::ModelName;
 use crate::package::folder::{self, FolderError, Taking};
 use crate::package::quantity::Quantity;
 use crate::package::{ListedFile, Package};
+use crate::sandbox::Compiled;
 use crate::store::{StoreError, Stored, VersionFile, VersionRow, now};
 use crate::text::{hex, with_causes};
-use crate::worker::{Confinement, OneShotError};
+use crate::worker::{OneShotError, StartFailure};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures_util::FutureExt;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 use tempfile::TempDir;
 
 /// Digits of the id of what is no version because it is no package.
 const ID_DIGITS: usize = 32;
-
-/// Memory that a process needs beside what a model's limits allow: the program
-/// itself, stacks of its threads, and machine code.
-const PROCESS_BYTES: u64 = 1 << 30;
-/// CPU time that a process needs beside what a model's limits allow: loading
-/// graphs, and the program itself.
-const PROCESS_CPU_SECONDS: u64 = 60;
-/// Calls that a package has to answer: `methods`, `load-model`, the example.
-const CALLS: u32 = 3;
 
 /// A build, with all that goes when it is over.
 struct Build {
@@ -183,7 +175,7 @@ impl Build {
         let began = Instant::now();
         let compiled = loader.compiled(&package).await.map_err(|error| start_refusal(&error))?;
         self.tell(&format!("1/model.wasm was compiled in {} ms", began.elapsed().as_millis()));
-        let methods = self.try_out(&package, compiled.bytes()).await?;
+        let methods = self.try_out(&mut package, compiled).await?;
         self.keep(package, methods).await
     }
 
@@ -216,46 +208,17 @@ impl Build {
         }
     }
 
-    /// Has a process of its own load the model and answer the example. Returns
-    /// the typed methods.
-    async fn try_out(&self, package: &Package, code: &[u8]) -> Result<String, Refusal> {
+    /// Has a replica of its own load the model and answer the example. Returns the typed
+    /// methods.
+    async fn try_out(&self, package: &mut Package, code: Compiled) -> Result<String, Refusal> {
         let uploads = &self.place.uploads;
-        let limits = package.limits();
-        let scratch = tempfile::Builder::new()
-            .prefix("scratch-")
-            .tempdir_in(uploads.staging())
-            .map_err(|source| StoreError::File { path: uploads.staging().to_owned(), source })
-            .map_err(|error| store_refusal(&error))?;
-        let cpu_seconds = limits
-            .call_timeout
-            .saturating_mul(CALLS)
-            .as_secs()
-            .saturating_mul(limits.cpu_millis.div_ceil(1000));
-        let confinement = Confinement {
-            cpu_seconds: cpu_seconds.saturating_add(PROCESS_CPU_SECONDS),
-            data_bytes: limits.memory_bytes_max.saturating_mul(2).saturating_add(PROCESS_BYTES),
-        };
-        let timeout = limits
-            .call_timeout
-            .saturating_mul(CALLS)
-            .saturating_add(Duration::from_secs(PROCESS_CPU_SECONDS));
-        let folder = path_text(self.folder.path())?;
-        let scratch_text = path_text(scratch.path())?;
-        let fuel = uploads.deployments.loader().fuel_per_cpu_second().to_string();
-        let arguments =
-            ["admission-worker", &folder, &scratch_text, "--fuel-per-cpu-second", &fuel];
-        let line = |text: String| self.tell(&text);
-        let given = uploads
-            .deployments
-            .loader()
-            .one_shot()
-            .run(&arguments, confinement, code, timeout, scratch.path(), line)
-            .await;
-        match given {
-            Ok(given) => Ok(given.done),
-            Err(error @ OneShotError::Start(_)) => Err(hidden(&error)),
-            Err(error) => Err(error.to_string()),
-        }
+        let loader = uploads.deployments.loader();
+        let worker = loader.try_out(package.take_parts(), code).await;
+        let worker = worker.map_err(|error| start_refusal(&error))?;
+        let examples = uploads.examples;
+        // Its files are small, and those of a package that was just unpacked.
+        let example = |methods: &_| examples(self.folder.path(), package, methods);
+        trial::try_out(&worker, example, |text| self.tell(text)).await
     }
 
     /// Stores the version and makes it callable.
@@ -395,11 +358,14 @@ fn upload_refusal(error: UploadError) -> Refusal {
 fn start_refusal(error: &StartError) -> Refusal {
     match error {
         StartError::Store(error) => store_refusal(error),
-        StartError::Compile(OneShotError::Start(_)) => hidden(error),
+        StartError::Compile(OneShotError::Start(_))
+        | StartError::Replica(StartFailure::Process(_))
+        | StartError::Memory(_) => hidden(error),
         StartError::Folder(error) => refusal_of(error),
         StartError::Compile(_)
         | StartError::Corrupt(_)
-        | StartError::Admit(_)
+        | StartError::Replica(_)
+        | StartError::Crashes(_)
         | StartError::Stopping
         | StartError::Panicked => error.to_string(),
     }
@@ -418,12 +384,4 @@ fn store_refusal(error: &StoreError) -> Refusal {
 fn hidden(error: &dyn std::error::Error) -> Refusal {
     tracing::error!("a build failed on the host's side: {}", with_causes(error));
     HOST_FAILED.to_owned()
-}
-
-fn path_text(path: &Path) -> Result<String, Refusal> {
-    let absolute: PathBuf = std::path::absolute(path).map_err(|error| hidden(&error))?;
-    absolute.into_os_string().into_string().map_err(|path| {
-        tracing::error!(?path, "the data directory has a name that is no text");
-        HOST_FAILED.to_owned()
-    })
 }

@@ -9,12 +9,14 @@ mod build;
 mod builds;
 mod quota;
 mod receiving;
+mod trial;
 
 #[cfg(test)]
 mod tests;
 
 pub use builds::{BuildState, Line};
 pub use receiving::{Receiving, Said};
+pub use trial::{Example, Examples};
 
 use crate::auth::Caller;
 use crate::deploy::{Deployments, Full, Reservation};
@@ -43,6 +45,7 @@ const BUILDS_MAX: usize = 2;
 #[derive(Debug)]
 pub struct Uploads {
     deployments: Arc<Deployments>,
+    examples: Examples,
     /// Emptied at every start.
     staging: PathBuf,
     /// Whose upload or build is under way; one for each user.
@@ -124,11 +127,16 @@ impl From<JoinError> for UploadError {
 }
 
 impl Uploads {
-    /// With an empty staging folder below the data directory.
-    pub fn open(deployments: Arc<Deployments>) -> Result<Arc<Self>, StoreError> {
+    /// With an empty staging folder below the data directory. `examples` reads what a
+    /// package is tried with.
+    pub fn open(
+        deployments: Arc<Deployments>,
+        examples: Examples,
+    ) -> Result<Arc<Self>, StoreError> {
         let staging = deployments.loader().store().emptied_folder(STAGING_FOLDER)?;
         Ok(Arc::new(Self {
             deployments,
+            examples,
             staging,
             under_way: Mutex::default(),
             builds: Mutex::default(),

@@ -1,105 +1,201 @@
 //! The process boundary: what runs guests and graphs.
 //!
-//! Owns starting a version's replica and handing calls to it. For now the
-//! replica lives in this process, so a guest has one wall around it and not
-//! two; whoever starts the host is told. What an author sends is compiled and
+//! Owns starting a version's replica, in a process of its own or in this one, and
+//! handing calls to it; nothing above knows which. What an author sends is compiled and
 //! first tried in one-shot processes. Never touches tonic.
 
-mod confine;
+mod cgroup;
+mod jail;
+mod launch;
+mod proving;
+mod spawn;
+
 mod frames;
 mod one_shot;
 
-pub use confine::{Confinement, confine};
+mod link;
+mod message;
+mod passing;
+
+mod here;
+mod incoming;
+mod kernel;
+mod process;
+mod serving;
+
+pub use cgroup::CgroupError;
 pub use frames::Frame;
+pub use jail::JailMode;
+use jail::{Code, Root};
+pub use kernel::Kernel;
+pub use launch::{Confinement, Launcher};
+pub use message::{Figures, Loaded, Unknown};
 #[cfg(test)]
 pub(crate) use one_shot::tests::scripted;
 pub use one_shot::{Given, OneShot, OneShotError, Urgency};
+pub use proving::{Proven, prove, serve_proof};
+pub use serving::serve;
+pub use spawn::Starter;
 
-use crate::call::{Deadline, Event, Function, Holder, Methods, Origin, Request};
+use crate::call::{Deadline, Event, Function, Methods, Origin, Request, SignatureError, Verdict};
 use crate::limits::Limits;
-use crate::package::Package;
-use crate::sandbox::{
-    Calling, Charge, Code, Compiled, MethodsError, Program, Requests, Runtime, Surroundings,
-};
+use crate::package::Parts;
+use crate::sandbox::{Calling, Charge, Compiled, Requests, Runtime};
+use crate::telemetry::VersionLog;
+use here::Here;
+use message::Started;
+use process::{Messages, Process, Taking};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use crate::sandbox::{AdmitError, OverLimit, SendError, Spent};
+
+/// Where replicas run.
+#[derive(Debug, Clone)]
+pub enum Workers {
+    /// In this process, with one wall around them.
+    Here(Arc<Runtime>),
+    /// Each in its own.
+    Processes(Arc<Processes>),
+}
+
+/// What processes of replicas are started from.
+#[derive(Debug)]
+pub struct Processes {
+    launcher: Launcher,
+    fuel_per_cpu_second: u64,
+    /// Below which each has a control group, where there is one.
+    cgroups: Option<PathBuf>,
+    load_timeout: Duration,
+    tasks: TaskTracker,
+}
 
 /// One replica of a version.
 #[derive(Debug)]
 pub struct Worker {
-    program: Arc<Program>,
-    methods: Methods,
+    kind: Kind,
+    methods: Result<Methods, Unknown>,
+    loaded: Result<Loaded, Verdict>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Here(Here),
+    Process(Process),
+}
+
+/// Why a replica does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFailure {
+    /// The package cannot be run.
+    #[error(transparent)]
+    Admit(#[from] AdmitError),
+    /// The same, in the words of the process that tried.
+    #[error("{0}")]
+    Refused(String),
+    /// Its process cannot be started, or has ended.
+    #[error("its process does not start: {0}")]
+    Process(String),
 }
 
 /// A call's outputs, to be read until [`Event::End`]. Dropping them stops the
 /// guest and frees what the call held.
 #[derive(Debug)]
-pub struct Outputs(Calling);
+pub struct Outputs {
+    calling: Calling,
+    taking: Option<Taking>,
+}
 
 /// The way in for a call's messages. Dropping it tells the guest that there
 /// are no more.
 #[derive(Debug)]
-pub struct Inputs(Requests);
+pub struct Inputs(Way);
+
+#[derive(Debug)]
+enum Way {
+    Here(Requests),
+    Process(Messages),
+}
+
+impl Processes {
+    /// Started from these, on a machine that burns so much fuel in a second, and in
+    /// control groups below a directory, if there is one.
+    pub fn new(launcher: Launcher, fuel_per_cpu_second: u64, cgroups: Option<PathBuf>) -> Self {
+        let load_timeout = process::LOAD_TIMEOUT;
+        Self { launcher, fuel_per_cpu_second, cgroups, load_timeout, tasks: TaskTracker::new() }
+    }
+}
+
+/// Makes the control group of this process ready for those of replicas, where it may.
+pub fn control_groups() -> Result<PathBuf, CgroupError> {
+    cgroup::prepare()
+}
+
+/// Enters the jail of a process that only computes something, from what it is given to
+/// what it gives. `parent` has started it.
+pub fn enter_to_compute(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
+    confinement.enter(parent, Root::Here, Code::Never, &[])?;
+    Ok(())
+}
+
+impl Workers {
+    /// Fuel that the fastest mix burns in a second of this machine's CPU time.
+    pub fn fuel_per_cpu_second(&self) -> u64 {
+        match self {
+            Self::Here(runtime) => runtime.fuel_per_cpu_second(),
+            Self::Processes(processes) => processes.fuel_per_cpu_second,
+        }
+    }
+
+    /// Waits until no guest runs any more. Whoever drains has stopped calls
+    /// from starting, and let go of the replicas.
+    pub async fn drain(&self) {
+        match self {
+            Self::Here(runtime) => runtime.drain().await,
+            Self::Processes(processes) => {
+                processes.tasks.close();
+                processes.tasks.wait().await;
+            }
+        }
+    }
+}
 
 impl Worker {
-    /// Loads the package's machine code, its graphs and a first sandbox.
+    /// Loads a package's machine code, its graphs and a first sandbox.
     ///
     /// A model whose `load-model` fails is started all the same: its callers
     /// are told, and the operator by the log.
     pub async fn start(
-        runtime: &Arc<Runtime>,
-        package: Package,
+        workers: &Workers,
+        parts: Parts,
         compiled: Compiled,
-    ) -> Result<Self, AdmitError> {
-        let name = package.config.name.to_string();
-        let runtime = runtime.clone();
-        let admitted = tokio::task::spawn_blocking(move || {
-            Program::admit(&runtime, package, &Code::Compiled(compiled), Surroundings::Real)
-        })
-        .await;
-        let program = match admitted {
-            Ok(program) => Arc::new(program?),
-            Err(panic) => return Err(AdmitError::Component(panic.to_string())),
-        };
-        let methods = match program.methods().await {
-            Ok(methods) => methods,
-            Err(error) => {
-                // What a guest says goes to its own log.
-                let why = match &error {
-                    MethodsError::Ended(verdict) => verdict.end.without_words(),
-                    MethodsError::Signature(error) => error.to_string(),
-                };
-                tracing::warn!(
-                    model = %name,
-                    "it is called with plain inputs only, since its typed methods are not known: \
-                     {why}"
-                );
-                if let (MethodsError::Ended(verdict), Some(log)) = (&error, program.log()) {
-                    log.ended(&Origin::from(""), verdict);
-                }
-                Methods::default()
+        log: Option<VersionLog>,
+    ) -> Result<Self, StartFailure> {
+        let (kind, started) = match workers {
+            Workers::Here(runtime) => {
+                let (here, started) = Here::start(runtime, parts, compiled, log).await?;
+                (Kind::Here(here), started)
+            }
+            Workers::Processes(processes) => {
+                let (process, started) = Process::start(processes, parts, compiled, log).await?;
+                (Kind::Process(process), started)
             }
         };
-        if let Err(verdict) = program.warm().await {
-            tracing::warn!(
-                model = %name,
-                "the model cannot be loaded, and its callers are told so; `ringfence logs` has its \
-                 words: {}",
-                verdict.end.without_words()
-            );
-            if let Some(log) = program.log() {
-                log.ended(&Origin::from(""), &verdict);
-            }
-        }
-        Ok(Self { program, methods })
+        let Started { methods, loaded } = started;
+        let methods = methods.and_then(|text| {
+            let unknown = |error: SignatureError| Unknown { why: error.to_string(), ended: None };
+            Methods::parse(&text).map_err(unknown)
+        });
+        Ok(Self { kind, methods, loaded })
     }
 
     /// Starts a call, which ends without a verdict when `ended` is cancelled.
-    /// `hold` is kept until the guest has ended, whether or not anybody still
-    /// reads the outputs.
-    pub fn call<H: Send + 'static>(
+    /// `hold` is kept until nothing runs for the call any more, whether or not anybody
+    /// still reads the outputs.
+    pub fn call<H: Send + Sync + 'static>(
         &self,
         ended: &CancellationToken,
         function: Function,
@@ -107,28 +203,72 @@ impl Worker {
         deadline: Deadline,
         hold: H,
     ) -> (Inputs, Outputs) {
-        let (requests, calling) = self.program.call_until(ended, function, origin, deadline, hold);
-        (Inputs(requests), Outputs(calling))
+        match &self.kind {
+            Kind::Here(here) => {
+                let (requests, calling) = here.call(ended, function, origin, deadline, hold);
+                (Inputs(Way::Here(requests)), Outputs { calling, taking: None })
+            }
+            Kind::Process(process) => {
+                let (messages, calling, taking) =
+                    process.call(ended, function, origin, deadline, hold);
+                (Inputs(Way::Process(messages)), Outputs { calling, taking: Some(taking) })
+            }
+        }
     }
 
-    /// The typed methods of its version.
-    pub fn methods(&self) -> &Methods {
-        &self.methods
+    /// The typed methods of its version, or why they are not known.
+    pub fn methods(&self) -> Result<&Methods, &Unknown> {
+        self.methods.as_ref()
     }
 
-    /// Bytes held for its version now, by what holds them.
-    pub fn memory_bytes(&self) -> [(Holder, u64); Holder::ALL.len()] {
-        Holder::ALL.map(|holder| (holder, self.program.account().bytes_of(holder)))
+    /// What loading the first sandbox took, or how it ended.
+    pub fn loaded(&self) -> Result<&Loaded, &Verdict> {
+        self.loaded.as_ref()
     }
 
-    /// Sandboxes made since it started.
-    pub fn sandboxes_made(&self) -> u64 {
-        self.program.sandboxes_made()
+    /// What it holds now, and has had.
+    pub fn figures(&self) -> Figures {
+        match &self.kind {
+            Kind::Here(here) => here.figures(),
+            Kind::Process(process) => process.figures(),
+        }
     }
 
     /// The limits of its version.
     pub fn limits(&self) -> &Limits {
-        self.program.limits()
+        match &self.kind {
+            Kind::Here(here) => here.limits(),
+            Kind::Process(process) => process.limits(),
+        }
+    }
+
+    /// What the kernel says of its process, if it has one of its own.
+    pub fn kernel(&self) -> Kernel {
+        self.pid().map(Kernel::of).unwrap_or_default()
+    }
+
+    /// Its process, if it has one of its own.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Here(_) => None,
+            Kind::Process(process) => Some(process.pid()),
+        }
+    }
+
+    /// Cancelled when its process has ended, if it has one.
+    pub fn gone(&self) -> Option<CancellationToken> {
+        match &self.kind {
+            Kind::Here(_) => None,
+            Kind::Process(process) => Some(process.gone().clone()),
+        }
+    }
+
+    /// Why its process has ended.
+    pub fn why(&self) -> String {
+        match &self.kind {
+            Kind::Here(_) => String::new(),
+            Kind::Process(process) => process.why(),
+        }
     }
 }
 
@@ -141,24 +281,33 @@ pub struct Held {
 impl Outputs {
     /// What the call has taken so far.
     pub fn spent(&self) -> &Spent {
-        self.0.spent()
+        self.calling.spent()
     }
 
     /// The next event; nothing after the end. What the one before it made the
     /// version hold is given back, unless it was taken.
     pub async fn next(&mut self) -> Option<Event> {
-        self.0.next().await
+        let event = self.calling.next().await;
+        if let (Some(Event::Output(_) | Event::InputFailed(_)), Some(taking)) =
+            (&event, &mut self.taking)
+        {
+            taking.one();
+        }
+        event
     }
 
     /// What the last event makes the version hold, for whoever keeps its output.
     pub fn held(&mut self) -> Option<Held> {
-        self.0.held().map(|charge| Held { _charge: charge })
+        self.calling.held().map(|charge| Held { _charge: charge })
     }
 }
 
 impl Inputs {
     /// Sends a message and waits while the guest is slow.
     pub async fn send(&self, request: Request) -> Result<(), SendError> {
-        self.0.send(request).await
+        match &self.0 {
+            Way::Here(requests) => requests.send(request).await,
+            Way::Process(messages) => messages.send(request).await,
+        }
     }
 }

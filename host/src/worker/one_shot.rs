@@ -4,17 +4,16 @@
 //! Owns starting them, their limits, and ending them: a process that is not
 //! waited for any more is killed.
 
-use super::confine::Confinement;
 use super::frames::{Frame, LINES_MAX};
+use super::launch::{Confinement, Launcher};
 use crate::limits::limit;
 use crate::text::cut;
 use rustix::process::{Pid, setpriority_process};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 /// What is kept of what a process writes about its own end.
 const STDERR_BYTES_MAX: u64 = 4 << 10;
@@ -22,18 +21,17 @@ const STDERR_BYTES_MAX: u64 = 4 << 10;
 /// What compiling one component may take.
 #[derive(Debug, Clone, Copy)]
 struct CompileLimits {
-    /// CPU time and memory; the former four times that of the largest model at
-    /// hand.
-    confinement: Confinement,
+    /// CPU time, some more than the largest model at hand takes, and memory, of each of
+    /// two tries.
+    cpu_seconds: u64,
+    data_bytes: u64,
     /// Time, waiting for a CPU included.
     timeout: Duration,
 }
 
 impl CompileLimits {
-    const DEFAULT: Self = Self {
-        confinement: Confinement { cpu_seconds: 60, data_bytes: 2 << 30 },
-        timeout: Duration::from_secs(180),
-    };
+    const DEFAULT: Self =
+        Self { cpu_seconds: 20, data_bytes: 2 << 30, timeout: Duration::from_secs(180) };
 }
 
 /// How much nicer than calls a process is that nobody waits for.
@@ -68,7 +66,7 @@ pub enum OneShotError {
 /// What one-shot processes are started from.
 #[derive(Debug, Clone)]
 pub struct OneShot {
-    program: PathBuf,
+    launcher: Launcher,
     urgency: Urgency,
     compiling: CompileLimits,
 }
@@ -83,14 +81,15 @@ pub struct Given {
 }
 
 impl OneShot {
-    /// From this very program, also when its file has been replaced.
-    pub fn of_this_program() -> Self {
-        Self::of("/proc/self/exe".into())
+    /// From these.
+    pub fn of(launcher: Launcher) -> Self {
+        Self { launcher, urgency: Urgency::Waited, compiling: CompileLimits::DEFAULT }
     }
 
-    /// From another program that takes the same arguments.
-    pub(crate) fn of(program: PathBuf) -> Self {
-        Self { program, urgency: Urgency::Waited, compiling: CompileLimits::DEFAULT }
+    /// From this program, for what compiles nothing.
+    #[cfg(test)]
+    pub(crate) fn of_this_program() -> Self {
+        Self::of(Launcher::of("/proc/self/exe".into()))
     }
 
     /// The same with another deadline of compiling.
@@ -99,20 +98,36 @@ impl OneShot {
         Self { compiling: CompileLimits { timeout, ..self.compiling }, ..self }
     }
 
-    /// Compiles a component that may start with so much memory.
+    /// Compiles a component that may start with so much memory. What takes too much is
+    /// tried once more in a way that takes less, and gives slower code.
     pub async fn compile(
         &self,
         component: &[u8],
         memory_bytes_max: u64,
         urgency: Urgency,
     ) -> Result<Vec<u8>, OneShotError> {
-        let CompileLimits { confinement, timeout } = self.compiling;
+        let one_shot = Self { urgency, ..self.clone() };
+        let tried = one_shot.compile_with(component, memory_bytes_max, &[]).await;
+        match tried {
+            Err(OneShotError::Limit(_)) => {
+                one_shot.compile_with(component, memory_bytes_max, &["--single-pass"]).await
+            }
+            tried => tried,
+        }
+    }
+
+    async fn compile_with(
+        &self,
+        component: &[u8],
+        memory_bytes_max: u64,
+        how: &[&str],
+    ) -> Result<Vec<u8>, OneShotError> {
+        let CompileLimits { cpu_seconds, data_bytes, timeout } = self.compiling;
         let timeout = limit("compile_time", timeout);
         let memory = memory_bytes_max.to_string();
-        let arguments = ["compile-worker", "--memory-bytes-max", &memory];
-        let given = Self { urgency, ..self.clone() }
-            .run(&arguments, confinement, component, timeout, Path::new("/"), |_| {})
-            .await?;
+        let arguments = [&["compile-worker", "--memory-bytes-max", &memory], how].concat();
+        let confinement = Confinement::of_one_shot(self.launcher.mode(), cpu_seconds, data_bytes);
+        let given = self.run(&arguments, confinement, component, timeout, |_| {}).await?;
         given.compiled.ok_or_else(|| OneShotError::Died("it gave no code".to_owned()))
     }
 
@@ -123,26 +138,12 @@ impl OneShot {
         confinement: Confinement,
         input: &[u8],
         timeout: Duration,
-        folder: &Path,
         mut line: impl FnMut(String),
     ) -> Result<Given, OneShotError> {
         let start = |error: io::Error| OneShotError::Start(error.to_string());
-        let mut child = Command::new(&self.program)
-            .args(arguments)
-            .arg("--cpu-seconds")
-            .arg(confinement.cpu_seconds.to_string())
-            .arg("--data-bytes")
-            .arg(confinement.data_bytes.to_string())
-            .arg("--parent")
-            .arg(std::process::id().to_string())
-            .env_clear()
-            .current_dir(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(start)?;
+        let mut command = self.launcher.command(arguments, &confinement);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.launcher.spawn(command).await.map_err(start)?;
         if self.urgency == Urgency::Ahead {
             be_nice(&child);
         }
@@ -215,7 +216,8 @@ fn be_nice(child: &Child) {
 /// What an end that is no success means.
 fn ended(status: ExitStatus, said: &str, confinement: Confinement) -> OneShotError {
     use std::os::unix::process::ExitStatusExt;
-    let cpu = || OneShotError::Limit(format!("{} s of CPU time", confinement.cpu_seconds));
+    let seconds = confinement.cpu_seconds.unwrap_or_default();
+    let cpu = || OneShotError::Limit(format!("{seconds} s of CPU time"));
     let memory = || OneShotError::Limit(format!("{} bytes of memory", confinement.data_bytes));
     const SIGKILL: i32 = 9;
     const SIGXCPU: i32 = 24;
@@ -238,8 +240,10 @@ fn ended(status: ExitStatus, said: &str, confinement: Confinement) -> OneShotErr
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::jail::JailMode;
     use super::*;
     use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
     use std::time::Instant;
 
     /// Processes of a script in a folder, which it calls FOLDER. Another process
@@ -253,13 +257,13 @@ pub(crate) mod tests {
             .args([&text, &program])
             .status();
         assert!(copy.unwrap().success());
-        OneShot::of(program)
+        OneShot::of(Launcher::of(program))
     }
 
     /// PKG-07, PKG-08.
     #[test]
     fn each_end_is_told_by_what_brought_it_about() {
-        let confinement = Confinement { cpu_seconds: 60, data_bytes: 1 << 31 };
+        let confinement = Confinement::of_one_shot(JailMode::Required, 60, 1 << 31);
         let told = |signal: i32, said: &str| {
             ended(ExitStatus::from_raw(signal), said, confinement).to_string()
         };
@@ -292,10 +296,10 @@ pub(crate) mod tests {
         let script = "#!/bin/sh\n\
             for line in $(seq 300); do printf 'L\\001\\000\\000\\000\\000\\000\\000\\000x'; done\n";
         let one_shot = scripted(scratch.path(), script);
-        let CompileLimits { confinement, timeout } = one_shot.compiling;
+        let confinement = Confinement::of_one_shot(JailMode::BestEffort, 60, 1 << 31);
         let mut told = 0;
         let count = |_| told += 1;
-        let run = one_shot.run(&[], confinement, b"", timeout, scratch.path(), count);
+        let run = one_shot.run(&[], confinement, b"", Duration::from_secs(60), count);
         run.await.unwrap();
         assert_eq!(told, LINES_MAX);
     }

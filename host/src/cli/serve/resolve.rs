@@ -3,6 +3,7 @@
 use super::super::{ServeArgs, Usage};
 use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings, SettingsError};
+use crate::worker::JailMode;
 use std::net::SocketAddr;
 
 /// Where the filter of the log comes from before all else.
@@ -50,7 +51,7 @@ pub(super) fn unchecked(args: &ServeArgs) -> Result<Settings, ResolveError> {
         settings.models.clone_from(&args.model);
     }
     settings.front.reflection |= args.reflection;
-    settings.unsafe_no_jail |= args.unsafe_no_jail;
+    settings.jail = args.jail.or(settings.jail);
     if let Some(filter) = std::env::var(LOG_VARIABLE).ok().filter(|filter| !filter.is_empty()) {
         settings::log_filter(&filter)
             .map_err(|problem| Usage(format!("{LOG_VARIABLE} {filter:?} {problem}")))?;
@@ -75,7 +76,7 @@ pub(super) fn setter(args: &ServeArgs, flag: Option<&str>, key: &str, name: &str
     }
 }
 
-/// Two ways of serving are only for loopback as long as a guest has one wall.
+/// Two ways of serving are only for loopback.
 pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
     let mut refusals = Vec::new();
     let loopback = settings.listen.ip().is_loopback();
@@ -85,14 +86,18 @@ pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
             "--no-auth works on loopback only; choose 127.0.0.1 with {setter}, or drop it"
         ));
     }
-    if !loopback && !settings.unsafe_no_jail {
-        let add = match &args.host_config {
-            Some(path) => format!("write `unsafe_no_jail: true` in {}", path.display()),
-            None => "add --unsafe-no-jail".to_owned(),
-        };
+    if !loopback && !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        let setter = setter(args, args.listen.as_deref(), "listen", "--listen");
         refusals.push(format!(
-            "guests run in this process, inside one wall; to listen beyond loopback all the same, \
-             {add}"
+            "a host listens beyond loopback on Linux on x86-64 only; choose 127.0.0.1 with {setter}"
+        ));
+    }
+    if !loopback && settings.jail() != JailMode::Required {
+        let flag = args.jail.map(JailMode::as_str);
+        let setter = setter(args, flag, "jail", "--jail");
+        refusals.push(format!(
+            "a host that listens beyond loopback needs its jail; write required with {setter}, or \
+             leave that out"
         ));
     }
     refusals

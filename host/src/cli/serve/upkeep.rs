@@ -1,7 +1,7 @@
 //! What has to be done while a host runs, and by nobody who calls it.
 
-use super::heap::Heap;
 use crate::deploy::KEEP_INTERVAL;
+use crate::heap::Heap;
 use crate::server::App;
 use std::convert::Infallible;
 use std::time::Duration;

@@ -301,6 +301,7 @@ fn key_to_change(verdict: &Verdict) -> Option<&'static str> {
         | End::HostcallLimit { .. }
         | End::Unread { .. }
         | End::Cancelled
+        | End::WorkerDied(_)
         | End::HostBug(_) => None,
     }
 }

@@ -3,15 +3,20 @@
 //! Owns the caps as they are met and the digest of all that was read. Knows
 //! not what a file is for.
 
-use super::super::ListedFile;
+use super::super::assets::{FILE_MODE, FOLDER_MODE};
+use super::super::{Content, ListedFile};
 use super::{CODE, DEPTH_MAX, ENTRIES_MAX, FolderError, PACKAGE_BYTES_MAX, PATH_BYTES_MAX, Taking};
+use crate::digest::sha256_of;
 use crate::limits::limit;
 use crate::text::hex;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use bytes::Bytes;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt, Permissions};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 const COPY_BYTES: usize = 64 << 10;
 const VERSION_DIGITS: usize = 32;
@@ -148,6 +153,39 @@ pub(super) fn read(
     Ok(bytes)
 }
 
+/// A file that an engine reads.
+pub(super) struct Graph<'a> {
+    pub(super) code: &'a Dir,
+    pub(super) name: &'a str,
+    pub(super) path: &'a str,
+}
+
+impl Graph<'_> {
+    /// Reads the file. One that somebody else may write to is kept in memory.
+    pub(super) fn take(
+        &self,
+        taking: Taking,
+        bytes_max: u64,
+        listing: &mut Listing,
+    ) -> Result<Content, FolderError> {
+        let path = self.path;
+        if taking != Taking::Link {
+            let bytes = Bytes::from(read(self.code, self.name, path, bytes_max)?);
+            listing.add(path, &bytes)?;
+            return Ok(Content::Bytes(bytes));
+        }
+        let file = open_file(self.code, self.name, path)?.into_std();
+        let (sha256, bytes) = sha256_of((&file).take(bytes_max.saturating_add(1)))
+            .map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
+        if bytes > bytes_max {
+            return Err(FolderError::TooLarge { path: path.to_owned(), bytes_max });
+        }
+        listing.charge(bytes)?;
+        listing.list(path, bytes, sha256);
+        Ok(Content::File { file: Arc::new(file), bytes })
+    }
+}
+
 /// A file that guests can read.
 pub(super) struct Asset<'a> {
     pub(super) code: &'a Dir,
@@ -169,6 +207,11 @@ impl Asset<'_> {
         let mut file = open_file(self.code, name, path)?;
         if let Some((folder, _)) = name.rsplit_once('/') {
             copies.create_dir_all(folder).map_err(scratch_error)?;
+            // Whatever this process's own mask is.
+            for (end, _) in folder.match_indices('/').chain([(folder.len(), "")]) {
+                let above = folder.get(..end).unwrap_or(folder);
+                set_mode(copies, above, FOLDER_MODE).map_err(scratch_error)?;
+            }
         }
         let mut copied = match taking {
             Taking::Copy => Some(copies.create(name).map_err(scratch_error)?),
@@ -195,9 +238,16 @@ impl Asset<'_> {
                 copied.write_all(bytes).map_err(scratch_error)?;
             }
         }
+        if taking != Taking::Nothing {
+            set_mode(copies, name, FILE_MODE).map_err(scratch_error)?;
+        }
         listing.list(path, length, hash.finalize().into());
         Ok(length)
     }
+}
+
+fn set_mode(dir: &Dir, name: &str, mode: u32) -> io::Result<()> {
+    dir.set_permissions(name, Permissions::from_std(std::fs::Permissions::from_mode(mode)))
 }
 
 #[cfg(test)]

@@ -58,8 +58,9 @@ fn a_folder_is_taken_apart_into_component_graphs_and_assets() {
     ]);
     let package = folder.open().unwrap();
     assert_eq!(&package.component[..], b"wasm");
-    let graphs: Vec<_> = package.graphs.iter().map(|g| (g.name.as_str(), &g.bytes[..])).collect();
-    assert_eq!(graphs, [("deep/er/net", &b"n"[..]), ("digits", b"d")]);
+    let graphs: Vec<_> =
+        package.graphs.iter().map(|g| (g.name.as_str(), g.content.read().unwrap())).collect();
+    assert_eq!(graphs, [("deep/er/net", "n".into()), ("digits", "d".into())]);
     let assets: Vec<_> = package.assets.files.iter().map(|a| (a.name.as_str(), a.size)).collect();
     assert_eq!(assets, [("deep/model.wasm", 23), ("labels.txt", 9)]);
     assert_eq!(fs::read(package.assets.path().join("labels.txt")).unwrap(), b"zero\none\n");

@@ -76,6 +76,8 @@ pub(super) struct Replica {
     jobs_max: usize,
     /// CPU time that it has had.
     pub(super) had_ns: u64,
+    /// The same, all of it.
+    charged_ns: u64,
     /// Slots that it has.
     turns: Each<usize>,
     pub(super) waiting: Each<VecDeque<Waiter>>,
@@ -207,6 +209,7 @@ impl State {
             bucket: Bucket::new(cpu_millis, now),
             jobs_max: usize::try_from(cpu_millis.div_ceil(1000)).unwrap_or(usize::MAX),
             had_ns: self.had_ns,
+            charged_ns: 0,
             turns: Each::default(),
             waiting: Each::default(),
             ready_at: Each::default(),
@@ -378,12 +381,18 @@ impl State {
     pub(super) fn charge(&mut self, id: u64, cpu_ns: u64, now: Instant) {
         if let Some(replica) = self.replicas.get_mut(&id) {
             replica.bucket.take(cpu_ns);
+            replica.charged_ns = replica.charged_ns.saturating_add(cpu_ns);
             // For what it had while nobody wanted it, it does not stand behind others.
             let most_ns = self.had_ns.saturating_add(AHEAD_MAX_NS);
             let had_ns = replica.had_ns.saturating_add(cpu_ns);
             replica.had_ns = had_ns.min(most_ns.max(replica.had_ns));
         }
         self.settle(id, now);
+    }
+
+    /// What a replica was charged so far.
+    pub(super) fn charged_ns(&self, id: u64) -> u64 {
+        self.replicas.get(&id).map_or(0, |replica| replica.charged_ns)
     }
 
     /// A replica that comes back after a while has no claim from before.

@@ -18,7 +18,7 @@ const WORTH_CPU: Duration = Duration::from_millis(10);
 
 /// The heap of this process.
 #[derive(Debug)]
-pub(super) struct Heap {
+pub(crate) struct Heap {
     /// The fewest resident bytes there were.
     resident_bytes_least: u64,
     /// What the process had run when nothing was free.
@@ -27,13 +27,13 @@ pub(super) struct Heap {
 
 impl Heap {
     /// That of a process which has run for little.
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self { resident_bytes_least: resident_bytes()?, trimmed_at: Duration::ZERO })
     }
 
     /// Gives back what is free, if that can be worth it. Takes some milliseconds where
     /// there is much.
-    pub(super) fn trim(&mut self) -> std::io::Result<()> {
+    pub(crate) fn trim(&mut self) -> std::io::Result<()> {
         let resident_bytes = resident_bytes()?;
         self.resident_bytes_least = self.resident_bytes_least.min(resident_bytes);
         let has_grown = resident_bytes > self.resident_bytes_least.saturating_add(WORTH_BYTES);
@@ -60,7 +60,7 @@ fn resident_bytes() -> std::io::Result<u64> {
 }
 
 #[cfg(target_env = "gnu")]
-fn give_back() {
+pub(crate) fn give_back() {
     // SAFETY: It takes the allocator's own locks, and only gives back whole pages that
     // are free (malloc_trim(3)).
     unsafe { libc::malloc_trim(0) };
@@ -68,7 +68,7 @@ fn give_back() {
 
 /// Other allocators give back what they like.
 #[cfg(not(target_env = "gnu"))]
-fn give_back() {}
+pub(crate) fn give_back() {}
 
 #[cfg(test)]
 mod tests {

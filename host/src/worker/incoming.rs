@@ -1,0 +1,228 @@
+//! What a worker process says, checked before anything is made of it.
+
+use super::StartFailure;
+use super::link::Inbox;
+use super::message::{Figures, Head, Line, SMALL_BYTES_MAX, Started, Tell, Unknown, invalid, read};
+use super::process::{Running, Shared};
+use crate::call::{End, Event, GuestError, Holder, Output, Receipt, Verdict};
+use crate::limits::{Limits, limit};
+use crate::sandbox::shown;
+use crate::text::{cut, escape_controls};
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Whoever waits for the process to be ready.
+type Ready = oneshot::Sender<Result<Started, StartFailure>>;
+
+/// The host's side of what comes.
+pub(super) struct Incoming {
+    pub(super) shared: Arc<Shared>,
+    pub(super) ready: Option<Ready>,
+}
+
+impl Incoming {
+    /// Takes what comes until the process closes its side. An error is the
+    /// process's fault.
+    pub(super) async fn listen(&mut self, mut inbox: Inbox) -> io::Result<()> {
+        while let Some(head) = inbox.head::<Tell>().await? {
+            if head.kind == Tell::Output {
+                self.output(&head, &mut inbox).await?;
+                continue;
+            }
+            if u64::from(head.length) > limit("worker_frame", SMALL_BYTES_MAX) {
+                return Err(invalid("a frame is too long"));
+            }
+            let body = inbox.body(head.length).await?;
+            self.take(&head, &body)?;
+        }
+        Ok(())
+    }
+
+    /// An output is charged before it is read: what it says that it holds, the worker
+    /// has charged to the version, which has a limit.
+    async fn output(&mut self, head: &Head<Tell>, inbox: &mut Inbox) -> io::Result<()> {
+        let held = head.value;
+        if u64::from(head.length) > held.saturating_add(SMALL_BYTES_MAX) {
+            return Err(invalid("an output is longer than it says"));
+        }
+        let charge = self.shared.account.charge(Holder::Message, held);
+        let charge = charge.map_err(|_| invalid("its outputs exceed cpu_memory"))?;
+        let body = inbox.body(head.length).await?;
+        let output: Output = read(&body, held)?;
+        drop(body);
+        self.running(head, |running| match running.has_ended {
+            true => Err(invalid("an output comes after the end")),
+            false => match running.answers.event(Event::Output(output), Some(charge)) {
+                true => Ok(()),
+                false => Err(invalid("it sends more outputs than were asked for")),
+            },
+        })
+    }
+
+    fn take(&mut self, head: &Head<Tell>, body: &[u8]) -> io::Result<()> {
+        let limits = self.shared.limits.clone();
+        match head.kind {
+            Tell::Ready => {
+                let started = read::<Started>(body, SMALL_BYTES_MAX)?;
+                let ready = self.ready.take();
+                let ready = ready.ok_or_else(|| invalid("it is ready once more"))?;
+                // Whoever waited may have given up.
+                drop(ready.send(Ok(cleaned_start(started, &limits))));
+                Ok(())
+            }
+            Tell::Refused => {
+                let why: String = read(body, SMALL_BYTES_MAX)?;
+                let ready = self.ready.take();
+                let ready = ready.ok_or_else(|| invalid("it refuses what it has taken"))?;
+                drop(
+                    ready
+                        .send(Err(StartFailure::Refused(shown(&why, limits.error_text_bytes_max)))),
+                );
+                Ok(())
+            }
+            Tell::Output => Err(invalid("an output is no small frame")),
+            Tell::InputFailed => {
+                let error = cleaned_error(read(body, SMALL_BYTES_MAX)?, &limits);
+                self.running(head, |running| {
+                    match !running.has_ended
+                        && running.answers.event(Event::InputFailed(error), None)
+                    {
+                        true => Ok(()),
+                        false => Err(invalid("it sends more outputs than were asked for")),
+                    }
+                })
+            }
+            Tell::End => {
+                let verdict: Verdict = read(body, SMALL_BYTES_MAX)?;
+                self.running(head, |running| {
+                    if std::mem::replace(&mut running.has_ended, true) {
+                        return Err(invalid("a call ends twice"));
+                    }
+                    let verdict = cleaned(verdict, running, &limits);
+                    running.answers.end(verdict);
+                    Ok(())
+                })
+            }
+            Tell::Over => {
+                let receipt: Receipt = read(body, 0)?;
+                let held = self.shared.change(head.call, |running| {
+                    running.answers.meters.set(&bounded(receipt, running, &limits));
+                    running.over()
+                });
+                match held {
+                    // It goes without the lock: it may be the last that needs the process.
+                    Some(Some(held)) => {
+                        drop(held);
+                        Ok(())
+                    }
+                    Some(None) => Err(invalid("a call is over twice")),
+                    None => Err(invalid("it is about no call")),
+                }
+            }
+            Tell::Taken => self.running(head, |running| {
+                if running.messages.available_permits() > 0 {
+                    return Err(invalid("it takes messages that were not sent"));
+                }
+                running.messages.add_permits(1);
+                Ok(())
+            }),
+            Tell::Spent => {
+                let receipt: Receipt = read(body, 0)?;
+                self.running(head, |running| {
+                    running.answers.meters.set(&bounded(receipt, running, &limits));
+                    Ok(())
+                })
+            }
+            Tell::Line => {
+                let Line { level, text } = read(body, SMALL_BYTES_MAX)?;
+                // The worker keeps to this rate; one that does not is cut short here.
+                if let Some(log) = self.shared.log.as_ref().filter(|_| self.shared.lines.take()) {
+                    let line = shown(&text, limits.log_line_bytes_max.saturating_mul(8));
+                    let origin = self.shared.change(head.call, |running| running.origin.clone());
+                    log.output(&origin.unwrap_or_else(|| "".into()), level, line);
+                }
+                Ok(())
+            }
+            Tell::Figures => {
+                let figures: Figures = read(body, 0)?;
+                let mut there = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(log) = &self.shared.log {
+                    log.lost(figures.lines_lost.saturating_sub(there.lines_lost));
+                }
+                *there = figures;
+                Ok(())
+            }
+        }
+    }
+
+    fn running(
+        &self,
+        head: &Head<Tell>,
+        change: impl FnOnce(&mut Running) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let changed = self.shared.change(head.call, change);
+        changed.unwrap_or_else(|| Err(invalid("it is about no call")))
+    }
+}
+
+fn cleaned_start(mut started: Started, limits: &Limits) -> Started {
+    if let Err(Unknown { why, ended }) = &mut started.methods {
+        *why = shown(why, limits.error_text_bytes_max);
+        if let Some(verdict) = ended {
+            clean_end(&mut verdict.end, limits);
+        }
+    }
+    if let Err(verdict) = &mut started.loaded {
+        clean_end(&mut verdict.end, limits);
+    }
+    started
+}
+
+/// A verdict with no more in it than one of this process could have.
+fn cleaned(mut verdict: Verdict, running: &Running, limits: &Limits) -> Verdict {
+    clean_end(&mut verdict.end, limits);
+    verdict.receipt = bounded(verdict.receipt, running, limits);
+    verdict
+}
+
+fn clean_end(end: &mut End, limits: &Limits) {
+    match end {
+        End::GuestError(error) => *error = cleaned_error(error.clone(), limits),
+        End::Trap(text)
+        | End::Panic(text)
+        | End::Contract(text)
+        | End::WorkerDied(text)
+        | End::HostBug(text) => *text = shown(text, limits.error_text_bytes_max),
+        End::Done
+        | End::Exit(_)
+        | End::FuelExhausted { .. }
+        | End::DeadlinePassed
+        | End::MemoryLimit { .. }
+        | End::HandleLimit { .. }
+        | End::OutputLimit { .. }
+        | End::HostcallLimit { .. }
+        | End::Unread { .. }
+        | End::Cancelled => {}
+    }
+}
+
+fn cleaned_error(mut error: GuestError, limits: &Limits) -> GuestError {
+    error.message = escape_controls(&error.message);
+    cut(&mut error.message, limits.error_text_bytes_max);
+    error
+}
+
+/// What a call can have taken at most: callers pay for it.
+fn bounded(receipt: Receipt, running: &Running, limits: &Limits) -> Receipt {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+    let cpu_max = running.elapsed().saturating_mul(threads).saturating_add(Duration::from_secs(1));
+    Receipt {
+        fuel: receipt.fuel.min(limits.fuel_per_call()),
+        guest_cpu: receipt.guest_cpu.min(cpu_max),
+        engine_cpu: receipt.engine_cpu.min(cpu_max),
+        ..receipt
+    }
+}

@@ -1,0 +1,74 @@
+//! Filters of system calls. Every call is in one of three lists: what a worker needs is
+//! allowed, what only an intruder would try is the end of the process, and the rest does
+//! not exist as far as the process can tell (ENOSYS), so that libraries fall back.
+//!
+//! A filter cannot be taken away, and of several the strictest answer counts.
+
+mod lists;
+mod rules;
+
+use super::{Code, Hold, Jail, JailError};
+use lists::{Files, allowed, deadly};
+use rules::{Rules, all_bits};
+use seccompiler::{
+    BackendError, BpfProgram, Error, SeccompAction, SeccompFilter, TargetArch, apply_filter,
+    apply_filter_all_threads,
+};
+
+/// Refuses what a worker has no use for.
+pub(super) fn restrict(jail: &Jail<'_>) -> Hold {
+    match try_restrict(jail) {
+        Ok(()) => Hold::Held,
+        Err(error) => Hold::Missing(error.to_string()),
+    }
+}
+
+fn try_restrict(jail: &Jail<'_>) -> Result<(), Error> {
+    let files = match (jail.reads.is_empty(), jail.writes.is_empty()) {
+        (true, true) => Files::None,
+        (false, true) => Files::Reads,
+        (_, false) => Files::Writes,
+    };
+    let code = match jail.code {
+        // Wasm is written first and made code then.
+        Code::Maps => making(libc::PROT_WRITE | libc::PROT_EXEC)?,
+        Code::Never => making(libc::PROT_EXEC)?,
+    };
+    let allowed = program(allowed(files)?, SeccompAction::Allow, NO_SUCH_CALL)?;
+    let deadly = program(deadly()?, SeccompAction::KillProcess, SeccompAction::Allow)?;
+    apply_filter(&program(code, NOT_PERMITTED, SeccompAction::Allow)?)?;
+    apply_filter(&deadly)?;
+    apply_filter(&allowed)
+}
+
+/// Refuses, in all threads, to make memory that is run as code, and further filters.
+/// The threads must have been made after [`enter`](super::enter).
+pub(crate) fn no_more_code() -> Result<(), JailError> {
+    let refuse = || {
+        let rules = making(libc::PROT_EXEC)?.any(&[libc::SYS_seccomp]);
+        apply_filter_all_threads(&program(rules, NOT_PERMITTED, SeccompAction::Allow)?)
+    };
+    refuse().map_err(JailError::Code)
+}
+
+const NO_SUCH_CALL: SeccompAction = SeccompAction::Errno(libc::ENOSYS as u32);
+const NOT_PERMITTED: SeccompAction = SeccompAction::Errno(libc::EPERM as u32);
+
+/// Memory with all of `protection`, by whichever call. What is code already may be moved.
+fn making(protection: libc::c_int) -> Result<Rules, BackendError> {
+    let made = || all_bits(2, protection.cast_unsigned());
+    Rules::default()
+        .one(libc::SYS_mmap, [made()])?
+        .one(libc::SYS_mprotect, [made()])?
+        .one(libc::SYS_pkey_mprotect, [made()])
+}
+
+/// Calls of another architecture, such as 32-bit ones, end the process in any case.
+fn program(
+    rules: Rules,
+    matching: SeccompAction,
+    other: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+    SeccompFilter::new(rules.into(), other, matching, arch)?.try_into()
+}

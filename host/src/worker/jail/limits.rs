@@ -1,0 +1,35 @@
+//! Limits that the kernel counts for one process. Threads are not limited here: that
+//! limit counts all processes of a user together, and belongs to the control group.
+
+use super::{Hold, Jail};
+use rustix::io;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// CPU time between the signal that ends a process and the one that kills it.
+const CPU_SECONDS_LEFT: u64 = 1;
+
+pub(super) fn set(jail: &Jail<'_>) -> Hold {
+    match try_set(jail) {
+        Ok(()) => Hold::Held,
+        Err((name, error)) => Hold::Missing(format!("{name}: {error}")),
+    }
+}
+
+fn try_set(jail: &Jail<'_>) -> Result<(), (&'static str, io::Errno)> {
+    let named = |name| move |error| (name, error);
+    at_most(Resource::Core, 0, 0).map_err(named("core dumps"))?;
+    at_most(Resource::Nofile, jail.files_max, 0).map_err(named("descriptors"))?;
+    at_most(Resource::Fsize, jail.file_bytes_max, 0).map_err(named("size of a file"))?;
+    at_most(Resource::Data, jail.data_bytes, 0).map_err(named("memory"))?;
+    if let Some(seconds) = jail.cpu_seconds {
+        at_most(Resource::Cpu, seconds, CPU_SECONDS_LEFT).map_err(named("CPU time"))?;
+    }
+    Ok(())
+}
+
+/// Nobody but root may raise a limit, so one that is already lower stays.
+fn at_most(resource: Resource, value: u64, grace: u64) -> io::Result<()> {
+    let there = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let maximum = value.saturating_add(grace).min(there);
+    setrlimit(resource, Rlimit { current: Some(value.min(maximum)), maximum: Some(maximum) })
+}

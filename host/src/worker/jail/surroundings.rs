@@ -1,0 +1,33 @@
+//! What a process has been given by whoever started it, and should not have.
+
+use super::{Hold, Jail, JailError, raw};
+use std::fs;
+use std::os::fd::AsRawFd;
+
+/// Where there is no /proc it cannot be counted, and is taken on trust.
+pub(super) fn one_thread() -> Result<(), JailError> {
+    match fs::read_dir("/proc/self/task").map(Iterator::count) {
+        Ok(0 | 1) | Err(_) => Ok(()),
+        Ok(threads) => Err(JailError::Threads(threads)),
+    }
+}
+
+/// Closes what is not kept, and looks whether the rest is as it should be. A variable
+/// could be unset, but whoever started this process was to hand over none: secrets
+/// would stay in its memory.
+pub(super) fn clear(jail: &Jail<'_>) -> Hold {
+    let kept = jail.kept.iter().chain(jail.reads).chain(jail.writes);
+    // Marking them close-on-exec would not do: nothing is executed here.
+    if let Err(error) = raw::close_all_but(&mut kept.map(AsRawFd::as_raw_fd).collect()) {
+        return Hold::Missing(format!("its descriptors cannot be closed: {error}"));
+    }
+    match std::env::vars_os().count() {
+        0 => {}
+        variables => return Hold::Missing(format!("it was given {variables} variables")),
+    }
+    match fs::read_dir(".").map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Hold::Held,
+        Ok(false) => Hold::Partly("its working directory is not empty".to_owned()),
+        Err(error) => Hold::Partly(format!("its working directory cannot be read: {error}")),
+    }
+}

@@ -1,0 +1,434 @@
+//! What the host and a worker process say to each other: frames of a head and a
+//! body.
+//!
+//! Owns their form and their bounds. The host takes a worker for hostile: what a body
+//! may become in memory is bounded by what its head has declared, and that is charged
+//! before the body is read.
+
+use crate::call::{Function, Holder, Receipt, Verdict};
+use crate::package::{AssetFile, Sheet};
+use crate::telemetry::Level;
+use postcard::de_flavors::Flavor;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Of the form of frames; both sides are the same program, unless something is very
+/// wrong.
+pub(super) const VERSION: u16 = 1;
+
+/// Bytes of a head: the length of the body, the call, a value and the kind.
+pub(super) const HEAD_BYTES: usize = 17;
+
+/// Bytes of a body whose content nobody pays for.
+pub(super) const SMALL_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of the body that a replica starts from: names of thousands of files.
+pub(super) const START_BYTES_MAX: u64 = 16 << 20;
+
+/// What each byte that is read by itself counts as: each begins a number, a text or a
+/// list, which takes more in memory than in the frame.
+const FIELD_BYTES: u64 = 16;
+
+/// What a body may become beside what its head has declared.
+const BODY_BYTES: u64 = 8 << 10;
+
+/// What the host says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// All that a replica needs; files follow as descriptors.
+    Start,
+    /// A call begins.
+    Call,
+    /// One of its messages.
+    Message,
+    /// There are no more.
+    NoMore,
+    /// Nobody wants its outputs any more.
+    Cancel,
+    /// So many of its outputs were taken: as many more may come.
+    Taken,
+    /// So many bytes of outputs have left.
+    Released,
+}
+
+/// What a worker says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tell {
+    /// It takes calls.
+    Ready,
+    /// It never will.
+    Refused,
+    /// An output; its value is what it makes the version hold.
+    Output,
+    /// An input of a batch has failed alone.
+    InputFailed,
+    /// How the guest has ended.
+    End,
+    /// Nothing runs for the call any more.
+    Over,
+    /// The guest has taken a message: one more may come.
+    Taken,
+    /// What the call has taken so far.
+    Spent,
+    /// A line that a guest wrote.
+    Line,
+    /// What the replica holds and has had.
+    Figures,
+}
+
+/// One of the kinds of a side.
+pub(super) trait Kind: Copy + PartialEq + 'static {
+    const ALL: &'static [Self];
+
+    fn byte(self) -> u8 {
+        let place = Self::ALL.iter().position(|kind| *kind == self);
+        place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
+    }
+
+    fn of(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+}
+
+impl Kind for Ask {
+    const ALL: &'static [Self] = &[
+        Self::Start,
+        Self::Call,
+        Self::Message,
+        Self::NoMore,
+        Self::Cancel,
+        Self::Taken,
+        Self::Released,
+    ];
+}
+
+impl Kind for Tell {
+    const ALL: &'static [Self] = &[
+        Self::Ready,
+        Self::Refused,
+        Self::Output,
+        Self::InputFailed,
+        Self::End,
+        Self::Over,
+        Self::Taken,
+        Self::Spent,
+        Self::Line,
+        Self::Figures,
+    ];
+}
+
+/// What stands before a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head<K> {
+    pub(super) kind: K,
+    /// Which call, where it is of one.
+    pub(super) call: u32,
+    /// A number whose meaning is the kind's.
+    pub(super) value: u64,
+    /// Bytes of the body.
+    pub(super) length: u32,
+}
+
+impl<K: Kind> Head<K> {
+    pub(super) fn parse(bytes: &[u8; HEAD_BYTES]) -> io::Result<Self> {
+        let [l0, l1, l2, l3, c0, c1, c2, c3, value @ .., kind] = *bytes;
+        Ok(Self {
+            kind: K::of(kind).ok_or_else(|| invalid("a frame is of no known kind"))?,
+            call: u32::from_le_bytes([c0, c1, c2, c3]),
+            value: u64::from_le_bytes(value),
+            length: u32::from_le_bytes([l0, l1, l2, l3]),
+        })
+    }
+
+    fn bytes(self) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        let parts = [
+            &self.length.to_le_bytes()[..],
+            &self.call.to_le_bytes(),
+            &self.value.to_le_bytes(),
+            &[self.kind.byte()],
+        ];
+        for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        bytes
+    }
+}
+
+/// A frame without a body.
+pub(super) fn bare<K: Kind>(kind: K, call: u32, value: u64) -> Vec<u8> {
+    Head { kind, call, value, length: 0 }.bytes().to_vec()
+}
+
+/// A frame with one. Only a body of four gigabytes cannot be sent.
+pub(super) fn frame<K: Kind>(
+    kind: K,
+    call: u32,
+    value: u64,
+    body: &impl Serialize,
+) -> io::Result<Vec<u8>> {
+    let mut bytes = postcard::to_extend(body, vec![0; HEAD_BYTES]).map_err(io::Error::other)?;
+    let length = u32::try_from(bytes.len() - HEAD_BYTES).map_err(io::Error::other)?;
+    let head = Head { kind, call, value, length }.bytes();
+    bytes.iter_mut().zip(head).for_each(|(to, from)| *to = from);
+    Ok(bytes)
+}
+
+/// What a body says, if in memory it takes no more than some times `declared` bytes.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8], declared: u64) -> io::Result<T> {
+    let left = declared.saturating_add(BODY_BYTES);
+    let mut reader = postcard::Deserializer::from_flavor(Bounded { body, left });
+    let read = T::deserialize(&mut reader).map_err(|_| invalid("a frame makes no sense"))?;
+    match reader.finalize() {
+        Ok([]) => Ok(read),
+        _ => Err(invalid("a frame is longer than what it says")),
+    }
+}
+
+pub(super) fn invalid(problem: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+/// A body that is read no further once it would become too much.
+struct Bounded<'de> {
+    body: &'de [u8],
+    left: u64,
+}
+
+impl<'de> Bounded<'de> {
+    fn take(&mut self, count: usize, bytes: u64) -> postcard::Result<&'de [u8]> {
+        let (taken, rest) =
+            self.body.split_at_checked(count).ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+        self.left = self.left.checked_sub(bytes).ok_or(postcard::Error::DeserializeBadEncoding)?;
+        self.body = rest;
+        Ok(taken)
+    }
+}
+
+impl<'de> Flavor<'de> for Bounded<'de> {
+    type Remainder = &'de [u8];
+    type Source = &'de [u8];
+
+    fn pop(&mut self) -> postcard::Result<u8> {
+        let taken = self.take(1, FIELD_BYTES)?;
+        taken.first().copied().ok_or(postcard::Error::DeserializeUnexpectedEnd)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.body.len())
+    }
+
+    fn try_take_n(&mut self, count: usize) -> postcard::Result<&'de [u8]> {
+        self.take(count, count as u64)
+    }
+
+    fn finalize(self) -> postcard::Result<Self::Remainder> {
+        Ok(self.body)
+    }
+}
+
+/// What a replica starts from. Its machine code, then its graphs follow as open files.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub(super) version: u16,
+    pub(super) sheet: Sheet,
+    pub(super) fuel_per_cpu_second: u64,
+    /// Name, and the folder that it is in.
+    pub(super) graphs: Vec<(String, String)>,
+    pub(super) assets: Vec<AssetFile>,
+    /// Where they are, for a process whose root directory is that of the host.
+    pub(super) assets_path: PathBuf,
+    /// The limit that is taken away, in tests.
+    pub(super) lifted: String,
+}
+
+/// What a replica has shown when it takes calls.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Started {
+    /// The typed methods, as the guest declares them, or why they are not known.
+    pub(super) methods: Result<String, Unknown>,
+    /// What `load-model` took, or how it ended.
+    pub(super) loaded: Result<Loaded, Verdict>,
+}
+
+/// Why the typed methods of a model are not known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unknown {
+    /// The host's words.
+    pub why: String,
+    /// How the guest ended that was asked, where something stopped it.
+    pub ended: Option<Verdict>,
+}
+
+/// What the first sandbox took to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// What `load-model` took.
+    pub receipt: Receipt,
+    /// How long it was.
+    pub wall: Duration,
+}
+
+/// A call that begins.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Begin {
+    pub(super) function: Function,
+    /// Who calls: sandboxes may be kept for one caller.
+    pub(super) user: String,
+    /// Until its deadline.
+    pub(super) left: Duration,
+}
+
+/// A line that a guest wrote.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Line {
+    pub(super) level: Level,
+    pub(super) text: String,
+}
+
+/// What a replica holds now, and has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Bytes held, by what holds them.
+    pub memory_bytes: [(Holder, u64); Holder::ALL.len()],
+    /// Sandboxes made.
+    pub sandboxes_made: u64,
+    /// CPU time that was charged to its `cpu_limit`.
+    pub cpu: Duration,
+    /// Lines of guests that the host did not take fast enough.
+    pub lines_lost: u64,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            memory_bytes: Holder::ALL.map(|holder| (holder, 0)),
+            sandboxes_made: 0,
+            cpu: Duration::ZERO,
+            lines_lost: 0,
+        }
+    }
+}
+
+impl Figures {
+    /// The sum of both.
+    pub fn plus(mut self, other: &Self) -> Self {
+        for ((_, sum), (_, bytes)) in self.memory_bytes.iter_mut().zip(other.memory_bytes) {
+            *sum = sum.saturating_add(bytes);
+        }
+        self.sandboxes_made = self.sandboxes_made.saturating_add(other.sandboxes_made);
+        self.cpu = self.cpu.saturating_add(other.cpu);
+        self.lines_lost = self.lines_lost.saturating_add(other.lines_lost);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{End, GuestError, GuestErrorCode, Output, Part, Phase, Request, Value};
+
+    fn head_of<K: Kind>(frame: &[u8]) -> io::Result<Head<K>> {
+        Head::parse(frame[..HEAD_BYTES].try_into().unwrap())
+    }
+
+    fn output() -> Output {
+        let part = |value| Part { name: "x".into(), value };
+        let parts = vec![
+            part(Value::Text("text".into())),
+            part(Value::Image(vec![0, 255])),
+            part(Value::Embedding(vec![1.0, f32::NEG_INFINITY])),
+        ];
+        Output { parts, usage: None, info: String::new() }
+    }
+
+    #[test]
+    fn frames_are_read_as_they_were_written() {
+        for kind in Ask::ALL {
+            assert_eq!(
+                head_of(&bare(*kind, 7, 9)).unwrap(),
+                Head { kind: *kind, call: 7, value: 9, length: 0 }
+            );
+        }
+        let sent = frame(Tell::Output, u32::MAX, u64::MAX, &output()).unwrap();
+        let head = head_of::<Tell>(&sent).unwrap();
+        assert_eq!((head.kind, head.call, head.value), (Tell::Output, u32::MAX, u64::MAX));
+        assert_eq!(head.length as usize, sent.len() - HEAD_BYTES);
+        assert_eq!(read::<Output>(&sent[HEAD_BYTES..], 1 << 10).unwrap(), output());
+    }
+
+    /// The host reads what a worker sends, which may be anything.
+    #[test]
+    fn what_is_no_frame_is_an_error() {
+        let mut unknown = bare(Tell::Figures, 0, 0);
+        *unknown.last_mut().unwrap() = 200;
+        assert!(head_of::<Tell>(&unknown).is_err());
+        let sent = frame(Tell::Output, 1, 1, &output()).unwrap();
+        let body = &sent[HEAD_BYTES..];
+        for length in 0..body.len() {
+            assert!(read::<Output>(&body[..length], 1 << 10).is_err(), "{length}");
+        }
+        assert!(read::<Output>(&[body, &[0]].concat(), 1 << 10).is_err());
+    }
+
+    /// Four million empty parts are 12 MB as a frame, and 300 MB in memory.
+    #[test]
+    fn a_body_becomes_no_more_than_its_head_has_declared() {
+        const PARTS: usize = 4 << 20;
+        let mut body = postcard::to_allocvec(&PARTS).unwrap();
+        body.resize(body.len() + 3 * PARTS, 0);
+        body.extend([0, 0]);
+        assert!(read::<Output>(&body, body.len() as u64).is_err());
+        assert!(read::<Output>(&body, 16 * body.len() as u64).is_ok());
+    }
+
+    /// What is charged for the largest output of each kind is enough to read it.
+    #[test]
+    fn an_honest_output_is_never_too_large_for_its_charge() {
+        use crate::call::NdArray;
+        use crate::sandbox::held_by;
+        let long =
+            Value::NdArray(NdArray { dtype: "|u1".into(), shape: vec![1; 5000], data: vec![] });
+        let many = |value: Value| Output {
+            parts: vec![Part { name: String::new(), value }; 5000],
+            usage: None,
+            info: String::new(),
+        };
+        for output in [
+            output(),
+            many(Value::Boolean(true)),
+            many(Value::Integer(i64::MIN)),
+            many(Value::Embedding(vec![0.5])),
+            many(Value::Text(String::new())),
+            Output {
+                parts: vec![Part { name: String::new(), value: long }],
+                usage: None,
+                info: String::new(),
+            },
+        ] {
+            let sent = frame(Tell::Output, 0, 0, &output).unwrap();
+            assert_eq!(read::<Output>(&sent[HEAD_BYTES..], held_by(&output)).unwrap(), output);
+        }
+    }
+
+    #[test]
+    fn a_verdict_comes_without_its_trace() {
+        let end = End::GuestError(GuestError {
+            code: GuestErrorCode::Failed,
+            message: "no".into(),
+            info: String::new(),
+        });
+        let verdict = Verdict::early(end, Phase::Call);
+        let sent = frame(Tell::End, 0, 0, &verdict).unwrap();
+        assert_eq!(read::<Verdict>(&sent[HEAD_BYTES..], 0).unwrap(), verdict);
+        let receipt = Receipt { fuel: 7, ..Receipt::default() };
+        let sent = frame(Tell::Over, 0, 0, &receipt).unwrap();
+        assert_eq!(read::<Receipt>(&sent[HEAD_BYTES..], 0).unwrap(), receipt);
+        let request = Request { method: String::new(), inputs: vec![], params: "{}".into() };
+        let sent = frame(Ask::Message, 0, 0, &request).unwrap();
+        assert_eq!(read::<Request>(&sent[HEAD_BYTES..], 0).unwrap(), request);
+    }
+}

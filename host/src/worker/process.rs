@@ -1,0 +1,586 @@
+//! A replica in a process of its own, as the host sees it.
+//!
+//! Owns the life of the process and the calls that it runs. What it says is checked,
+//! whatever it is: one frame that makes no sense, or an output beyond what it may hold,
+//! ends it. So does a call that it has not ended in time.
+
+use super::cgroup::Cgroup;
+use super::incoming::Incoming;
+use super::launch::Confinement;
+use super::link::{Inbox, Outbox, ends};
+use super::message::{Ask, Begin, Figures, Start, Started, VERSION, bare, frame};
+use super::passing;
+use super::{Processes, SendError, StartFailure};
+use crate::call::{Deadline, End, Function, Origin, Phase, Request, Verdict};
+use crate::limits::{Limits, lifted, limit};
+use crate::package::{Assets, Parts};
+use crate::sandbox::{Account, Answers, Calling, Compiled, give_up_at, rate, sides};
+use crate::telemetry::{Rate, VersionLog};
+use crate::text::{cut, escape_controls};
+use rustix::net::Shutdown;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::process::Child;
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Messages of a client that may be on their way to the guest's side.
+const MESSAGES_AHEAD: usize = 1;
+
+/// Time after its deadline in which a call ends by itself.
+const DEADLINE_GRACE: Duration = Duration::from_millis(250);
+
+/// Time in which a call ends that was told to; then its process is killed.
+const CANCEL_GRACE: Duration = Duration::from_millis(500);
+
+/// Time in which a process ends that nobody needs any more.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// What a start may take beside the guest's own functions: graphs have to be loaded.
+pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Time in which it takes what it starts from.
+const PASSING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Lines that a process may say of itself, and bytes of each.
+const SAID_LINES_MAX: usize = 20;
+const SAID_LINE_BYTES_MAX: u64 = 512;
+
+/// A replica that runs elsewhere. Its process ends with this.
+#[derive(Debug)]
+pub(super) struct Process {
+    shared: Arc<Shared>,
+}
+
+/// What the tasks of a process have together.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) name: String,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) limits: Limits,
+    /// What this side holds of the outputs.
+    pub(super) account: Account,
+    calls: Mutex<Calls>,
+    pub(super) figures: Mutex<Figures>,
+    pub(super) log: Option<VersionLog>,
+    pub(super) lines: Arc<Rate>,
+    pid: u32,
+    /// Why it has to end at once.
+    why_killed: OnceLock<String>,
+    killed: CancellationToken,
+    /// Nobody needs it any more.
+    stopped: CancellationToken,
+    /// It has ended.
+    gone: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    next: u32,
+    running: HashMap<u32, Running>,
+    /// Why there will be none any more.
+    over: Option<String>,
+}
+
+/// A call that runs.
+pub(super) struct Running {
+    pub(super) answers: Answers,
+    pub(super) origin: Origin,
+    /// Places for messages of the client's.
+    pub(super) messages: Arc<Semaphore>,
+    pub(super) has_ended: bool,
+    began: Instant,
+    /// What it holds as long as anything runs for it, and whoever wants to know.
+    runs: Option<(Box<dyn Send + Sync>, oneshot::Sender<()>)>,
+    /// Whoever watches it has what is left.
+    done: oneshot::Sender<Answers>,
+}
+
+/// The way in for a call's messages.
+#[derive(Debug)]
+pub(super) struct Messages {
+    shared: Arc<Shared>,
+    call: u32,
+    function: Function,
+    places: Arc<Semaphore>,
+}
+
+/// Tells the process that outputs were taken.
+#[derive(Debug)]
+pub(super) struct Taking {
+    outbox: Arc<Outbox>,
+    call: u32,
+    taken: usize,
+    /// After so many it is told.
+    batch: usize,
+}
+
+impl Process {
+    pub(super) async fn start(
+        processes: &Processes,
+        parts: Parts,
+        compiled: Compiled,
+        log: Option<VersionLog>,
+    ) -> Result<(Self, Started), StartFailure> {
+        let name = parts.sheet.name.clone();
+        let fuel_per_cpu_second = processes.fuel_per_cpu_second;
+        let limits = Limits { fuel_per_cpu_second, ..parts.sheet.limits.clone() }.lifted();
+        let failed = |error: std::io::Error| StartFailure::Process(error.to_string());
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let folder = File::open(parts.assets.path()).map_err(failed)?;
+        let launcher = &processes.launcher;
+        let graph_bytes = parts.graphs.iter().map(|graph| graph.content.len()).sum();
+        let files = parts.graphs.len() + parts.assets.files.len();
+        let confinement =
+            Confinement::of_replica(launcher.mode(), &parts.sheet.limits, graph_bytes, files);
+        let mut command = launcher.command(&["call-worker"], &confinement);
+        command
+            .current_dir(parts.assets.empty())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(folder)
+            .stderr(Stdio::piped());
+        let mut child = launcher.spawn(command).await.map_err(failed)?;
+        let pid = child.id().unwrap_or_default();
+        let cgroup = processes.cgroups.as_deref().and_then(|root| {
+            let quota = confinement.quota(parts.sheet.limits.cpu_millis);
+            let group = Cgroup::for_worker(root, &format!("replica-{pid}"), quota);
+            let group = group.and_then(|group| group.add(pid).map(|()| group));
+            group
+                .inspect_err(|error| tracing::warn!(model = name, "no control group: {error}"))
+                .ok()
+        });
+        let stderr = child.stderr.take();
+
+        // Its folder of assets is open there, and has to stay.
+        let (ours, assets) = tokio::task::spawn_blocking(move || {
+            let start = Start {
+                version: VERSION,
+                sheet: parts.sheet.clone(),
+                fuel_per_cpu_second,
+                graphs: parts.graphs.iter().map(|g| (g.name.clone(), g.folder.clone())).collect(),
+                assets: parts.assets.files.clone(),
+                assets_path: parts.assets.path(),
+                lifted: lifted().to_owned(),
+            };
+            ours.set_write_timeout(Some(PASSING_TIMEOUT))?;
+            passing::send(&ours, &start, &compiled, &parts.graphs)?;
+            ours.set_nonblocking(true)?;
+            Ok::<_, std::io::Error>((ours, parts.assets))
+        })
+        .await
+        .map_err(|error| failed(std::io::Error::other(error)))?
+        .map_err(failed)?;
+        let stream = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
+        let call_timeout = limits.call_timeout;
+        let (shared, inbox) = Shared::of(stream, name, limits, log, pid);
+        let (ready, started) = oneshot::channel();
+        let incoming = Incoming { shared: shared.clone(), ready: Some(ready) };
+        processes.tasks.spawn(tend(
+            shared.clone(),
+            child,
+            inbox,
+            stderr,
+            incoming,
+            (assets, cgroup),
+        ));
+        // Its process goes with this, should the start not come to an end.
+        let process = Self { shared };
+        let within = call_timeout.saturating_mul(2).saturating_add(processes.load_timeout);
+        let within = limit("start_time", within);
+        let started = match tokio::time::timeout(within, started).await {
+            Ok(Ok(started)) => started?,
+            Ok(Err(_)) => {
+                process.shared.gone.cancelled().await;
+                return Err(StartFailure::Process(process.shared.why()));
+            }
+            Err(_) => {
+                let why = format!("its process was not ready within {} s", within.as_secs());
+                return Err(StartFailure::Process(why));
+            }
+        };
+        Ok((process, started))
+    }
+
+    pub(super) fn call<H: Send + Sync + 'static>(
+        &self,
+        ended: &CancellationToken,
+        function: Function,
+        origin: Origin,
+        deadline: Deadline,
+        hold: H,
+    ) -> (Messages, Calling, Taking) {
+        let shared = &self.shared;
+        let stopped = ended.child_token();
+        let places = shared.limits.messages_buffered_max;
+        let (mut answers, calling) = sides(places, deadline, stopped.clone().drop_guard());
+        let messages = Arc::new(Semaphore::new(MESSAGES_AHEAD));
+        let user = origin.user.to_string();
+        let (over, is_over) = oneshot::channel();
+        let (done, is_done) = oneshot::channel();
+        let call = {
+            let mut calls = shared.calls();
+            // A number comes again after four billion others.
+            loop {
+                calls.next = calls.next.wrapping_add(1);
+                if !calls.running.contains_key(&calls.next) {
+                    break;
+                }
+            }
+            let call = calls.next;
+            if let Some(why) = &calls.over {
+                answers.end(Verdict::early(End::WorkerDied(why.clone()), Phase::Call));
+                messages.close();
+                drop(done.send(answers));
+            } else {
+                let running = Running {
+                    answers,
+                    origin,
+                    messages: messages.clone(),
+                    has_ended: false,
+                    began: Instant::now(),
+                    runs: Some((Box::new(hold), over)),
+                    done,
+                };
+                calls.running.insert(call, running);
+            }
+            call
+        };
+        let begin = Begin { function, user, left: deadline.left() };
+        if let Ok(begin) = frame(Ask::Call, call, 0, &begin) {
+            // The first message follows.
+            shared.outbox.send_later(begin);
+        }
+        let watched = Watched { call, deadline, stopped, is_over, is_done };
+        tokio::spawn(watched.watch(shared.clone()));
+        let taking =
+            Taking { outbox: shared.outbox.clone(), call, taken: 0, batch: places.div_ceil(2) };
+        (Messages { shared: shared.clone(), call, function, places: messages }, calling, taking)
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        *self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.shared.pid
+    }
+
+    /// Cancelled when the process has ended.
+    pub(super) fn gone(&self) -> &CancellationToken {
+        &self.shared.gone
+    }
+
+    /// Why the process has ended.
+    pub(super) fn why(&self) -> String {
+        self.shared.why()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.shared.stopped.cancel();
+    }
+}
+
+impl Shared {
+    /// Of a process at the other end of a socket.
+    fn of(
+        stream: tokio::net::UnixStream,
+        name: String,
+        limits: Limits,
+        log: Option<VersionLog>,
+        pid: u32,
+    ) -> (Arc<Self>, Inbox) {
+        let (outbox, inbox) = ends(stream);
+        let released = outbox.clone();
+        let account = Account::telling(limits.memory_bytes_max, move |bytes| {
+            released.send_later(bare(Ask::Released, 0, bytes));
+        });
+        let shared = Self {
+            name,
+            outbox,
+            limits,
+            account,
+            calls: Mutex::default(),
+            figures: Mutex::default(),
+            log,
+            lines: rate(),
+            pid,
+            why_killed: OnceLock::new(),
+            killed: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            gone: CancellationToken::new(),
+        };
+        (Arc::new(shared), inbox)
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with a call that runs, which may end it.
+    pub(super) fn change<T>(&self, call: u32, change: impl FnOnce(&mut Running) -> T) -> Option<T> {
+        let mut calls = self.calls();
+        let running = calls.running.get_mut(&call)?;
+        let changed = change(running);
+        let ended = match running.has_ended && running.runs.is_none() {
+            true => calls.running.remove(&call),
+            false => None,
+        };
+        drop(calls);
+        // What it held goes without the lock.
+        if let Some(ended) = ended {
+            ended.finish();
+        }
+        Some(changed)
+    }
+
+    /// Ends the process at once.
+    pub(super) fn kill(&self, why: impl Into<String>) {
+        // The first reason is the one.
+        let _ = self.why_killed.set(why.into());
+        self.killed.cancel();
+    }
+
+    fn why(&self) -> String {
+        self.calls().over.clone().unwrap_or_else(|| "it still runs".to_owned())
+    }
+
+    /// Its process has ended, and with it every call.
+    fn end(&self, why: &str) {
+        let running = {
+            let mut calls = self.calls();
+            calls.over = Some(why.to_owned());
+            std::mem::take(&mut calls.running)
+        };
+        // Whoever tries again at once finds another.
+        self.gone.cancel();
+        for mut running in running.into_values() {
+            running.die(why);
+            running.finish();
+        }
+    }
+}
+
+impl Running {
+    /// Since it began.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Nothing runs for it any more. Gives what it held, unless that was so before.
+    pub(super) fn over(&mut self) -> Option<Box<dyn Send + Sync>> {
+        let (hold, over) = self.runs.take()?;
+        self.messages.close();
+        // Whoever watches may have ended with the runtime.
+        let _ = over.send(());
+        Some(hold)
+    }
+
+    /// Its guest will say no more, unless it has said how it ended.
+    pub(super) fn die(&mut self, why: &str) {
+        self.end_early(End::WorkerDied(why.to_owned()));
+    }
+
+    fn end_early(&mut self, end: End) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            let mut receipt = self.answers.meters.receipt();
+            receipt.fuel_is_lower_bound = true;
+            let early = Verdict::early(end, Phase::Call);
+            self.answers.end(Verdict { receipt, ..early });
+        }
+    }
+
+    fn finish(self) {
+        self.messages.close();
+        // Whoever watches may have ended with the runtime.
+        drop(self.done.send(self.answers));
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// A call whose end is seen to.
+struct Watched {
+    call: u32,
+    deadline: Deadline,
+    /// Nobody wants its outputs.
+    stopped: CancellationToken,
+    /// Nothing runs for it any more.
+    is_over: oneshot::Receiver<()>,
+    /// And all that came out of it has come here.
+    is_done: oneshot::Receiver<Answers>,
+}
+
+impl Watched {
+    /// Sees to it that a call ends: when nobody wants its outputs, at its deadline, and,
+    /// if need be, with its process.
+    async fn watch(mut self, shared: Arc<Shared>) {
+        let (call, deadline, stopped) = (self.call, self.deadline, self.stopped.clone());
+        let cancel = bare(Ask::Cancel, call, 0);
+        let late = deadline.instant() + DEADLINE_GRACE;
+        let is_over = tokio::select! {
+            _ = &mut self.is_over => true,
+            () = stopped.cancelled() => false,
+            () = tokio::time::sleep_until(late.into()) => false,
+        };
+        if !is_over {
+            shared.outbox.send(cancel.clone());
+            let killed_at = late.max(Instant::now()) + CANCEL_GRACE;
+            if tokio::time::timeout_at(killed_at.into(), &mut self.is_over).await.is_err() {
+                shared.change(call, |running| running.end_early(End::DeadlinePassed));
+                shared.kill("it did not end a call at its deadline");
+            }
+        }
+        let done = tokio::select! {
+            done = &mut self.is_done => done,
+            () = stopped.cancelled() => self.insist(&shared, cancel).await,
+            () = tokio::time::sleep_until(give_up_at(deadline).into()) => {
+                self.insist(&shared, cancel).await
+            }
+        };
+        if let Ok(answers) = done {
+            answers.discarded(&self.stopped).await;
+        }
+    }
+
+    /// Has the process give up what nobody takes.
+    async fn insist(
+        &mut self,
+        shared: &Shared,
+        cancel: Vec<u8>,
+    ) -> Result<Answers, oneshot::error::RecvError> {
+        shared.outbox.send(cancel);
+        match tokio::time::timeout(CANCEL_GRACE, &mut self.is_done).await {
+            Ok(done) => done,
+            Err(_) if !self.is_over.is_terminated() => (&mut self.is_done).await,
+            Err(_) => {
+                shared.kill("it did not give up the outputs of a call");
+                (&mut self.is_done).await
+            }
+        }
+    }
+}
+
+/// Sees to the process until it has ended.
+async fn tend(
+    shared: Arc<Shared>,
+    mut child: Child,
+    inbox: Inbox,
+    stderr: Option<impl AsyncRead + Unpin>,
+    mut incoming: Incoming,
+    kept: (Assets, Option<Cgroup>),
+) {
+    let mut said = String::new();
+    let why = {
+        let listening = incoming.listen(inbox);
+        let hearing = hear(&shared.name, stderr, &mut said);
+        let mut listening = std::pin::pin!(listening);
+        let both = async { tokio::join!(hearing, shared.outbox.run()).1 };
+        let mut both = std::pin::pin!(both);
+        tokio::select! {
+            ended = &mut listening => ended.err().map(|error| format!("it broke the protocol: {error}")),
+            _ = &mut both => None,
+            () = shared.killed.cancelled() => shared.why_killed.get().cloned(),
+            () = shared.stopped.cancelled() => {
+                let _ = rustix::net::shutdown(shared.outbox.socket(), Shutdown::Write);
+                // What it says until then is of no call.
+                let _ = tokio::time::timeout(STOP_GRACE, &mut listening).await;
+                Some("it was stopped".to_owned())
+            }
+        }
+    };
+    // One that has closed its socket may have ended by itself, and then says how.
+    let by_itself = match &why {
+        None => tokio::time::timeout(STOP_GRACE, child.wait()).await.ok().and_then(Result::ok),
+        Some(_) => None,
+    };
+    let status = match by_itself {
+        Some(status) => Some(status),
+        None => {
+            let _ = child.start_kill();
+            child.wait().await.ok()
+        }
+    };
+    let why = why.unwrap_or_else(|| {
+        let ended = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        let mut last = said.trim().to_owned();
+        cut(&mut last, 200);
+        format!("its process ended ({ended}) {}", escape_controls(&last)).trim().to_owned()
+    });
+    if !shared.stopped.is_cancelled() {
+        tracing::error!(model = shared.name, pid = shared.pid, "a worker ended: {why}");
+    }
+    shared.end(&why);
+    drop(kept);
+}
+
+/// What a process says of itself: its first lines are told, and the last is kept.
+async fn hear(name: &str, stderr: Option<impl AsyncRead + Unpin>, last: &mut String) {
+    let Some(stderr) = stderr else { return };
+    let mut reader = BufReader::new(stderr);
+    let mut told = 0;
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut reader).take(SAID_LINE_BYTES_MAX);
+        match limited.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        *last = String::from_utf8_lossy(&line).into_owned();
+        if told < SAID_LINES_MAX {
+            told += 1;
+            tracing::warn!(model = name, "its process says: {}", escape_controls(last.trim_end()));
+        }
+    }
+}
+
+impl Messages {
+    /// Sends a message, and waits while the guest is slow.
+    pub(super) async fn send(&self, request: Request) -> Result<(), SendError> {
+        let place = self.places.acquire().await.map_err(|_| SendError::Over)?;
+        place.forget();
+        let message = frame(Ask::Message, self.call, 0, &request).map_err(|_| SendError::Over)?;
+        drop(request);
+        self.shared.outbox.send(message);
+        Ok(())
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        // The others have one message, and whoever wants no answer drops the call.
+        if self.function == Function::Stream {
+            self.shared.outbox.send(bare(Ask::NoMore, self.call, 0));
+        }
+    }
+}
+
+impl Taking {
+    /// One more was taken.
+    pub(super) fn one(&mut self) {
+        self.taken += 1;
+        if self.taken >= self.batch {
+            self.outbox.send(bare(Ask::Taken, self.call, self.taken as u64));
+            self.taken = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "process_tests.rs"]
+mod tests;

@@ -1,0 +1,224 @@
+//! What comes of a process that says anything whatever, and of one that says nothing.
+
+use super::super::launch::Launcher;
+use super::super::message::{Head, Line, Loaded, Started, Tell};
+use super::*;
+use crate::call::{Event, GuestError, GuestErrorCode, Output, Part, Receipt, Value};
+use crate::package::{AssetFile, AssetsFolder, Sheet};
+use crate::sealed::Sealed;
+use crate::telemetry::Level;
+use std::path::Path;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
+
+/// The host's side, and the process's.
+struct Sides {
+    process: Process,
+    there: tokio::net::UnixStream,
+    listening: JoinHandle<std::io::Result<()>>,
+    ready: oneshot::Receiver<Result<Started, StartFailure>>,
+}
+
+fn limits() -> Limits {
+    Limits { memory_bytes_max: 1 << 20, messages_buffered_max: 2, ..Limits::default() }
+}
+
+impl Sides {
+    fn new() -> Self {
+        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (shared, inbox) = Shared::of(here, "u/a/m".into(), limits(), None, 1);
+        let (ready, is_ready) = oneshot::channel();
+        let mut incoming = Incoming { shared: shared.clone(), ready: Some(ready) };
+        let listening = tokio::spawn(async move { incoming.listen(inbox).await });
+        Self { process: Process { shared }, there, listening, ready: is_ready }
+    }
+
+    /// Begins a call; it is the first.
+    fn call(&self) -> (Messages, Calling, Taking) {
+        let never = CancellationToken::new();
+        let deadline = Deadline::after(Duration::from_secs(60));
+        self.process.call(&never, Function::Predict, Origin::from("c"), deadline, ())
+    }
+
+    async fn say(&mut self, frames: &[Vec<u8>]) {
+        for frame in frames {
+            self.there.write_all(frame).await.unwrap();
+        }
+    }
+
+    /// What is wrong with all that was said.
+    async fn wrong(self) -> String {
+        let Self { there, listening, .. } = self;
+        // It may be refused before it is read to its end.
+        let ended = tokio::time::timeout(Duration::from_secs(20), listening);
+        let ended = ended.await.expect("an end").unwrap();
+        drop(there);
+        ended.unwrap_err().to_string()
+    }
+}
+
+fn output(text: &str) -> Output {
+    let part = Part { name: "text".into(), value: Value::Text(text.into()) };
+    Output { parts: vec![part], usage: None, info: String::new() }
+}
+
+fn said(held: u64) -> Vec<u8> {
+    frame(Tell::Output, 1, held, &output("x")).unwrap()
+}
+
+fn end() -> Vec<u8> {
+    frame(Tell::End, 1, 0, &Verdict::early(End::Done, Phase::Call)).unwrap()
+}
+
+fn over() -> Vec<u8> {
+    frame(Tell::Over, 1, 0, &Receipt::default()).unwrap()
+}
+
+fn started() -> Vec<u8> {
+    let loaded = Loaded { receipt: Receipt::default(), wall: Duration::ZERO };
+    let started = Started { methods: Ok(String::new()), loaded: Ok(loaded) };
+    frame(Tell::Ready, 0, 0, &started).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_process_says_of_a_call_reaches_its_caller() {
+    let mut sides = Sides::new();
+    let (_messages, mut calling, _taking) = sides.call();
+    sides.say(&[started(), said(4096), over(), end()]).await;
+    assert!(sides.ready.await.unwrap().is_ok());
+    let Some(Event::Output(came)) = calling.next().await else { panic!("an output") };
+    assert_eq!(came, output("x"));
+    assert_eq!(sides.process.shared.account.bytes(), 4096);
+    let Some(Event::End(verdict)) = calling.next().await else { panic!("an end") };
+    assert_eq!(verdict.end, End::Done);
+    assert_eq!(sides.process.shared.account.bytes(), 0);
+    assert!(sides.process.shared.calls().running.is_empty());
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_long_is_not_read() {
+    let mut sides = Sides::new();
+    let line = Line { level: Level::Info, text: "x".repeat(2 << 20) };
+    sides.say(&[frame(Tell::Line, 0, 0, &line).unwrap()[..64].to_vec()]).await;
+    assert_eq!(sides.wrong().await, "a frame is too long");
+}
+
+/// A process that was taken over by its guest says what it likes.
+#[tokio::test]
+async fn whatever_makes_no_sense_is_the_end_of_its_process() {
+    let mut unknown = bare(Tell::Taken, 1, 0);
+    *unknown.last_mut().unwrap() = 99;
+    let garbage = [&bare(Tell::Output, 1, 64)[..4], &[0xff; 64]].concat();
+    let none = |kind| bare(kind, 7, 0);
+    let mut long = said(0);
+    let head = Head { kind: Tell::Output, call: 1, value: 0, length: u32::MAX };
+    long[..4].copy_from_slice(&head.length.to_le_bytes());
+    for (frames, wrong) in [
+        (vec![unknown], "a frame is of no known kind"),
+        (vec![garbage], "a frame is of no known kind"),
+        (vec![none(Tell::Taken)], "it is about no call"),
+        (vec![frame(Tell::Over, 9, 0, &Receipt::default()).unwrap()], "it is about no call"),
+        (vec![long], "an output is longer than it says"),
+        (vec![said(2 << 20)], "its outputs exceed cpu_memory"),
+        (vec![said(600 << 10), said(600 << 10)], "its outputs exceed cpu_memory"),
+        (vec![said(64), said(64), said(64), said(64)], "it sends more outputs than were asked for"),
+        (vec![end(), said(64)], "an output comes after the end"),
+        (vec![end(), end()], "a call ends twice"),
+        (vec![over(), over()], "a call is over twice"),
+        (vec![end(), over(), over()], "it is about no call"),
+        (vec![bare(Tell::Taken, 1, 0)], "it takes messages that were not sent"),
+        (vec![started(), started()], "it is ready once more"),
+        (vec![frame(Tell::Ready, 0, 0, &7_u8).unwrap()], "a frame makes no sense"),
+        (
+            vec![
+                frame(Tell::Figures, 0, 0, &Figures::default()).unwrap(),
+                bare(Tell::Figures, 0, 0),
+            ],
+            "a frame makes no sense",
+        ),
+    ] {
+        let mut sides = Sides::new();
+        let (_messages, calling, _taking) = sides.call();
+        sides.say(&frames).await;
+        assert_eq!(sides.wrong().await, wrong);
+        drop(calling);
+    }
+}
+
+/// Texts are shown to people, and callers pay by the figures.
+#[tokio::test]
+async fn texts_and_figures_of_a_process_are_bounded() {
+    let mut sides = Sides::new();
+    let (_messages, mut calling, _taking) = sides.call();
+    let words = GuestError {
+        code: GuestErrorCode::Failed,
+        message: format!("\u{1b}[2J{}", "x".repeat(1 << 16)),
+        info: String::new(),
+    };
+    let receipt = Receipt {
+        fuel: u64::MAX,
+        guest_cpu: Duration::from_secs(1 << 40),
+        engine_cpu: Duration::from_secs(1 << 40),
+        ..Receipt::default()
+    };
+    let verdict = Verdict { receipt, ..Verdict::early(End::GuestError(words), Phase::Call) };
+    sides.say(&[frame(Tell::End, 1, 0, &verdict).unwrap()]).await;
+    let Some(Event::End(verdict)) = calling.next().await else { panic!("an end") };
+    let End::GuestError(error) = verdict.end else { panic!("its words") };
+    assert!(error.message.starts_with("\\u{1b}[2J"), "{}", error.message);
+    assert!(error.message.len() <= limits().error_text_bytes_max);
+    assert!(verdict.receipt.fuel <= limits().fuel_per_call());
+    assert!(verdict.receipt.guest_cpu < Duration::from_secs(600), "{:?}", verdict.receipt);
+}
+
+/// What a client has not taken waits in the process, and its end is told at once.
+#[tokio::test]
+async fn a_process_that_ends_ends_its_calls() {
+    let sides = Sides::new();
+    let (_messages, mut calling, _taking) = sides.call();
+    sides.process.shared.end("it was the test");
+    let Some(Event::End(verdict)) = calling.next().await else { panic!("an end") };
+    assert_eq!(verdict.end, End::WorkerDied("it was the test".into()));
+    let (messages, mut calling, _taking) = sides.call();
+    let Some(Event::End(verdict)) = calling.next().await else { panic!("an end") };
+    assert_eq!(verdict.end, End::WorkerDied("it was the test".into()));
+    let request = Request { method: String::new(), inputs: vec![], params: String::new() };
+    assert_eq!(messages.send(request).await, Err(SendError::Over));
+}
+
+/// A program that starts and says nothing.
+#[tokio::test]
+async fn a_process_that_is_never_ready_is_given_up() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    for folder in ["model", "empty"] {
+        std::fs::create_dir(scratch.path().join(folder)).unwrap();
+    }
+    let launcher = Launcher::of(Path::new("/bin/sleep").to_owned());
+    let mut processes = Processes::new(launcher, 1, None);
+    processes.load_timeout = Duration::from_millis(100);
+    let sheet = Sheet {
+        name: "u/a/m".into(),
+        id: "m".into(),
+        version: "0".into(),
+        model_type_id: String::new(),
+        concepts: vec![],
+        limits: Limits { call_timeout: Duration::from_millis(10), ..limits() },
+    };
+    let folder = AssetsFolder::Passed(scratch.path().join("model"));
+    let assets = Assets { folder, files: Vec::<AssetFile>::new() };
+    let parts = Parts { sheet, graphs: vec![], assets };
+    let code = Compiled::trusted(Sealed::of(&b"code"[..]).unwrap());
+    // It takes the arguments for times, refuses them, and ends.
+    let refused = Process::start(&processes, parts.clone(), code.clone(), None).await.unwrap_err();
+    assert!(refused.to_string().starts_with("its process does not start: "), "{refused}");
+    let script = scratch.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    let copied = std::process::Command::new("install")
+        .args(["-m", "700"])
+        .args([&script, &scratch.path().join("silent")])
+        .status();
+    assert!(copied.unwrap().success());
+    processes.launcher = Launcher::of(scratch.path().join("silent"));
+    let refused = Process::start(&processes, parts, code, None).await.unwrap_err();
+    assert!(refused.to_string().contains("was not ready within"), "{refused}");
+}

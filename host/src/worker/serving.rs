@@ -1,0 +1,429 @@
+//! What a worker process does: it becomes one replica, and serves the calls that come
+//! over its socket.
+//!
+//! Owns the process's side of the protocol. The host is trusted here; what runs in the
+//! sandboxes is not, and reaches the socket only as what a call gives.
+
+use super::here::{figures_of, started};
+use super::jail::{Code, JailMode, Root, no_more_code};
+use super::launch::Confinement;
+use super::link::{Inbox, Outbox, ends};
+use super::message::{
+    Ask, Begin, Figures, Line, SMALL_BYTES_MAX, Tell, VERSION, bare, frame, invalid, read,
+};
+use super::passing;
+use super::{OverLimit, SendError};
+use crate::call::{
+    Deadline, End, Event, Function, Holder, Origin, Phase, Receipt, Request, Verdict,
+};
+use crate::limits;
+use crate::package::{Assets, AssetsFolder, Content, GraphFile, Parts};
+use crate::sandbox::{Calling, Charge, Compiled, Lines, Program, Requests, Runtime, Spent};
+use crate::sealed::Sealed;
+use crate::telemetry::LogFormat;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of lines that wait for the host; what is written beyond that is lost, and
+/// counted.
+const LINES_BYTES_MAX: usize = 1 << 20;
+
+/// How often the host hears what runs.
+const FIGURES_PERIOD: Duration = Duration::from_millis(100);
+
+/// How long after the last call it gives free memory back to the system.
+const TRIM_AFTER: Duration = Duration::from_millis(500);
+
+/// How long after the last call it still tells what has changed.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Messages of a client that wait for the guest beside those that the call has room
+/// for.
+const MESSAGES_AHEAD: usize = 1;
+
+/// Becomes a replica, in its jail. Standard input is the socket to the host, and standard
+/// output the folder of assets. Returns when the host needs it no longer.
+pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
+    let folder = io::stdout();
+    let jail = confinement.enter(parent, Root::Above, Code::Maps, &[folder.as_fd()])?;
+    // What is told here the host hears from standard error.
+    crate::telemetry::start(Some("warn"), LogFormat::Text)?;
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let (start, code, graphs) = passing::receive(&socket)?;
+    if start.version != VERSION {
+        return Err(invalid("the host is of another version").into());
+    }
+    limits::lift(&start.lifted);
+    let assets_path = match jail.is_rooted {
+        true => AssetsFolder::path_in_root(),
+        false => start.assets_path.clone(),
+    };
+    socket.set_nonblocking(true)?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .event_interval(1)
+        .global_queue_interval(1)
+        .enable_all()
+        .build()?;
+    crate::sched::be_prompt();
+    let mode = confinement.mode;
+    tokio.block_on(async {
+        let (outbox, inbox) = ends(tokio::net::UnixStream::from_std(socket)?);
+        let lines_lost = Arc::new(AtomicU64::new(0));
+        let writing = {
+            let outbox = outbox.clone();
+            tokio::spawn(async move { outbox.run().await })
+        };
+        let lines = lines_to(&outbox, &lines_lost);
+        let runtime = Runtime::of_compiled(start.fuel_per_cpu_second)?;
+        let graphs = start.graphs.into_iter().zip(graphs);
+        let graphs = graphs.map(|((name, folder), file)| {
+            let bytes = file.metadata()?.len();
+            Ok(GraphFile { name, folder, content: Content::File { file: Arc::new(file), bytes } })
+        });
+        let parts = Parts {
+            sheet: start.sheet,
+            graphs: graphs.collect::<io::Result<_>>()?,
+            assets: Assets { folder: AssetsFolder::Passed(assets_path), files: start.assets },
+        };
+        let compiled = Compiled::trusted(Sealed::trusted(code)?);
+        let program = Program::of(&runtime, parts, &compiled, Some(lines));
+        drop(compiled);
+        let program = match program {
+            Ok(program) => Arc::new(program),
+            Err(error) => {
+                let why = crate::text::with_causes(&error);
+                outbox.send(frame(Tell::Refused, 0, 0, &why)?);
+                // The host closes its side once it has read that.
+                return Ok(wait_for_the_end(inbox).await?);
+            }
+        };
+        // All code is there. No guest has run, and no thread makes any more.
+        if let Err(error) = no_more_code()
+            && mode == JailMode::Required
+        {
+            return Err(error.into());
+        }
+        let started = started(&program).await;
+        let serving = Arc::new(Serving {
+            calls: Mutex::default(),
+            held: Mutex::new(program.account().charge(Holder::Message, 0)?),
+            program,
+            outbox,
+            lines_lost,
+            told: Mutex::default(),
+        });
+        serving.tell_figures()?;
+        serving.outbox.send(frame(Tell::Ready, 0, 0, &started)?);
+        let served = serving.serve(inbox).await;
+        writing.abort();
+        Ok(served?)
+    })
+}
+
+async fn wait_for_the_end(mut inbox: Inbox) -> io::Result<()> {
+    while let Some(head) = inbox.head::<Ask>().await? {
+        inbox.body(head.length).await?;
+    }
+    Ok(())
+}
+
+/// Guests' lines, which go to the host as long as it takes them.
+fn lines_to(outbox: &Arc<Outbox>, lost: &Arc<AtomicU64>) -> Lines {
+    let (outbox, lost) = (outbox.clone(), lost.clone());
+    Lines::to(move |origin, level, text| {
+        let call = origin.call.parse().unwrap_or_default();
+        let has_room = outbox.bytes_waiting() < LINES_BYTES_MAX;
+        match frame(Tell::Line, call, 0, &Line { level, text }) {
+            Ok(line) if has_room => outbox.send_later(line),
+            _ => {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    })
+}
+
+/// A replica, and what it has said to the host.
+struct Serving {
+    program: Arc<Program>,
+    outbox: Arc<Outbox>,
+    calls: Mutex<HashMap<u32, Running>>,
+    /// What the host still has of the outputs.
+    held: Mutex<Charge>,
+    lines_lost: Arc<AtomicU64>,
+    /// What the host knows.
+    told: Mutex<Figures>,
+}
+
+/// A call that runs, as the frames about it find it.
+struct Running {
+    messages: Option<mpsc::Sender<Request>>,
+    /// Outputs that the host has room for.
+    places: Arc<Semaphore>,
+    cancelled: CancellationToken,
+    spent: Spent,
+    told: Option<Receipt>,
+}
+
+impl Serving {
+    /// Serves until the host closes its side.
+    async fn serve(self: &Arc<Self>, mut inbox: Inbox) -> io::Result<()> {
+        let mut ticks = tokio::time::interval(FIGURES_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut busy_at, mut is_trimmed) = (Instant::now(), true);
+        loop {
+            if !lock(&self.calls).is_empty() {
+                (busy_at, is_trimmed) = (Instant::now(), false);
+            }
+            let head = tokio::select! {
+                biased;
+                head = inbox.head::<Ask>() => head?,
+                // What is idle sleeps.
+                _ = ticks.tick(), if busy_at.elapsed() < IDLE_AFTER => {
+                    self.tell()?;
+                    // What calls have freed is nobody's.
+                    if !is_trimmed && busy_at.elapsed() >= TRIM_AFTER {
+                        crate::heap::give_back();
+                        is_trimmed = true;
+                    }
+                    continue;
+                }
+            };
+            let Some(head) = head else { return Ok(()) };
+            let body = inbox.body(head.length).await?;
+            match head.kind {
+                Ask::Start => return Err(invalid("it has started")),
+                Ask::Call => self.begin(head.call, read(&body, SMALL_BYTES_MAX)?),
+                Ask::Message => {
+                    let request = read(&body, u64::from(head.length).saturating_mul(32))?;
+                    self.with(head.call, |call| {
+                        if let Some(messages) = &call.messages {
+                            // A call that is about to be over takes none.
+                            drop(messages.try_send(request));
+                        }
+                    });
+                }
+                Ask::NoMore => self.with(head.call, |call| call.messages = None),
+                Ask::Cancel => self.with(head.call, |call| call.cancelled.cancel()),
+                Ask::Taken => self.with(head.call, |call| {
+                    call.places.add_permits(usize::try_from(head.value).unwrap_or(0));
+                }),
+                Ask::Released => lock(&self.held).shrink(head.value),
+            }
+        }
+    }
+
+    /// Does something with a call that is not over.
+    fn with(&self, call: u32, change: impl FnOnce(&mut Running)) {
+        if let Some(running) = lock(&self.calls).get_mut(&call) {
+            change(running);
+        }
+    }
+
+    /// Starts a call, and the tasks that bring its messages and its outputs.
+    fn begin(self: &Arc<Self>, call: u32, begin: Begin) {
+        let Begin { function, user, left } = begin;
+        // Lines are told by the number of their call.
+        let origin = Origin { call: call.to_string().into(), user: user.into() };
+        let cancelled = CancellationToken::new();
+        let (hold, nothing_runs) = oneshot::channel::<()>();
+        let (requests, calling) = self.program.call_until(
+            &CancellationToken::new(),
+            function,
+            origin,
+            Deadline::after(left),
+            Mutex::new(hold),
+        );
+        let places = Arc::new(Semaphore::new(self.program.limits().messages_buffered_max));
+        let spent = calling.spent().clone();
+        let (sender, messages) = mpsc::channel(MESSAGES_AHEAD);
+        let running = Running {
+            messages: Some(sender),
+            places: places.clone(),
+            cancelled: cancelled.clone(),
+            spent: spent.clone(),
+            told: None,
+        };
+        lock(&self.calls).insert(call, running);
+        let (refused, refusal) = oneshot::channel();
+        let feeding = tokio::spawn(self.clone().feed(call, function, messages, requests, refused));
+        let answering = Answering { call, calling, places, cancelled, refusal };
+        let serving = self.clone();
+        tokio::spawn(async move {
+            serving.answer_to_the_end(answering, nothing_runs, &spent).await;
+            feeding.abort();
+            lock(&serving.calls).remove(&call);
+        });
+    }
+
+    /// Brings the client's messages to the guest.
+    async fn feed(
+        self: Arc<Self>,
+        call: u32,
+        function: Function,
+        mut messages: mpsc::Receiver<Request>,
+        requests: Requests,
+        refused: oneshot::Sender<End>,
+    ) {
+        while let Some(request) = messages.recv().await {
+            match requests.send(request).await {
+                Ok(()) => {}
+                Err(SendError::Over) => return,
+                Err(SendError::Memory(over)) => {
+                    let OverLimit { holder, memory_bytes_max } = over;
+                    // The call may have ended by itself.
+                    let _ = refused.send(End::MemoryLimit { holder, memory_bytes_max });
+                    return;
+                }
+            }
+            if function != Function::Stream {
+                return;
+            }
+            self.outbox.send(bare(Tell::Taken, call, 0));
+        }
+    }
+
+    /// Says how a call has ended, and that nothing runs for it any more, in whichever
+    /// order that comes: a guest has often gone before its last outputs are wanted.
+    async fn answer_to_the_end(
+        &self,
+        answering: Answering,
+        mut nothing_runs: oneshot::Receiver<()>,
+        spent: &Spent,
+    ) {
+        let call = answering.call;
+        let over = || {
+            // What cannot be told is told at the next tick.
+            let _ = self.tell_figures();
+            frame(Tell::Over, call, 0, &spent.receipt()).unwrap_or_default()
+        };
+        let mut answer = pin!(self.answer(answering));
+        let mut is_over = false;
+        let verdict = loop {
+            tokio::select! {
+                biased;
+                _ = &mut nothing_runs, if !is_over => {
+                    is_over = true;
+                    // The end may be there, too.
+                    self.outbox.send_later(over());
+                    if let Poll::Ready(verdict) = futures_util::poll!(answer.as_mut()) {
+                        break verdict;
+                    }
+                    self.outbox.flush();
+                }
+                verdict = answer.as_mut() => break verdict,
+            }
+        };
+        let end = frame(Tell::End, call, 0, &verdict).unwrap_or_default();
+        self.outbox.send(end);
+        if !is_over {
+            let _ = nothing_runs.await;
+            self.outbox.send(over());
+        }
+    }
+
+    /// Brings what comes out of a call to the host, as far as it has room, and the guest
+    /// to its end. Gives the verdict.
+    async fn answer(&self, answering: Answering) -> Verdict {
+        let Answering { call, mut calling, places, cancelled, refusal } = answering;
+        let spent = calling.spent().clone();
+        let early = |end| Verdict { receipt: spent.receipt(), ..Verdict::early(end, Phase::Call) };
+        let mut refused = pin!(async {
+            match refusal.await {
+                Ok(end) => end,
+                Err(_) => std::future::pending().await,
+            }
+        });
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return early(End::Cancelled),
+                end = &mut refused => return early(end),
+                event = next(&places, &mut calling) => event,
+            };
+            let sent = match event {
+                Some(Event::Output(output)) => {
+                    let charge = calling.held();
+                    let bytes = charge.as_ref().map_or(0, Charge::bytes);
+                    // A client that has seen enough is told what that took.
+                    if let Ok(spent) = frame(Tell::Spent, call, 0, &spent.receipt()) {
+                        self.outbox.send_later(spent);
+                    }
+                    let sent = frame(Tell::Output, call, bytes, &output);
+                    if let Some(charge) = charge {
+                        lock(&self.held).absorb(charge);
+                    }
+                    sent
+                }
+                Some(Event::InputFailed(error)) => frame(Tell::InputFailed, call, 0, &error),
+                Some(Event::End(verdict)) => return verdict,
+                None => return early(End::Cancelled),
+            };
+            match sent {
+                Ok(sent) => self.outbox.send(sent),
+                Err(error) => return early(End::HostBug(error.to_string())),
+            }
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { lines_lost: self.lines_lost.load(Ordering::Relaxed), ..figures_of(&self.program) }
+    }
+
+    /// Says what has changed of the replica since it was last told.
+    fn tell_figures(&self) -> io::Result<()> {
+        let now = self.figures();
+        let mut told = lock(&self.told);
+        if now != *told {
+            *told = now;
+            self.outbox.send_later(frame(Tell::Figures, 0, 0, &now)?);
+        }
+        Ok(())
+    }
+
+    /// Says what has changed.
+    fn tell(&self) -> io::Result<()> {
+        self.tell_figures()?;
+        for (call, running) in lock(&self.calls).iter_mut() {
+            let receipt = running.spent.receipt();
+            if running.told != Some(receipt) {
+                running.told = Some(receipt);
+                self.outbox.send_later(frame(Tell::Spent, *call, 0, &receipt)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The outputs of a call, on their way to the host.
+struct Answering {
+    call: u32,
+    calling: Calling,
+    places: Arc<Semaphore>,
+    cancelled: CancellationToken,
+    /// Why a message was not taken.
+    refusal: oneshot::Receiver<End>,
+}
+
+/// The next event, once the host has room for an output.
+async fn next(places: &Semaphore, calling: &mut Calling) -> Option<Event> {
+    let place = places.acquire().await.ok()?;
+    let event = calling.next().await;
+    if !matches!(event, Some(Event::End(_)) | None) {
+        place.forget();
+    }
+    event
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
