@@ -18,7 +18,7 @@ soak minutes="10":
 
 # Attacks, each against a real host, one after the other.
 corpus:
-    cargo test --release -p ringfence-tests --test end_to_end -- --test-threads 1 each_guest:: seam:: logs:: receipts:: start:: operators:: metrics:: limits:: floods:: bad_requests:: hostile_graphs:: streams:: ends:: isolation:: upload_limits:: upload::what upload::an_archive tokens:: policy:: oracles:: damaged:: media:: metadata:: urls:: time::
+    cargo test --release -p ringfence-tests --test end_to_end -- --test-threads 1 each_guest:: seam:: logs:: receipts:: start:: operators:: metrics:: limits:: floods:: bad_requests:: hostile_graphs:: streams:: ends:: isolation:: upload_limits:: upload::what upload::an_archive tokens:: policy:: oracles:: damaged:: media:: metadata:: urls:: time:: workers::
 
 # Takes each limit away in turn, or those that are named, and wants the test that hits it to fail.
 limits-bite *limits:

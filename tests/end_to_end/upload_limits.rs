@@ -233,7 +233,7 @@ fn compile(component: &[u8], cpu_seconds: &str, data_bytes: &str) -> ExitStatus 
     let mut child = Command::new(binary())
         .args(["compile-worker", "--memory-bytes-max", "67108864", "--cpu-seconds", cpu_seconds])
         .args(["--data-bytes", data_bytes, "--parent", &parent])
-        .args(["--files-max", "64", "--jail", "best-effort"])
+        .args(["--files-max", "64", "--jail", "best-effort", "--cpus", "2"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

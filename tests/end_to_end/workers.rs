@@ -185,6 +185,8 @@ fn a_version_whose_workers_crash_one_after_the_other_is_left_alone() {
         for crash in 0..3 {
             let answer = awake(&client).await;
             assert_eq!(answer.text(), "awake", "crash {crash}: {answer:?}");
+            // Its line may come a moment later.
+            host.wait_until("its process", |host| of_sleeper(host).is_some());
             let pid = of_sleeper(&host).expect("a process");
             signal(pid, Signal::KILL);
             host.wait_until("its end", |host| of_sleeper(host) != Some(pid));
@@ -228,6 +230,33 @@ fn a_host_that_ends_lets_its_workers_end_first() {
     assert!(workers.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
 }
 
+/// A layer that is missing is named, and a host that needs it does not start.
+#[test]
+fn a_jail_that_does_not_hold_is_named_and_no_start_where_it_is_required() {
+    let options = |jail: &str| HostOptions {
+        models: vec![guests::ECHO.into()],
+        args: ["--jail", jail].map(str::to_owned).into(),
+        variables: vec![("RINGFENCE_LIFT".into(), "jail_files".into())],
+        ..HostOptions::default()
+    };
+    let host = Host::start(options("best-effort"));
+    let log = host.log();
+    assert!(log.contains("jail: files: missing"), "{log}");
+    assert!(log.contains("it could open a file"), "{log}");
+    drop(host);
+    let scratch = TempDir::new().unwrap();
+    let data_dir = scratch.path().join("data");
+    let refused = std::process::Command::new(ringfence_tests::binary())
+        .args(["serve", "--listen", "127.0.0.1:0", "--jail", "required", "--data-dir"])
+        .arg(&data_dir)
+        .env("RINGFENCE_LIFT", "jail_files")
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("the jail is required") && told.contains("files"), "{told}");
+}
+
 /// What `/proc` says of a process, by its first word.
 fn status(pid: u32) -> impl Fn(&str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -238,6 +267,8 @@ fn status(pid: u32) -> impl Fn(&str) -> String {
 }
 
 fn is_jailed(pid: u32, user: u32) {
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(score.trim(), "1000");
     let status = status(pid);
     assert!(status("Uid").split_whitespace().all(|id| id == user.to_string()), "{}", status("Uid"));
     for field in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {

@@ -58,7 +58,8 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         let (auth, _) = Auth::open(store.clone())?;
         let (fetcher, dropped) = (Fetcher::off(), logging.dropped());
         let (app, workers) =
-            serve::start(auth, store, &folders, fetcher, dropped, JailMode::BestEffort).await?;
+            serve::start(auth, store, &folders, fetcher, dropped, Some(JailMode::BestEffort))
+                .await?;
         let serving = tokio::spawn(async move {
             let stop = async {
                 // A demo that fails drops its end, which stops the host as well.

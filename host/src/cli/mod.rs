@@ -428,6 +428,12 @@ pub(crate) struct ConfinementArgs {
     /// Descriptors
     #[arg(long)]
     pub(crate) files_max: u64,
+    /// CPUs that there are
+    #[arg(long)]
+    pub(crate) cpus: usize,
+    /// A layer that is left out, in tests
+    #[arg(long)]
+    pub(crate) without: Option<String>,
     /// Who has started it
     #[arg(long)]
     pub(crate) parent: i32,

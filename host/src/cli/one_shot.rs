@@ -16,7 +16,8 @@ const INPUT_BYTES_MAX: u64 = 1 << 30;
 
 /// Compiles a component.
 pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
-    worker::enter_to_compute(&confinement(&args.confinement), args.confinement.parent)?;
+    let ConfinementArgs { parent, without, .. } = &args.confinement;
+    worker::enter_to_compute(&confinement(&args.confinement), *parent, without.as_deref())?;
     let component = input()?;
     let mut out = io::stdout().lock();
     let registers = match args.single_pass {
@@ -39,18 +40,20 @@ pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
 
 /// Becomes a replica.
 pub(super) fn run_calls(args: &CallWorkerArgs) -> anyhow::Result<()> {
-    worker::serve(&confinement(&args.confinement), args.confinement.parent)
+    let ConfinementArgs { parent, without, .. } = &args.confinement;
+    worker::serve(&confinement(&args.confinement), *parent, without.as_deref())
 }
 
 /// Tries what the jail has to refuse.
 pub(super) fn run_proof(args: &JailProofArgs) -> anyhow::Result<ExitCode> {
-    let parent = args.confinement.parent;
-    worker::serve_proof(&confinement(&args.confinement), parent, args.act.as_deref())
+    let ConfinementArgs { parent, without, .. } = &args.confinement;
+    let (act, without) = (args.act.as_deref(), without.as_deref());
+    worker::serve_proof(&confinement(&args.confinement), *parent, act, without)
 }
 
 fn confinement(args: &ConfinementArgs) -> Confinement {
-    let ConfinementArgs { jail, cpu_seconds, data_bytes, files_max, .. } = *args;
-    Confinement { mode: jail, cpu_seconds, data_bytes, files_max }
+    let ConfinementArgs { jail, cpu_seconds, data_bytes, files_max, cpus, .. } = *args;
+    Confinement { mode: jail, cpu_seconds, data_bytes, files_max, cpus }
 }
 
 fn input() -> anyhow::Result<Vec<u8>> {

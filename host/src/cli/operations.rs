@@ -10,7 +10,7 @@ use crate::proto::ringfence::v1::operations_client::OperationsClient;
 use crate::server::{self, App, Options};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Dropped;
-use crate::worker::{JailMode, Workers};
+use crate::worker::Workers;
 use anyhow::{Context, anyhow};
 use hyper_util::rt::TokioIo;
 use std::io::Write;
@@ -72,8 +72,7 @@ impl Operations {
         let (auth, _) = Auth::open(store.clone())?;
         let fetcher = Fetcher::off();
         let (app, workers) =
-            serve::start(auth, store, &[], fetcher, Dropped::default(), JailMode::BestEffort)
-                .await?;
+            serve::start(auth, store, &[], fetcher, Dropped::default(), None).await?;
         let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
         tokio::spawn(server::serve_operator(theirs, app.clone(), Options::default()));
         let ours: Mutex<Option<DuplexStream>> = Mutex::new(Some(ours));

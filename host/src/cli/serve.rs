@@ -95,7 +95,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let socket = super::socket::listen(store.data_dir());
         let dropped = logging.dropped();
         let mode = settings.jail();
-        let (app, workers) = start(auth, store, &settings.models, fetcher, dropped, mode).await?;
+        let (app, workers) =
+            start(auth, store, &settings.models, fetcher, dropped, Some(mode)).await?;
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
@@ -150,14 +151,15 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the server's threads")
 }
 
-/// Loads the folders and makes them and what is stored callable.
+/// Loads the folders and makes them and what is stored callable. Without a mode, nobody
+/// calls anything, and how the jail holds is not looked at.
 pub(super) async fn start(
     auth: Auth,
     store: Arc<Store>,
     folders: &[PathBuf],
     fetcher: Fetcher,
     log_lines_dropped: Dropped,
-    mode: JailMode,
+    mode: Option<JailMode>,
 ) -> anyhow::Result<(Arc<App>, Workers)> {
     let scratch = store.emptied_folder(RUN_FOLDER)?;
     let logs = VersionLogs::open(&store.data_dir().join(LOGS_FOLDER))
@@ -168,14 +170,12 @@ pub(super) async fn start(
     let empty = scratch.join(EMPTY_FOLDER);
     std::fs::create_dir(&empty).with_context(|| format!("cannot make {}", empty.display()))?;
     let starter = Starter::start().context("cannot start a thread")?;
-    let launcher = Launcher::of_this_program(starter, &empty, mode);
-    look_at_the_jail(&launcher, mode).await?;
-    let cgroups = control_groups();
-    match &cgroups {
-        Ok(_) => tracing::info!("jail: control group: held"),
-        Err(error) => tracing::info!("jail: control group: missing: {error}"),
-    }
-    let processes = Processes::new(launcher.clone(), fuel_per_cpu_second, cgroups.ok());
+    let launcher = Launcher::of_this_program(starter, &empty, mode.unwrap_or(JailMode::BestEffort));
+    let cgroups = match mode {
+        Some(mode) => look_at_the_jail(&launcher, mode).await?,
+        None => None,
+    };
+    let processes = Processes::new(launcher.clone(), fuel_per_cpu_second, cgroups);
     let workers = match lifted() {
         // What a process costs is measured against none.
         "processes" => Workers::Here(Runtime::start_with(Diagnostics::Off, fuel_per_cpu_second)?),
@@ -223,8 +223,9 @@ pub(super) async fn start(
     Ok((Arc::new(app), workers))
 }
 
-/// Tells how the jail holds. One that has to hold and does not is no start.
-async fn look_at_the_jail(launcher: &Launcher, mode: JailMode) -> anyhow::Result<()> {
+/// Tells how the jail holds. One that has to hold and does not is no start. Gives the
+/// directory of control groups, if there is one.
+async fn look_at_the_jail(launcher: &Launcher, mode: JailMode) -> anyhow::Result<Option<PathBuf>> {
     let Proven { layers, failures } = prove(launcher).await;
     for layer in &layers {
         tracing::info!("jail: {layer}");
@@ -237,7 +238,12 @@ async fn look_at_the_jail(launcher: &Launcher, mode: JailMode) -> anyhow::Result
             JailMode::BestEffort => tracing::warn!("the jail does not hold: {failure}"),
         }
     }
-    Ok(())
+    let cgroups = control_groups();
+    match &cgroups {
+        Ok(_) => tracing::info!("jail: control group: held"),
+        Err(error) => tracing::info!("jail: control group: missing: {error}"),
+    }
+    Ok(cgroups.ok())
 }
 
 /// What this machine was measured to burn, or is now, where it was not yet.

@@ -89,10 +89,6 @@ impl Compiler {
         &self.id
     }
 
-    pub(super) fn one_shot(&self) -> &OneShot {
-        &self.one_shot
-    }
-
     /// Waits for a turn.
     pub(super) async fn turn(&self) -> Result<Turn<'_>, StartError> {
         let wanted = Wanted::enter(&self.wanted);

@@ -8,7 +8,8 @@ use super::replicas::{Load, Place, Replicas, Standing, Waiting};
 use super::version::Version;
 use crate::call::Deadline;
 use crate::limits::{Limits, limit};
-use crate::worker::Worker;
+use crate::package::config::ModelName;
+use crate::worker::{StartFailure, Worker};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -107,12 +108,16 @@ impl Group {
     }
 
     /// What runs already.
-    pub(super) fn running_already(placement: Arc<Placement>, worker: Worker) -> Arc<Self> {
+    pub(super) fn running_already(
+        placement: Arc<Placement>,
+        model: &ModelName,
+        worker: Worker,
+    ) -> Arc<Self> {
         let group = Arc::new(Self::stopped(placement));
         let gone = worker.gone();
         let replicas = Arc::new(Replicas::of(worker, None));
         group.set(State::Running(replicas.clone()));
-        group.mourn(&replicas, gone);
+        group.mourn(model, &replicas, gone);
         group
     }
 
@@ -232,13 +237,17 @@ impl Group {
         loader: &Loader,
         replicas: &Arc<Replicas>,
     ) -> bool {
+        if self.crashes().len() >= limit("worker_crashes", CRASHES_MAX) {
+            return false;
+        }
+        tokio::time::sleep(self.pause()).await;
         match self.start_one(version, loader).await {
             Ok((worker, reservation)) => {
                 let is_same = self.replicas().is_some_and(|now| Arc::ptr_eq(&now, replicas));
                 if is_same {
                     let gone = worker.gone();
                     replicas.add(worker, reservation);
-                    self.mourn(replicas, gone);
+                    self.mourn(&version.name, replicas, gone);
                     self.is_short.store(false, Ordering::Release);
                 }
                 is_same
@@ -251,6 +260,7 @@ impl Group {
                 false
             }
             Err(NoReplica::Start(error)) => {
+                self.note_crash(&error);
                 tracing::error!(model = %version.name, "a further replica does not start: {error}");
                 false
             }
@@ -338,7 +348,7 @@ impl Group {
                 let gone = worker.gone();
                 let replicas = Arc::new(Replicas::of(worker, reservation));
                 self.set(State::Running(replicas.clone()));
-                self.mourn(&replicas, gone);
+                self.mourn(&version.name, &replicas, gone);
                 Ok(replicas)
             }
             Err(NoReplica::Start(error)) => {
@@ -347,6 +357,7 @@ impl Group {
                     "a version does not start: {error}"
                 );
                 self.failures.fetch_add(1, Ordering::AcqRel);
+                self.note_crash(&error);
                 let error = Arc::new(error);
                 self.fail(error.clone(), START_AGAIN_AFTER);
                 Err(NotStarted::Lease(LeaseError::Start(error)))
@@ -371,20 +382,33 @@ impl Group {
     }
 
     /// Takes a replica out when its process ends that should not have.
-    fn mourn(self: &Arc<Self>, replicas: &Arc<Replicas>, gone: Option<CancellationToken>) {
+    fn mourn(
+        self: &Arc<Self>,
+        model: &ModelName,
+        replicas: &Arc<Replicas>,
+        gone: Option<CancellationToken>,
+    ) {
         let Some(gone) = gone else { return };
         // Neither lives for this: whoever lets go of them ends the process.
         let (group, replicas) = (Arc::downgrade(self), Arc::downgrade(replicas));
+        let model = model.to_string();
         tokio::spawn(async move {
             gone.cancelled().await;
             let Some((group, replicas)) = group.upgrade().zip(replicas.upgrade()) else { return };
             if let Some(why) = replicas.bury() {
-                group.crashed(&replicas, why);
+                group.crashed(&replicas, &model, why);
             }
         });
     }
 
-    fn crashed(&self, replicas: &Arc<Replicas>, why: String) {
+    /// Counts a process that has ended before it was ready.
+    fn note_crash(&self, error: &StartError) {
+        if matches!(error, StartError::Replica(StartFailure::Process(_))) {
+            self.crashes().push(Instant::now());
+        }
+    }
+
+    fn crashed(&self, replicas: &Arc<Replicas>, model: &str, why: String) {
         let crashes = {
             let mut crashes = self.crashes();
             crashes.push(Instant::now());
@@ -398,7 +422,8 @@ impl Group {
             return self.set(State::Stopped);
         }
         let error = Arc::new(StartError::Crashes(why));
-        tracing::error!("it is not started again for {} s: {error}", CRASHES_WITHIN.as_secs());
+        let seconds = CRASHES_WITHIN.as_secs();
+        tracing::error!(model, "it is not started again for {seconds} s: {error}");
         self.fail(error, CRASHES_WITHIN);
     }
 

@@ -13,7 +13,7 @@ use crate::package::{Package, Parts};
 use crate::sandbox::Compiled;
 use crate::store::{FileRow, Sha256Digest, Store, StoreError};
 use crate::telemetry::{VersionLog, VersionLogs};
-use crate::worker::{OneShot, Unknown, Worker, Workers};
+use crate::worker::{OneShot, Purpose, Unknown, Worker, Workers};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -59,11 +59,6 @@ impl Loader {
         &self.store
     }
 
-    /// What one-shot processes are started from.
-    pub fn one_shot(&self) -> &OneShot {
-        self.code.one_shot()
-    }
-
     /// The folder for private folders.
     pub fn run_folder(&self) -> &Path {
         &self.run
@@ -105,7 +100,8 @@ impl Loader {
         let _turn = self.code.turn().await?;
         let began = Instant::now();
         let log = self.log(name, &parts.sheet.version);
-        let worker = Worker::start(&self.workers, parts, compiled, log.clone()).await?;
+        let worker =
+            Worker::start(&self.workers, parts, compiled, log.clone(), Purpose::Serve).await?;
         let (pid, took_ms) = (worker.pid(), took_ms(began));
         tracing::info!(model = %name, pid, took_ms, "a replica runs");
         tell(&name.to_string(), log.as_ref(), &worker);
@@ -115,8 +111,7 @@ impl Loader {
     /// Starts a replica that nobody calls but to try it out; what its guests write is
     /// kept nowhere.
     pub async fn try_out(&self, parts: Parts, compiled: Compiled) -> Result<Worker, StartError> {
-        let _turn = self.code.turn().await?;
-        Ok(Worker::start(&self.workers, parts, compiled, None).await?)
+        Ok(Worker::start(&self.workers, parts, compiled, None, Purpose::TryOut).await?)
     }
 
     /// The machine code of a package's component.

@@ -48,7 +48,8 @@ struct Replica {
 pub(super) struct Place {
     replica: Arc<Replica>,
     replicas: Arc<Replicas>,
-    _permit: OwnedSemaphorePermit,
+    /// Until it is dropped.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// How much there is to do at a moment.
@@ -111,23 +112,18 @@ impl Replicas {
     }
 
     /// Takes those out whose processes have ended, and says why the last of them did.
-    /// Their places go as their calls end, which are told by now.
+    /// Their free places go with them, and the others as their calls end, which are told
+    /// by now.
     pub(super) fn bury(&self) -> Option<String> {
         let mut replicas = self.lock();
         let (gone, left) = replicas.drain(..).partition::<Vec<_>, _>(|replica| replica.has_gone());
         *replicas = left;
         drop(replicas);
-        let why = gone.last().map(|replica| replica.worker.why());
-        for _ in &gone {
-            let (slots, places) = (self.slots.clone(), self.concurrency_max);
-            let places = u32::try_from(places).unwrap_or(u32::MAX);
-            tokio::spawn(async move {
-                if let Ok(places) = slots.acquire_many_owned(places).await {
-                    places.forget();
-                }
-            });
+        for replica in &gone {
+            let free = self.concurrency_max.saturating_sub(replica.calls());
+            self.slots.forget_permits(free);
         }
-        why
+        gone.last().map(|replica| replica.worker.why())
     }
 
     /// How many there are.
@@ -187,7 +183,7 @@ impl Replicas {
         let alive = replicas.iter().filter(|replica| !replica.has_gone());
         let replica = alive.min_by_key(|replica| replica.calls())?.clone();
         replica.calls.fetch_add(1, Ordering::AcqRel);
-        Some(Place { replica, replicas: self.clone(), _permit: permit })
+        Some(Place { replica, replicas: self.clone(), permit: Some(permit) })
     }
 
     /// Whether calls have waited for so long that there should be one more.
@@ -325,6 +321,12 @@ impl Drop for Place {
         self.replicas.touch();
         // Before the permit, so that whoever gets that finds room.
         self.replica.calls.fetch_sub(1, Ordering::AcqRel);
+        if self.replica.has_gone()
+            && let Some(permit) = self.permit.take()
+        {
+            // Its place is nobody's any more.
+            permit.forget();
+        }
     }
 }
 

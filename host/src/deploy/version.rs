@@ -107,7 +107,7 @@ impl Version {
         let folder = Some((parts.clone(), compiled.clone()));
         let worker = loader.start_again(&name, parts, compiled).await?;
         let methods = Arc::new(worker.methods().cloned().unwrap_or_default());
-        let group = Group::running_already(placement, worker);
+        let group = Group::running_already(placement, &name, worker);
         Ok(Self {
             log: loader.log(&name, &version),
             name,

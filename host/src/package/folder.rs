@@ -30,6 +30,8 @@ pub const GRAPH_BYTES_MAX: u64 = 2 << 30;
 pub const PACKAGE_BYTES_MAX: u64 = 16 << 30;
 /// Most files and folders below `1/`.
 pub const ENTRIES_MAX: usize = 4096;
+/// Most graphs; each is an open file of a replica.
+pub const GRAPHS_MAX: usize = 256;
 /// Deepest nesting of folders below `1/`.
 pub const DEPTH_MAX: usize = 16;
 /// Longest path of a file, in bytes.
@@ -126,6 +128,9 @@ pub enum FolderError {
     /// There are too many files.
     #[error("there are more than {ENTRIES_MAX} files and folders below 1; put fewer there")]
     TooMany,
+    /// There are too many graphs.
+    #[error("there are more than {GRAPHS_MAX} graphs; leave some out in `ringfence.graphs`")]
+    TooManyGraphs,
     /// Folders are nested too deep.
     #[error("{path} is more than {DEPTH_MAX} folders deep; move it up")]
     TooDeep {
@@ -212,6 +217,9 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
             listing.add(&path, &component)?;
         } else if let Some(stem) = name.strip_suffix(GRAPH_EXTENSION) {
             if let Some(called) = graphs.called(stem)? {
+                if graphs.found.len() >= limit("package_graphs", GRAPHS_MAX) {
+                    return Err(FolderError::TooManyGraphs);
+                }
                 let bytes_max = limit("graph_bytes", GRAPH_BYTES_MAX);
                 let graph = files::Graph { code: &code, name: &name, path: &path };
                 let content = graph.take(taking, bytes_max, &mut listing)?;
@@ -233,7 +241,7 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
         version: version_of(listed),
         component,
         graphs,
-        assets: Assets { folder: folder, files },
+        assets: Assets { folder, files },
         listing,
     })
 }

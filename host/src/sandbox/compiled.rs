@@ -69,3 +69,23 @@ pub(super) fn load(engine: &wasmtime::Engine, compiled: &Compiled) -> wasmtime::
     // checks that it was made by this version with these settings.
     unsafe { Component::deserialize(engine, code) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Runtime;
+
+    /// PKG-07: what is compiled in one pass runs where the rest does.
+    #[test]
+    fn code_of_either_kind_is_loaded_without_a_compiler() {
+        // An empty component.
+        let component = [0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00];
+        let runtime = Runtime::of_compiled(1, 1).unwrap();
+        for registers in [Registers::Best, Registers::SinglePass] {
+            let code = compile(&component, registers).unwrap();
+            let code = Compiled::trusted(Sealed::of(code.as_slice()).unwrap());
+            assert!(load(runtime.engine(), &code).is_ok(), "{registers:?}");
+        }
+        assert!(Component::from_binary(runtime.engine(), &component).is_err());
+    }
+}

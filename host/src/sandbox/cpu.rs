@@ -180,12 +180,12 @@ impl Share {
         done
     }
 
-    /// Charges time that was taken without a turn.
     /// CPU time that was charged so far.
     pub(super) fn charged_so_far(&self) -> Duration {
         Duration::from_nanos(self.cpus.lock().charged_ns(self.id))
     }
 
+    /// Charges time that was taken without a turn.
     pub(super) fn charge(&self, cpu: Duration) {
         let cpu_ns = nanoseconds(cpu);
         self.cpus.change(|state, now| state.charge(self.id, cpu_ns, now));

@@ -97,8 +97,12 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
+/// Bytes of an output itself.
+pub(crate) fn bytes_of(output: &crate::call::Output) -> u64 {
+    size::of_output(output)
+}
+
 /// Bytes that a version is charged for an output until it has left the host.
-#[cfg(test)]
 pub(crate) fn held_by(output: &crate::call::Output) -> u64 {
     streams::held_by(output)
 }
@@ -114,23 +118,27 @@ impl Runtime {
         diagnostics: Diagnostics,
         fuel_per_cpu_second: u64,
     ) -> Result<Arc<Self>, StartError> {
-        Self::start_as(&engine::config(diagnostics), diagnostics, fuel_per_cpu_second)
+        let cpus = std::thread::available_parallelism()?.get();
+        Self::start_as(&engine::config(diagnostics), diagnostics, fuel_per_cpu_second, cpus)
     }
 
     /// The same for what was compiled elsewhere: it has no compiler.
-    pub(crate) fn of_compiled(fuel_per_cpu_second: u64) -> Result<Arc<Self>, StartError> {
+    pub(crate) fn of_compiled(
+        fuel_per_cpu_second: u64,
+        cpus: usize,
+    ) -> Result<Arc<Self>, StartError> {
         let mut config = engine::config(Diagnostics::Off);
         config.enable_compiler(false);
-        Self::start_as(&config, Diagnostics::Off, fuel_per_cpu_second)
+        Self::start_as(&config, Diagnostics::Off, fuel_per_cpu_second, cpus)
     }
 
     fn start_as(
         config: &wasmtime::Config,
         diagnostics: Diagnostics,
         fuel_per_cpu_second: u64,
+        threads: usize,
     ) -> Result<Arc<Self>, StartError> {
         let wasmtime = |error: wasmtime::Error| StartError::Wasmtime(format!("{error:#}"));
-        let threads = std::thread::available_parallelism()?.get();
         let engine = wasmtime::Engine::new(config).map_err(wasmtime)?;
         let linker = linker::linker(&engine).map_err(wasmtime)?;
         let cpus = Cpus::new(threads);

@@ -6,7 +6,7 @@ use crate::call::{Concept, Input, Output, Part, Region, Request, Value};
 const RECORD_BYTES: usize = 64;
 
 /// What the length of an axis costs, on its way between processes.
-const AXIS_BYTES: usize = 16;
+const AXIS_BYTES: usize = 32;
 
 /// Bytes of a request.
 pub(crate) fn of_request(request: &Request) -> u64 {

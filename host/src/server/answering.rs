@@ -143,9 +143,10 @@ impl Responses {
             Some(Event::End(verdict)) => {
                 self.context.ended(&verdict);
                 let mut outcome = answering.failure().unwrap_or_else(|| Outcome::from(&verdict));
-                if answering.sent_any || self.context.function == Function::Stream {
-                    outcome = outcome.not_retried();
-                }
+                outcome = match answering.sent_any || self.context.function == Function::Stream {
+                    true => outcome.not_retried(),
+                    false => self.context.retried(outcome),
+                };
                 if outcome.is_success() && answering.sent_any {
                     self.over = true;
                     self.context.completed(&outcome);

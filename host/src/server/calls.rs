@@ -95,7 +95,7 @@ impl CallContext {
             let verdict = read.verdict;
             answers = read.answers;
             self.ended(&verdict);
-            let outcome = Outcome::from(&verdict);
+            let outcome = self.retried(Outcome::from(&verdict));
             if !outcome.is_success() {
                 return Ok((self.refusal(&outcome), outcome));
             }
@@ -312,8 +312,15 @@ impl CallContext {
     fn busy(&self, error: LeaseError) -> Outcome {
         let is_busy = is_busy(&error);
         let outcome = Outcome::from(error);
-        match (is_busy, self.client_major) {
-            (true, Some(..12)) => Outcome { code: StatusCode::ConnThrottled, ..outcome },
+        if is_busy { self.retried(outcome) } else { outcome }
+    }
+
+    /// The same in the form that this client tries again.
+    pub(super) fn retried(&self, outcome: Outcome) -> Outcome {
+        match (outcome.code, self.client_major) {
+            (StatusCode::ModelBusyPleaseRetry, Some(..12)) => {
+                Outcome { code: StatusCode::ConnThrottled, ..outcome }
+            }
             _ => outcome,
         }
     }

@@ -265,9 +265,18 @@ impl From<&StartError> for Outcome {
             StartError::Compile(OneShotError::Refused(_))
             | StartError::Replica(StartFailure::Admit(_) | StartFailure::Refused(_))
             | StartError::Folder(_) => Self::new(failed, "NOT_ADMITTED", error.to_string()),
-            StartError::Compile(OneShotError::Died(_) | OneShotError::Start(_))
-            | StartError::Replica(StartFailure::Process(_))
-            | StartError::Crashes(_) => Self::new(failed, "WORKER_CRASHED", error.to_string()),
+            StartError::Compile(OneShotError::Died(_) | OneShotError::Start(_)) => {
+                Self::new(failed, "WORKER_CRASHED", error.to_string())
+            }
+            // What a process says last is its owner's and its operator's.
+            StartError::Replica(StartFailure::Process(_)) => {
+                Self::new(failed, "WORKER_CRASHED", "the process of the model does not start")
+            }
+            StartError::Crashes(_) => {
+                let text = "its processes have crashed three times within a minute, so it is left \
+                            alone for one";
+                Self::new(failed, "WORKER_CRASHED", text)
+            }
             // A path of the host's disk is nothing for a caller.
             StartError::Store(error) if error.is_of_disk() => Self::host_disk(failed),
             StartError::Store(_) | StartError::Memory(_) | StartError::Panicked => Self::host_bug(),

@@ -14,7 +14,7 @@ use crate::package::{ListedFile, Package};
 use crate::sandbox::Compiled;
 use crate::store::{StoreError, Stored, VersionFile, VersionRow, now};
 use crate::text::{hex, with_causes};
-use crate::worker::{OneShotError, StartFailure};
+use crate::worker::OneShotError;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures_util::FutureExt;
@@ -358,9 +358,7 @@ fn upload_refusal(error: UploadError) -> Refusal {
 fn start_refusal(error: &StartError) -> Refusal {
     match error {
         StartError::Store(error) => store_refusal(error),
-        StartError::Compile(OneShotError::Start(_))
-        | StartError::Replica(StartFailure::Process(_))
-        | StartError::Memory(_) => hidden(error),
+        StartError::Compile(OneShotError::Start(_)) | StartError::Memory(_) => hidden(error),
         StartError::Folder(error) => refusal_of(error),
         StartError::Compile(_)
         | StartError::Corrupt(_)

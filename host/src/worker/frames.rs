@@ -8,22 +8,16 @@ use crate::limits::limit;
 use std::io::{self, Write};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Bytes of a line or a verdict.
+/// Bytes of a refusal.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a compiled component.
 const COMPILED_BYTES_MAX: u64 = 1 << 30;
-/// Lines of one process.
-pub(super) const LINES_MAX: usize = 256;
 
 /// One frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// What is going on, for whoever uploads.
-    Line(String),
     /// A component's machine code.
     Compiled(Vec<u8>),
-    /// It is done; the text is its result, as JSON.
-    Done(String),
     /// It is refused; the text says why.
     Refused(String),
 }
@@ -32,9 +26,7 @@ impl Frame {
     /// Writes it whole.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let (kind, bytes) = match self {
-            Self::Line(text) => (b'L', text.as_bytes()),
             Self::Compiled(bytes) => (b'C', bytes.as_slice()),
-            Self::Done(text) => (b'D', text.as_bytes()),
             Self::Refused(text) => (b'R', text.as_bytes()),
         };
         out.write_all(&[kind])?;
@@ -65,9 +57,7 @@ impl Frame {
         }
         let text = |bytes| String::from_utf8(bytes).map_err(|_| invalid("a frame is no text"));
         Ok(Some(match kind {
-            b'L' => Self::Line(text(bytes)?),
             b'C' => Self::Compiled(bytes),
-            b'D' => Self::Done(text(bytes)?),
             b'R' => Self::Refused(text(bytes)?),
             _ => return Err(invalid("a frame is of no known kind")),
         }))
@@ -84,12 +74,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_are_read_as_they_were_written() {
-        let frames = [
-            Frame::Line("a".into()),
-            Frame::Compiled(vec![0, 255]),
-            Frame::Done("{}".into()),
-            Frame::Refused(String::new()),
-        ];
+        let frames = [Frame::Compiled(vec![0, 255]), Frame::Refused(String::new())];
         let mut bytes = Vec::new();
         for frame in &frames {
             frame.write(&mut bytes).unwrap();
@@ -106,16 +91,16 @@ mod tests {
     async fn garbage_is_an_error_and_takes_no_memory() {
         let long = |kind: u8, length: u64| [&[kind][..], &length.to_le_bytes()].concat();
         for bytes in [
-            long(b'L', TEXT_BYTES_MAX + 1),
+            long(b'R', TEXT_BYTES_MAX + 1),
             long(b'C', COMPILED_BYTES_MAX + 1),
             long(b'C', COMPILED_BYTES_MAX),
             long(b'X', 0),
-            b"L\0\0".to_vec(),
-            [long(b'D', 1), vec![0xff]].concat(),
+            b"R\0\0".to_vec(),
+            [long(b'R', 1), vec![0xff]].concat(),
         ] {
             assert!(Frame::read(&mut bytes.as_slice()).await.is_err(), "{bytes:?}");
         }
-        for bytes in [long(b'L', TEXT_BYTES_MAX + 1), long(b'C', COMPILED_BYTES_MAX + 1)] {
+        for bytes in [long(b'R', TEXT_BYTES_MAX + 1), long(b'C', COMPILED_BYTES_MAX + 1)] {
             let refused = Frame::read(&mut bytes.as_slice()).await.unwrap_err();
             assert_eq!(refused.to_string(), "a frame is too long");
         }

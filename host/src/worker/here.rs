@@ -27,8 +27,9 @@ impl Here {
         let (runtime, lines) = (runtime.clone(), log.clone());
         let lines =
             lines.map(|log| Lines::to(move |origin, level, line| log.output(origin, level, line)));
-        let admitted =
-            tokio::task::spawn_blocking(move || Program::of(&runtime, parts, &compiled, lines));
+        let admitted = tokio::task::spawn_blocking(move || {
+            Program::of(&runtime, parts, &compiled, lines, || Ok(()))
+        });
         let program = match admitted.await {
             Ok(program) => Arc::new(program?),
             Err(panic) => return Err(StartFailure::Refused(panic.to_string())),

@@ -6,7 +6,7 @@ use super::message::{Figures, Head, Line, SMALL_BYTES_MAX, Started, Tell, Unknow
 use super::process::{Running, Shared};
 use crate::call::{End, Event, GuestError, Holder, Output, Receipt, Verdict};
 use crate::limits::{Limits, limit};
-use crate::sandbox::shown;
+use crate::sandbox::{Charge, bytes_of, held_by, shown};
 use crate::text::{cut, escape_controls};
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -15,6 +15,15 @@ use tokio::sync::oneshot;
 
 /// Whoever waits for the process to be ready.
 type Ready = oneshot::Sender<Result<Started, StartFailure>>;
+
+/// What a process may say that the first sandbox took to load.
+const LOADED_MAX: Duration = Duration::from_secs(86_400);
+
+/// What two clocks may differ by.
+const ROUNDING: Duration = Duration::from_secs(1);
+
+/// More than any call counts of anything.
+const COUNT_MAX: u64 = 1 << 48;
 
 /// The host's side of what comes.
 pub(super) struct Incoming {
@@ -27,6 +36,8 @@ impl Incoming {
     /// process's fault.
     pub(super) async fn listen(&mut self, mut inbox: Inbox) -> io::Result<()> {
         while let Some(head) = inbox.head::<Tell>().await? {
+            // A process that never stops to talk is not all that this thread has to do.
+            tokio::task::coop::consume_budget().await;
             if head.kind == Tell::Output {
                 self.output(&head, &mut inbox).await?;
                 continue;
@@ -52,24 +63,28 @@ impl Incoming {
         let body = inbox.body(head.length).await?;
         let output: Output = read(&body, held)?;
         drop(body);
-        self.running(head, |running| match running.has_ended {
-            true => Err(invalid("an output comes after the end")),
-            false => match running.answers.event(Event::Output(output), Some(charge)) {
-                true => Ok(()),
-                false => Err(invalid("it sends more outputs than were asked for")),
-            },
+        if held_by(&output) > held {
+            return Err(invalid("an output holds more than it says"));
+        }
+        let bytes = bytes_of(&output);
+        self.running(head, |running| {
+            let left = running.output_bytes_left.checked_sub(bytes);
+            running.output_bytes_left =
+                left.ok_or_else(|| invalid("its outputs exceed max_output_bytes"))?;
+            event(running, Event::Output(output), Some(charge))
         })
     }
 
     fn take(&mut self, head: &Head<Tell>, body: &[u8]) -> io::Result<()> {
         let limits = self.shared.limits.clone();
+        let cpus = self.shared.cpus;
         match head.kind {
             Tell::Ready => {
                 let started = read::<Started>(body, SMALL_BYTES_MAX)?;
                 let ready = self.ready.take();
                 let ready = ready.ok_or_else(|| invalid("it is ready once more"))?;
                 // Whoever waited may have given up.
-                drop(ready.send(Ok(cleaned_start(started, &limits))));
+                drop(ready.send(Ok(cleaned_start(started, &limits, cpus))));
                 Ok(())
             }
             Tell::Refused => {
@@ -85,30 +100,28 @@ impl Incoming {
             Tell::Output => Err(invalid("an output is no small frame")),
             Tell::InputFailed => {
                 let error = cleaned_error(read(body, SMALL_BYTES_MAX)?, &limits);
+                let held = error.message.len() + error.info.len() + size_of::<GuestError>();
+                let charge = self.shared.account.charge(Holder::Message, held as u64);
+                let charge = charge.map_err(|_| invalid("its outputs exceed cpu_memory"))?;
                 self.running(head, |running| {
-                    match !running.has_ended
-                        && running.answers.event(Event::InputFailed(error), None)
-                    {
-                        true => Ok(()),
-                        false => Err(invalid("it sends more outputs than were asked for")),
-                    }
+                    event(running, Event::InputFailed(error), Some(charge))
                 })
             }
             Tell::End => {
                 let verdict: Verdict = read(body, SMALL_BYTES_MAX)?;
                 self.running(head, |running| {
-                    if std::mem::replace(&mut running.has_ended, true) {
+                    if running.has_ended {
                         return Err(invalid("a call ends twice"));
                     }
-                    let verdict = cleaned(verdict, running, &limits);
-                    running.answers.end(verdict);
+                    let verdict = cleaned(verdict, running, &limits, cpus);
+                    running.end(verdict);
                     Ok(())
                 })
             }
             Tell::Over => {
                 let receipt: Receipt = read(body, 0)?;
                 let held = self.shared.change(head.call, |running| {
-                    running.answers.meters.set(&bounded(receipt, running, &limits));
+                    running.answers.meters.set(&bounded(receipt, running.elapsed(), &limits, cpus));
                     running.over()
                 });
                 match held {
@@ -131,7 +144,7 @@ impl Incoming {
             Tell::Spent => {
                 let receipt: Receipt = read(body, 0)?;
                 self.running(head, |running| {
-                    running.answers.meters.set(&bounded(receipt, running, &limits));
+                    running.answers.meters.set(&bounded(receipt, running.elapsed(), &limits, cpus));
                     Ok(())
                 })
             }
@@ -148,10 +161,11 @@ impl Incoming {
             Tell::Figures => {
                 let figures: Figures = read(body, 0)?;
                 let mut there = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
+                let more = figures.lines_lost.saturating_sub(there.lines_lost);
                 if let Some(log) = &self.shared.log {
-                    log.lost(figures.lines_lost.saturating_sub(there.lines_lost));
+                    log.lost(more.min(COUNT_MAX));
                 }
-                *there = figures;
+                *there = figures.bounded(COUNT_MAX);
                 Ok(())
             }
         }
@@ -167,23 +181,30 @@ impl Incoming {
     }
 }
 
-fn cleaned_start(mut started: Started, limits: &Limits) -> Started {
+fn cleaned_start(mut started: Started, limits: &Limits, cpus: u32) -> Started {
     if let Err(Unknown { why, ended }) = &mut started.methods {
         *why = shown(why, limits.error_text_bytes_max);
         if let Some(verdict) = ended {
             clean_end(&mut verdict.end, limits);
         }
     }
-    if let Err(verdict) = &mut started.loaded {
-        clean_end(&mut verdict.end, limits);
+    match &mut started.loaded {
+        Err(verdict) => {
+            clean_end(&mut verdict.end, limits);
+            verdict.receipt = bounded(verdict.receipt, limits.call_timeout, limits, cpus);
+        }
+        Ok(loaded) => {
+            loaded.wall = loaded.wall.min(LOADED_MAX);
+            loaded.receipt = bounded(loaded.receipt, limits.call_timeout, limits, cpus);
+        }
     }
     started
 }
 
 /// A verdict with no more in it than one of this process could have.
-fn cleaned(mut verdict: Verdict, running: &Running, limits: &Limits) -> Verdict {
+fn cleaned(mut verdict: Verdict, running: &Running, limits: &Limits, cpus: u32) -> Verdict {
     clean_end(&mut verdict.end, limits);
-    verdict.receipt = bounded(verdict.receipt, running, limits);
+    verdict.receipt = bounded(verdict.receipt, running.elapsed(), limits, cpus);
     verdict
 }
 
@@ -209,20 +230,46 @@ fn clean_end(end: &mut End, limits: &Limits) {
 }
 
 fn cleaned_error(mut error: GuestError, limits: &Limits) -> GuestError {
+    cut(&mut error.message, limits.error_text_bytes_max);
     error.message = escape_controls(&error.message);
     cut(&mut error.message, limits.error_text_bytes_max);
+    if error.info.len() > limits.error_text_bytes_max {
+        error.info = String::new();
+    }
     error
 }
 
-/// What a call can have taken at most: callers pay for it.
-fn bounded(receipt: Receipt, running: &Running, limits: &Limits) -> Receipt {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = u32::try_from(threads).unwrap_or(u32::MAX);
-    let cpu_max = running.elapsed().saturating_mul(threads).saturating_add(Duration::from_secs(1));
+/// What a call can have taken at most in so much time: callers pay for it, and sums are
+/// made of it.
+fn bounded(receipt: Receipt, elapsed: Duration, limits: &Limits, cpus: u32) -> Receipt {
+    let wall_max = elapsed.saturating_add(ROUNDING);
+    let cpu_max = wall_max.saturating_mul(cpus);
     Receipt {
         fuel: receipt.fuel.min(limits.fuel_per_call()),
+        fuel_is_lower_bound: receipt.fuel_is_lower_bound,
+        memory_bytes_peak: receipt.memory_bytes_peak.min(limits.memory_bytes_max),
         guest_cpu: receipt.guest_cpu.min(cpu_max),
         engine_cpu: receipt.engine_cpu.min(cpu_max),
-        ..receipt
+        cpu_wait: receipt.cpu_wait.min(wall_max),
+        load: receipt.load.min(wall_max),
+        computes: receipt.computes.min(COUNT_MAX),
+        bytes_in: receipt.bytes_in.min(COUNT_MAX),
+        bytes_out: receipt.bytes_out.min(limits.output_bytes_max),
+        host_calls: receipt.host_calls,
+    }
+}
+
+/// Hands an event on, if there may be one.
+fn event(running: &mut Running, event: Event, charge: Option<Charge>) -> io::Result<()> {
+    if running.has_ended {
+        return Err(invalid("an output comes after the end"));
+    }
+    let more = || invalid("it sends more outputs than were asked for");
+    if let Some(left) = &mut running.events_left {
+        *left = left.checked_sub(1).ok_or_else(more)?;
+    }
+    match running.answers.event(event, charge) {
+        true => Ok(()),
+        false => Err(more()),
     }
 }

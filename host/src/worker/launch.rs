@@ -3,10 +3,13 @@
 //! Owns the one place where the limits of a process are computed, and how they travel:
 //! as arguments, which the process goes by before it reads anything.
 
+use super::Purpose;
 use super::cgroup::Quota;
-use super::jail::{Code, Jail, JailError, JailMode, Report, Root, enter};
+use super::jail::{Code, Jail, JailError, JailMode, Layer, Report, Root, enter_without};
 use super::spawn::Starter;
-use crate::limits::{Limits, limit};
+use crate::limits::{Limits, lifted, limit};
+use crate::package::Parts;
+use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -26,6 +29,14 @@ const THREADS: u64 = 16;
 
 /// How many times its size a graph takes while it is read and made ready.
 const GRAPH_COPIES: u64 = 4;
+
+/// How many times its size machine code takes: as it is read, and as it is mapped.
+const CODE_COPIES: u64 = 2;
+
+/// Calls that a package has to answer before it is kept: `methods`, `load-model`, the
+/// example; and CPU time for loading its graphs.
+const CALLS_TO_TRY: u32 = 3;
+const CPU_SECONDS_TO_LOAD: u64 = 60;
 
 /// What a sandbox's stack is mapped with.
 const FIBRE_STACK_BYTES: u64 = 2 << 20;
@@ -61,34 +72,49 @@ pub struct Confinement {
     pub data_bytes: u64,
     /// Descriptors.
     pub files_max: u64,
+    /// CPUs that there are, which a process in the jail cannot see.
+    pub cpus: usize,
 }
 
 impl Confinement {
     /// Of a process that only computes something.
     pub(super) fn of_one_shot(mode: JailMode, cpu_seconds: u64, data_bytes: u64) -> Self {
-        Self { mode, cpu_seconds: Some(cpu_seconds), data_bytes, files_max: FILES }
+        let cpu_seconds = Some(cpu_seconds);
+        Self { mode, cpu_seconds, data_bytes, files_max: FILES, cpus: cpus() }
     }
 
-    /// Of a replica whose graphs and assets are so large, and so many.
+    /// Of a replica of these, with machine code of so many bytes.
     pub(super) fn of_replica(
         mode: JailMode,
-        limits: &Limits,
-        graph_bytes: u64,
-        files: usize,
+        parts: &Parts,
+        code_bytes: u64,
+        purpose: Purpose,
     ) -> Self {
+        let (limits, assets) = (&parts.sheet.limits, &parts.assets.files);
+        let of_graphs = parts.graphs.iter().map(|graph| graph.content.len());
+        let graphs = of_graphs.fold(0, u64::saturating_add);
+        // A graph may keep its data beside it.
+        let beside = assets.iter().map(|asset| asset.size).fold(0, u64::saturating_add);
+        let graph_bytes = if graphs > 0 { graphs.saturating_add(beside) } else { 0 };
+        let files = parts.graphs.len().saturating_add(assets.len());
         let sandboxes = (limits.concurrency_max as u64).saturating_add(2);
         let data_bytes = [
             limits.memory_bytes_max,
             graph_bytes.saturating_mul(GRAPH_COPIES),
+            code_bytes.saturating_mul(CODE_COPIES),
             sandboxes.saturating_mul(FIBRE_STACK_BYTES),
-            threads().saturating_mul(THREAD_STACK_BYTES),
+            threads(cpus()).saturating_mul(THREAD_STACK_BYTES),
             PROGRAM_BYTES,
         ]
         .into_iter()
         .fold(0, u64::saturating_add);
         let of_sandboxes = sandboxes.saturating_mul(limits.wasi_handles_max as u64);
         let files_max = FILES.saturating_add(files as u64).saturating_add(of_sandboxes);
-        Self { mode, cpu_seconds: None, data_bytes, files_max }
+        let cpu_seconds = match purpose {
+            Purpose::Serve => None,
+            Purpose::TryOut => Some(cpu_seconds_to_try(limits)),
+        };
+        Self { mode, cpu_seconds, data_bytes, files_max, cpus: cpus() }
     }
 
     /// The same as a control group counts it. The CPU time is not that of its guests
@@ -99,7 +125,7 @@ impl Confinement {
                 .saturating_add(cpu_millis / 10)
                 .saturating_add(CPU_MILLIS_BESIDE),
             memory_bytes: self.data_bytes,
-            pids_max: threads(),
+            pids_max: threads(self.cpus),
         }
     }
 
@@ -111,8 +137,13 @@ impl Confinement {
             format!("--parent={parent}"),
             format!("--data-bytes={}", self.data_bytes),
             format!("--files-max={}", self.files_max),
+            format!("--cpus={}", self.cpus),
         ];
         arguments.extend(self.cpu_seconds.map(|seconds| format!("--cpu-seconds={seconds}")));
+        if lifted() == "jail_files" {
+            // A test looks what becomes of it.
+            arguments.push(format!("--without={}", Layer::Files.as_str()));
+        }
         arguments
     }
 
@@ -124,27 +155,43 @@ impl Confinement {
         root: Root,
         code: Code,
         reads: &[BorrowedFd<'_>],
+        without: Option<&str>,
     ) -> Result<Report, JailError> {
-        enter(&Jail {
+        // What is left of the machine is taken from these before it is from the host.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+        let jail = Jail {
             mode: self.mode,
             parent,
             cpu_seconds: self.cpu_seconds.map(|seconds| limit("compile_cpu", seconds)),
             data_bytes: limit("process_memory", self.data_bytes),
             files_max: self.files_max,
             file_bytes_max: FILE_BYTES,
-            kept: &[],
             reads,
-            writes: &[],
             root,
             code,
-        })
+        };
+        let is_left_out = |layer: &Layer| Some(layer.as_str()) == without;
+        let without: Vec<_> = Layer::ALL.into_iter().filter(is_left_out).collect();
+        enter_without(&jail, &without)
     }
 }
 
+/// CPUs that there are, as far as control groups leave them to this process. Looking
+/// takes a while.
+pub(super) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// CPU time in which a package is loaded and answers the example.
+fn cpu_seconds_to_try(limits: &Limits) -> u64 {
+    let calls = limits.call_timeout.saturating_mul(CALLS_TO_TRY).as_secs();
+    let of_calls = calls.saturating_mul(limits.cpu_millis.div_ceil(1000));
+    of_calls.saturating_add(CPU_SECONDS_TO_LOAD)
+}
+
 /// Threads of a replica's process: those of guests and of engines, and others.
-fn threads() -> u64 {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    cpus.saturating_mul(2).saturating_add(THREADS)
+fn threads(cpus: usize) -> u64 {
+    (cpus as u64).saturating_mul(2).saturating_add(THREADS)
 }
 
 impl Launcher {
@@ -159,6 +206,11 @@ impl Launcher {
     pub(crate) fn of(program: PathBuf) -> Self {
         let starter = Starter::start().unwrap();
         Self { program, starter, empty: Path::new("/").into(), mode: JailMode::BestEffort }
+    }
+
+    /// The folder with nothing in it, open.
+    pub(super) fn folder(&self) -> io::Result<File> {
+        File::open(&self.empty)
     }
 
     pub(super) fn mode(&self) -> JailMode {
@@ -184,21 +236,40 @@ impl Launcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::{AssetFile, Assets, AssetsFolder, Content, GraphFile, Sheet};
 
     /// MEM-12: the account is the limit, and what no account sees has room beside it.
     #[test]
     fn a_replica_has_room_for_all_that_it_may_hold() {
-        let of = |limits: &Limits, graphs| {
-            Confinement::of_replica(JailMode::Required, limits, graphs, 3).data_bytes
+        let parts = |limits: &Limits, graph: usize, asset: u64| {
+            let content = Content::Bytes(vec![0; graph].into());
+            let sheet = Sheet {
+                name: "u/a/m".into(),
+                id: "m".into(),
+                version: "0".into(),
+                model_type_id: String::new(),
+                concepts: vec![],
+                limits: limits.clone(),
+            };
+            let files = vec![AssetFile { name: "a".into(), size: asset }];
+            let assets = Assets { folder: AssetsFolder::Passed("".into()), files };
+            let graph = GraphFile { name: "g".into(), folder: String::new(), content };
+            Parts { sheet, graphs: vec![graph], assets }
+        };
+        let of = |limits: &Limits, graph, asset, code| {
+            let parts = parts(limits, graph, asset);
+            Confinement::of_replica(JailMode::Required, &parts, code, Purpose::Serve).data_bytes
         };
         let small = Limits { memory_bytes_max: 64 << 20, concurrency_max: 1, ..Limits::default() };
         let more = Limits { concurrency_max: 11, ..small.clone() };
         let larger = Limits { memory_bytes_max: 128 << 20, ..small.clone() };
-        assert!(of(&small, 0) >= (64 << 20) + PROGRAM_BYTES);
-        assert_eq!(of(&more, 0) - of(&small, 0), 10 * FIBRE_STACK_BYTES);
-        assert_eq!(of(&larger, 0) - of(&small, 0), 64 << 20);
-        assert_eq!(of(&small, 1 << 20) - of(&small, 0), GRAPH_COPIES << 20);
+        let least = of(&small, 0, 0, 0);
+        assert!(least >= (64 << 20) + PROGRAM_BYTES);
+        assert_eq!(of(&more, 0, 0, 0) - least, 10 * FIBRE_STACK_BYTES);
+        assert_eq!(of(&larger, 0, 0, 0) - least, 64 << 20);
+        assert_eq!(of(&small, 1 << 20, 1 << 21, 0) - least, GRAPH_COPIES * (3 << 20));
+        assert_eq!(of(&small, 0, 1 << 21, 1 << 20) - least, CODE_COPIES << 20);
         let absurd = Limits { memory_bytes_max: u64::MAX, ..small };
-        assert_eq!(of(&absurd, u64::MAX), u64::MAX);
+        assert_eq!(of(&absurd, 1, u64::MAX, u64::MAX), u64::MAX);
     }
 }

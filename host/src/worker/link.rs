@@ -1,11 +1,13 @@
 //! One side of the socket between the host and a worker process: frames out, and
 //! frames in.
 //!
-//! Owns that nobody waits to send: a frame is written by whoever has it, as far as the
-//! other side takes it, and the rest by one task. How much may wait is bounded by what
-//! each call may send before it is answered.
+//! Owns that nobody waits for the other side who need not: a frame is written by whoever
+//! has it, as far as the other side takes it, and the rest by one task. Whoever sends
+//! what is large waits until it is gone; what is small may wait up to a bound, and what
+//! has been given back is one sum.
 
-use super::message::{HEAD_BYTES, Head, Kind, invalid};
+use super::message::{Ask, HEAD_BYTES, Head, Kind, bare, invalid};
+use crate::limits::limit;
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -21,6 +23,16 @@ const SLICES_MAX: usize = 32;
 /// How long a frame waits for another one to go with.
 const LATER: Duration = Duration::from_millis(20);
 
+/// Bytes of frames that wait with nobody waiting for them. A side that reads so little is
+/// no side any more.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+
+/// What only says something, as against what carries values.
+const SMALL_FRAME_BYTES: usize = 4 << 10;
+
+/// A larger buffer is not kept for the next frame.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 64 << 10;
 
@@ -30,12 +42,21 @@ pub(super) struct Outbox {
     stream: Arc<UnixStream>,
     waiting: Mutex<Waiting>,
     wake: Notify,
+    /// Something was written, or never will be.
+    gone: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// Of frames that were pushed and written since the beginning.
+    pushed: u64,
+    written_in_all: u64,
+    /// Bytes of outputs that have left since this was last said.
+    released: u64,
+    /// Those of frames that nobody waits for.
+    small_bytes: usize,
     /// Of the first frame.
     written: usize,
     /// Whether the other side takes no more at the moment.
@@ -55,7 +76,8 @@ pub(super) struct Inbox {
 pub(super) fn ends(stream: UnixStream) -> (Arc<Outbox>, Inbox) {
     let stream = Arc::new(stream);
     let waiting = Mutex::default();
-    let outbox = Outbox { stream: stream.clone(), waiting, wake: Notify::new() };
+    let (wake, gone) = (Notify::new(), Notify::new());
+    let outbox = Outbox { stream: stream.clone(), waiting, wake, gone };
     (Arc::new(outbox), Inbox { stream, buffer: BytesMut::new() })
 }
 
@@ -63,15 +85,46 @@ impl Outbox {
     /// Sends a frame, and those that wait before it.
     pub(super) fn send(&self, frame: Vec<u8>) {
         let mut waiting = self.lock();
-        waiting.push(frame);
+        waiting.push_small(frame);
         self.write(&mut waiting);
+    }
+
+    /// The same, and waits until the other side has it. Whoever stops waiting has sent it
+    /// all the same.
+    pub(super) async fn send_whole(&self, frame: Vec<u8>) {
+        let end = {
+            let mut waiting = self.lock();
+            waiting.push(frame);
+            let end = waiting.pushed;
+            self.write(&mut waiting);
+            end
+        };
+        loop {
+            let gone = self.gone.notified();
+            {
+                let waiting = self.lock();
+                if waiting.is_closed || waiting.written_in_all >= end {
+                    return;
+                }
+            }
+            gone.await;
+        }
+    }
+
+    /// Says soon how many bytes of outputs have left.
+    pub(super) fn release(&self, bytes: u64) {
+        let mut waiting = self.lock();
+        waiting.released = waiting.released.saturating_add(bytes);
+        if waiting.frames.is_empty() {
+            self.wake.notify_one();
+        }
     }
 
     /// Sends a frame with the next one, or soon.
     pub(super) fn send_later(&self, frame: Vec<u8>) {
         let mut waiting = self.lock();
-        waiting.push(frame);
-        if waiting.frames.len() == 1 {
+        waiting.push_small(frame);
+        if waiting.frames.len() == 1 || waiting.is_closed {
             self.wake.notify_one();
         }
     }
@@ -116,6 +169,11 @@ impl Outbox {
 
     fn write(&self, waiting: &mut Waiting) {
         waiting.is_blocked = false;
+        // One at a time: more is added to it as long as it waits.
+        if waiting.released > 0 && waiting.frames.len() < SLICES_MAX {
+            let released = std::mem::take(&mut waiting.released);
+            waiting.push(bare(Ask::Released, 0, released));
+        }
         while !waiting.frames.is_empty() {
             let written = {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -127,18 +185,22 @@ impl Outbox {
                 self.stream.try_write_vectored(&slices)
             };
             match written {
-                Ok(count) => waiting.advance(count),
+                Ok(count) => {
+                    waiting.advance(count);
+                    self.gone.notify_waiters();
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     waiting.is_blocked = true;
                     self.wake.notify_one();
                     return;
                 }
-                Err(_) => {
-                    *waiting = Waiting { is_closed: true, ..Waiting::default() };
-                    self.wake.notify_one();
-                }
+                Err(_) => waiting.close(),
             }
+        }
+        if waiting.is_closed {
+            self.wake.notify_one();
+            self.gone.notify_waiters();
         }
     }
 
@@ -149,19 +211,40 @@ impl Outbox {
 
 impl Waiting {
     fn push(&mut self, frame: Vec<u8>) {
+        self.pushed += frame.len() as u64;
         if !self.is_closed {
             self.bytes += frame.len();
             self.frames.push_back(frame);
         }
     }
 
+    /// Nobody waits for this one.
+    fn push_small(&mut self, frame: Vec<u8>) {
+        if frame.len() <= SMALL_FRAME_BYTES {
+            self.small_bytes += frame.len();
+        }
+        self.push(frame);
+        if self.small_bytes > limit("worker_outbox", WAITING_BYTES_MAX) {
+            self.close();
+        }
+    }
+
+    /// There is nobody to write to.
+    fn close(&mut self) {
+        *self = Self { is_closed: true, ..Self::default() };
+    }
+
     fn advance(&mut self, count: usize) {
         self.written += count;
+        self.written_in_all += count as u64;
         while let Some(length) = self.frames.front().map(Vec::len)
             && self.written >= length
         {
             self.written -= length;
             self.bytes -= length;
+            if length <= SMALL_FRAME_BYTES {
+                self.small_bytes = self.small_bytes.saturating_sub(length);
+            }
             self.frames.pop_front();
         }
     }
@@ -191,7 +274,12 @@ impl Inbox {
                 return Err(invalid("a frame breaks off"));
             }
         }
-        Ok(self.buffer.split_to(length))
+        let body = self.buffer.split_to(length);
+        if length > BUFFER_BYTES_MAX {
+            // What follows is small, and the large buffer goes with its body.
+            self.buffer = BytesMut::from(self.buffer.as_ref());
+        }
+        Ok(body)
     }
 
     async fn more(&mut self) -> io::Result<usize> {
@@ -210,7 +298,7 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Ask, bare, frame};
+    use super::super::message::frame;
     use super::*;
 
     #[tokio::test]
@@ -241,5 +329,42 @@ mod tests {
         outbox.send(bare(Ask::Cancel, 0, 0));
         assert!(running.await.unwrap().is_err());
         assert_eq!(outbox.bytes_waiting(), 0);
+    }
+
+    /// Whoever has it does not let go of it before.
+    #[tokio::test]
+    async fn what_is_large_is_waited_for_until_it_has_gone() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (outbox, _inbox) = ends(here);
+        let (sending, running) = (outbox.clone(), outbox.clone());
+        let running = tokio::spawn(async move { running.run().await });
+        let body = "x".repeat(4 << 20);
+        let sent = tokio::spawn(async move {
+            sending.send_whole(frame(Ask::Message, 1, 0, &body).unwrap()).await;
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!sent.is_finished());
+        let (_outbox, mut inbox) = ends(there);
+        let head = inbox.head::<Ask>().await.unwrap().unwrap();
+        inbox.body(head.length).await.unwrap();
+        sent.await.unwrap();
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn a_side_that_reads_nothing_is_given_up() {
+        let (here, _there) = UnixStream::pair().unwrap();
+        let (outbox, _inbox) = ends(here);
+        let running = tokio::spawn({
+            let outbox = outbox.clone();
+            async move { outbox.run().await }
+        });
+        for call in 0..2_000_000 {
+            outbox.send_later(bare(Ask::Taken, call, 1));
+            outbox.release(1);
+        }
+        assert!(outbox.bytes_waiting() <= WAITING_BYTES_MAX);
+        let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
+        assert!(ended.expect("an end").unwrap().is_err());
     }
 }

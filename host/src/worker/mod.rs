@@ -1,8 +1,8 @@
 //! The process boundary: what runs guests and graphs.
 //!
 //! Owns starting a version's replica, in a process of its own or in this one, and
-//! handing calls to it; nothing above knows which. What an author sends is compiled and
-//! first tried in one-shot processes. Never touches tonic.
+//! handing calls to it; nothing above knows which. What an author sends is compiled in
+//! one-shot processes. Never touches tonic.
 
 mod cgroup;
 mod jail;
@@ -32,7 +32,7 @@ pub use launch::{Confinement, Launcher};
 pub use message::{Figures, Loaded, Unknown};
 #[cfg(test)]
 pub(crate) use one_shot::tests::scripted;
-pub use one_shot::{Given, OneShot, OneShotError, Urgency};
+pub use one_shot::{OneShot, OneShotError, Urgency};
 pub use proving::{Proven, prove, serve_proof};
 pub use serving::serve;
 pub use spawn::Starter;
@@ -71,6 +71,15 @@ pub struct Processes {
     cgroups: Option<PathBuf>,
     load_timeout: Duration,
     tasks: TaskTracker,
+}
+
+/// What a replica is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Calls.
+    Serve,
+    /// To see whether its package can be kept; its CPU time is limited.
+    TryOut,
 }
 
 /// One replica of a version.
@@ -136,8 +145,12 @@ pub fn control_groups() -> Result<PathBuf, CgroupError> {
 
 /// Enters the jail of a process that only computes something, from what it is given to
 /// what it gives. `parent` has started it.
-pub fn enter_to_compute(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
-    confinement.enter(parent, Root::Here, Code::Never, &[])?;
+pub fn enter_to_compute(
+    confinement: &Confinement,
+    parent: i32,
+    without: Option<&str>,
+) -> anyhow::Result<()> {
+    confinement.enter(parent, Root::Here, Code::Never, &[], without)?;
     Ok(())
 }
 
@@ -173,6 +186,7 @@ impl Worker {
         parts: Parts,
         compiled: Compiled,
         log: Option<VersionLog>,
+        purpose: Purpose,
     ) -> Result<Self, StartFailure> {
         let (kind, started) = match workers {
             Workers::Here(runtime) => {
@@ -180,7 +194,8 @@ impl Worker {
                 (Kind::Here(here), started)
             }
             Workers::Processes(processes) => {
-                let (process, started) = Process::start(processes, parts, compiled, log).await?;
+                let (process, started) =
+                    Process::start(processes, parts, compiled, log, purpose).await?;
                 (Kind::Process(process), started)
             }
         };

@@ -1,10 +1,10 @@
-//! One-shot processes of this very program, which compile and try out what an
-//! author sends, so that none of it is looked at where tokens are.
+//! One-shot processes of this very program, which compile what an author sends, so that
+//! none of it is looked at where tokens are.
 //!
 //! Owns starting them, their limits, and ending them: a process that is not
 //! waited for any more is killed.
 
-use super::frames::{Frame, LINES_MAX};
+use super::frames::Frame;
 use super::launch::{Confinement, Launcher};
 use crate::limits::limit;
 use crate::text::cut;
@@ -71,15 +71,6 @@ pub struct OneShot {
     compiling: CompileLimits,
 }
 
-/// What a process gave.
-#[derive(Debug, Default)]
-pub struct Given {
-    /// A component's machine code.
-    pub compiled: Option<Vec<u8>>,
-    /// Its result, as JSON.
-    pub done: String,
-}
-
 impl OneShot {
     /// From these.
     pub fn of(launcher: Launcher) -> Self {
@@ -127,8 +118,8 @@ impl OneShot {
         let memory = memory_bytes_max.to_string();
         let arguments = [&["compile-worker", "--memory-bytes-max", &memory], how].concat();
         let confinement = Confinement::of_one_shot(self.launcher.mode(), cpu_seconds, data_bytes);
-        let given = self.run(&arguments, confinement, component, timeout, |_| {}).await?;
-        given.compiled.ok_or_else(|| OneShotError::Died("it gave no code".to_owned()))
+        let given = self.run(&arguments, confinement, component, timeout).await?;
+        given.ok_or_else(|| OneShotError::Died("it gave no code".to_owned()))
     }
 
     /// Runs one to its end, with bytes on its standard input.
@@ -138,8 +129,7 @@ impl OneShot {
         confinement: Confinement,
         input: &[u8],
         timeout: Duration,
-        mut line: impl FnMut(String),
-    ) -> Result<Given, OneShotError> {
+    ) -> Result<Option<Vec<u8>>, OneShotError> {
         let start = |error: io::Error| OneShotError::Start(error.to_string());
         let mut command = self.launcher.command(arguments, &confinement);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -166,18 +156,11 @@ impl OneShot {
             let _ = tokio::io::copy(&mut limited.into_inner(), &mut tokio::io::sink()).await;
         };
         let mut refused = None;
-        let mut given = Given::default();
+        let mut given = None;
         let read = async {
-            let (mut lines, lines_max) = (0, limit("frame_lines", LINES_MAX));
             while let Some(frame) = Frame::read(&mut stdout).await? {
                 match frame {
-                    Frame::Line(text) if lines < lines_max => {
-                        lines += 1;
-                        line(text);
-                    }
-                    Frame::Line(_) => {}
-                    Frame::Compiled(bytes) => given.compiled = Some(bytes),
-                    Frame::Done(text) => given.done = text,
+                    Frame::Compiled(bytes) => given = Some(bytes),
                     Frame::Refused(text) => refused = Some(text),
                 }
             }
@@ -289,19 +272,21 @@ pub(crate) mod tests {
         assert!(nice[0] < nice[1], "{nice:?}");
     }
 
-    /// PKG-08: the rest is read, so that the process does not wait for us.
+    /// PKG-07: a compiler that takes too much is asked once more for less.
     #[tokio::test]
-    async fn lines_beyond_their_number_are_not_told() {
+    async fn what_takes_too_much_to_compile_is_tried_once_more_in_one_pass() {
         let scratch = tempfile::TempDir::new().unwrap();
-        let script = "#!/bin/sh\n\
-            for line in $(seq 300); do printf 'L\\001\\000\\000\\000\\000\\000\\000\\000x'; done\n";
+        let script = "#!/bin/sh\necho $* >> FOLDER/tries\ncase \"$*\" in\n\
+            *single-pass*) printf 'C\\004\\000\\000\\000\\000\\000\\000\\000code';;\n\
+            *) kill -XCPU $$;;\nesac\n";
         let one_shot = scripted(scratch.path(), script);
-        let confinement = Confinement::of_one_shot(JailMode::BestEffort, 60, 1 << 31);
-        let mut told = 0;
-        let count = |_| told += 1;
-        let run = one_shot.run(&[], confinement, b"", Duration::from_secs(60), count);
-        run.await.unwrap();
-        assert_eq!(told, LINES_MAX);
+        let code = one_shot.compile(b"component", 1, Urgency::Waited).await;
+        assert_eq!(code.unwrap(), b"code");
+        let tries = std::fs::read_to_string(scratch.path().join("tries")).unwrap();
+        assert_eq!(tries.lines().count(), 2, "{tries}");
+        let never = scripted(scratch.path(), "#!/bin/sh\nkill -XCPU $$\n");
+        let refused = never.compile(b"component", 1, Urgency::Waited).await.unwrap_err();
+        assert!(refused.to_string().contains("more than 20 s of CPU time"), "{refused}");
     }
 
     /// PKG-08: one that hangs, and says so much meanwhile that nobody could keep

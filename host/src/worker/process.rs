@@ -6,12 +6,12 @@
 
 use super::cgroup::Cgroup;
 use super::incoming::Incoming;
-use super::launch::Confinement;
+use super::launch::{Confinement, cpus};
 use super::link::{Inbox, Outbox, ends};
 use super::message::{Ask, Begin, Figures, Start, Started, VERSION, bare, frame};
 use super::passing;
-use super::{Processes, SendError, StartFailure};
-use crate::call::{Deadline, End, Function, Origin, Phase, Request, Verdict};
+use super::{Processes, Purpose, SendError, StartFailure};
+use crate::call::{Deadline, End, Function, Origin, Phase, Receipt, Request, Verdict};
 use crate::limits::{Limits, lifted, limit};
 use crate::package::{Assets, Parts};
 use crate::sandbox::{Account, Answers, Calling, Compiled, give_up_at, rate, sides};
@@ -25,9 +25,10 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::Child;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStderr};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Messages of a client that may be on their way to the guest's side.
@@ -51,6 +52,7 @@ const PASSING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Lines that a process may say of itself, and bytes of each.
 const SAID_LINES_MAX: usize = 20;
 const SAID_LINE_BYTES_MAX: u64 = 512;
+const SAID_BYTES_MAX: usize = 200;
 
 /// A replica that runs elsewhere. Its process ends with this.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub(super) struct Shared {
     pub(super) log: Option<VersionLog>,
     pub(super) lines: Arc<Rate>,
     pid: u32,
+    /// CPUs that there are.
+    pub(super) cpus: u32,
     /// Why it has to end at once.
     why_killed: OnceLock<String>,
     killed: CancellationToken,
@@ -95,6 +99,12 @@ pub(super) struct Running {
     /// Places for messages of the client's.
     pub(super) messages: Arc<Semaphore>,
     pub(super) has_ended: bool,
+    /// Whoever wants to know that it has.
+    ends: Option<oneshot::Sender<()>>,
+    /// Events that may still come, where their number is known.
+    pub(super) events_left: Option<usize>,
+    /// Bytes of outputs that may.
+    pub(super) output_bytes_left: u64,
     began: Instant,
     /// What it holds as long as anything runs for it, and whoever wants to know.
     runs: Option<(Box<dyn Send + Sync>, oneshot::Sender<()>)>,
@@ -127,6 +137,7 @@ impl Process {
         parts: Parts,
         compiled: Compiled,
         log: Option<VersionLog>,
+        purpose: Purpose,
     ) -> Result<(Self, Started), StartFailure> {
         let name = parts.sheet.name.clone();
         let fuel_per_cpu_second = processes.fuel_per_cpu_second;
@@ -135,10 +146,8 @@ impl Process {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let folder = File::open(parts.assets.path()).map_err(failed)?;
         let launcher = &processes.launcher;
-        let graph_bytes = parts.graphs.iter().map(|graph| graph.content.len()).sum();
-        let files = parts.graphs.len() + parts.assets.files.len();
         let confinement =
-            Confinement::of_replica(launcher.mode(), &parts.sheet.limits, graph_bytes, files);
+            Confinement::of_replica(launcher.mode(), &parts, compiled.sealed().len(), purpose);
         let mut command = launcher.command(&["call-worker"], &confinement);
         command
             .current_dir(parts.assets.empty())
@@ -158,7 +167,7 @@ impl Process {
         let stderr = child.stderr.take();
 
         // Its folder of assets is open there, and has to stay.
-        let (ours, assets) = tokio::task::spawn_blocking(move || {
+        let passed = tokio::task::spawn_blocking(move || {
             let start = Start {
                 version: VERSION,
                 sheet: parts.sheet.clone(),
@@ -174,8 +183,15 @@ impl Process {
             Ok::<_, std::io::Error>((ours, parts.assets))
         })
         .await
-        .map_err(|error| failed(std::io::Error::other(error)))?
-        .map_err(failed)?;
+        .map_err(|error| failed(std::io::Error::other(error)))?;
+        let (ours, assets) = match passed {
+            Ok(passed) => passed,
+            // It says why it takes nothing.
+            Err(_) => {
+                let hearing = tokio::spawn(hear(name, stderr));
+                return Err(StartFailure::Process(own_words(&mut child, hearing).await));
+            }
+        };
         let stream = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
         let call_timeout = limits.call_timeout;
         let (shared, inbox) = Shared::of(stream, name, limits, log, pid);
@@ -221,6 +237,7 @@ impl Process {
         let (mut answers, calling) = sides(places, deadline, stopped.clone().drop_guard());
         let messages = Arc::new(Semaphore::new(MESSAGES_AHEAD));
         let user = origin.user.to_string();
+        let (ends, has_ended) = oneshot::channel();
         let (over, is_over) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
         let call = {
@@ -243,6 +260,9 @@ impl Process {
                     origin,
                     messages: messages.clone(),
                     has_ended: false,
+                    ends: Some(ends),
+                    events_left: None,
+                    output_bytes_left: shared.limits.output_bytes_max,
                     began: Instant::now(),
                     runs: Some((Box::new(hold), over)),
                     done,
@@ -256,7 +276,9 @@ impl Process {
             // The first message follows.
             shared.outbox.send_later(begin);
         }
-        let watched = Watched { call, deadline, stopped, is_over, is_done };
+        let killed_at =
+            Deadline::after(shared.limits.call_timeout).instant() + DEADLINE_GRACE + CANCEL_GRACE;
+        let watched = Watched { call, deadline, killed_at, stopped, has_ended, is_over, is_done };
         tokio::spawn(watched.watch(shared.clone()));
         let taking =
             Taking { outbox: shared.outbox.clone(), call, taken: 0, batch: places.div_ceil(2) };
@@ -303,9 +325,8 @@ impl Shared {
     ) -> (Arc<Self>, Inbox) {
         let (outbox, inbox) = ends(stream);
         let released = outbox.clone();
-        let account = Account::telling(limits.memory_bytes_max, move |bytes| {
-            released.send_later(bare(Ask::Released, 0, bytes));
-        });
+        let account =
+            Account::telling(limits.memory_bytes_max, move |bytes| released.release(bytes));
         let shared = Self {
             name,
             outbox,
@@ -316,6 +337,7 @@ impl Shared {
             log,
             lines: rate(),
             pid,
+            cpus: u32::try_from(cpus()).unwrap_or(u32::MAX),
             why_killed: OnceLock::new(),
             killed: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -392,13 +414,34 @@ impl Running {
         self.end_early(End::WorkerDied(why.to_owned()));
     }
 
-    fn end_early(&mut self, end: End) {
-        if !std::mem::replace(&mut self.has_ended, true) {
-            let mut receipt = self.answers.meters.receipt();
-            receipt.fuel_is_lower_bound = true;
-            let early = Verdict::early(end, Phase::Call);
-            self.answers.end(Verdict { receipt, ..early });
+    /// Its guest says no more.
+    pub(super) fn end(&mut self, verdict: Verdict) {
+        self.has_ended = true;
+        self.answers.end(verdict);
+        if let Some(ends) = self.ends.take() {
+            // Whoever watches may have ended with the runtime.
+            let _ = ends.send(());
         }
+    }
+
+    fn end_early(&mut self, end: End) {
+        if !self.has_ended {
+            let early = self.early(end);
+            self.end(early);
+        }
+    }
+
+    /// Its caller is told so, whatever the process says later.
+    fn is_late(&mut self) {
+        if !self.has_ended {
+            let late = self.early(End::DeadlinePassed);
+            self.answers.end(late);
+        }
+    }
+
+    fn early(&self, end: End) -> Verdict {
+        let receipt = Receipt { fuel_is_lower_bound: true, ..self.answers.meters.receipt() };
+        Verdict { receipt, ..Verdict::early(end, Phase::Call) }
     }
 
     fn finish(self) {
@@ -418,8 +461,13 @@ impl std::fmt::Debug for Running {
 struct Watched {
     call: u32,
     deadline: Deadline,
+    /// When nothing may run for it any more. A caller's own deadline may be earlier, and
+    /// is no reason to end the calls of others.
+    killed_at: Instant,
     /// Nobody wants its outputs.
     stopped: CancellationToken,
+    /// It has a verdict.
+    has_ended: oneshot::Receiver<()>,
     /// Nothing runs for it any more.
     is_over: oneshot::Receiver<()>,
     /// And all that came out of it has come here.
@@ -430,27 +478,28 @@ impl Watched {
     /// Sees to it that a call ends: when nobody wants its outputs, at its deadline, and,
     /// if need be, with its process.
     async fn watch(mut self, shared: Arc<Shared>) {
-        let (call, deadline, stopped) = (self.call, self.deadline, self.stopped.clone());
-        let cancel = bare(Ask::Cancel, call, 0);
+        let (deadline, stopped) = (self.deadline, self.stopped.clone());
         let late = deadline.instant() + DEADLINE_GRACE;
         let is_over = tokio::select! {
             _ = &mut self.is_over => true,
             () = stopped.cancelled() => false,
-            () = tokio::time::sleep_until(late.into()) => false,
+            () = tokio::time::sleep_until(late.into()) => {
+                shared.change(self.call, Running::is_late);
+                false
+            }
         };
         if !is_over {
-            shared.outbox.send(cancel.clone());
-            let killed_at = late.max(Instant::now()) + CANCEL_GRACE;
-            if tokio::time::timeout_at(killed_at.into(), &mut self.is_over).await.is_err() {
-                shared.change(call, |running| running.end_early(End::DeadlinePassed));
-                shared.kill("it did not end a call at its deadline");
+            // Its guest is told; what an engine does for it may take longer.
+            self.insist(&shared).await;
+            if tokio::time::timeout_at(self.killed_at.into(), &mut self.is_over).await.is_err() {
+                shared.kill("it did not end a call within call_timeout");
             }
         }
         let done = tokio::select! {
             done = &mut self.is_done => done,
-            () = stopped.cancelled() => self.insist(&shared, cancel).await,
+            () = stopped.cancelled() => self.given_up(&shared).await,
             () = tokio::time::sleep_until(give_up_at(deadline).into()) => {
-                self.insist(&shared, cancel).await
+                self.given_up(&shared).await
             }
         };
         if let Ok(answers) = done {
@@ -458,21 +507,29 @@ impl Watched {
         }
     }
 
-    /// Has the process give up what nobody takes.
-    async fn insist(
-        &mut self,
-        shared: &Shared,
-        cancel: Vec<u8>,
-    ) -> Result<Answers, oneshot::error::RecvError> {
-        shared.outbox.send(cancel);
-        match tokio::time::timeout(CANCEL_GRACE, &mut self.is_done).await {
-            Ok(done) => done,
-            Err(_) if !self.is_over.is_terminated() => (&mut self.is_done).await,
-            Err(_) => {
-                shared.kill("it did not give up the outputs of a call");
-                (&mut self.is_done).await
+    /// Has the process end the call's guest. One that does not even say so hangs.
+    async fn insist(&mut self, shared: &Shared) {
+        shared.outbox.send(bare(Ask::Cancel, self.call, 0));
+        let answered = async {
+            tokio::select! {
+                _ = &mut self.has_ended => {}
+                _ = &mut self.is_over => {}
             }
+        };
+        if tokio::time::timeout(CANCEL_GRACE, answered).await.is_err() {
+            shared.change(self.call, |running| running.end_early(End::DeadlinePassed));
+            shared.kill("it did not end a call that it was told to end");
         }
+    }
+
+    /// Has the process give up what nobody takes.
+    async fn given_up(&mut self, shared: &Shared) -> Result<Answers, oneshot::error::RecvError> {
+        shared.outbox.send(bare(Ask::Cancel, self.call, 0));
+        if let Ok(done) = tokio::time::timeout(CANCEL_GRACE, &mut self.is_done).await {
+            return done;
+        }
+        shared.kill("it did not give up the outputs of a call");
+        (&mut self.is_done).await
     }
 }
 
@@ -481,20 +538,15 @@ async fn tend(
     shared: Arc<Shared>,
     mut child: Child,
     inbox: Inbox,
-    stderr: Option<impl AsyncRead + Unpin>,
+    stderr: Option<ChildStderr>,
     mut incoming: Incoming,
     kept: (Assets, Option<Cgroup>),
 ) {
-    let mut said = String::new();
+    let hearing = tokio::spawn(hear(shared.name.clone(), stderr));
     let why = {
-        let listening = incoming.listen(inbox);
-        let hearing = hear(&shared.name, stderr, &mut said);
-        let mut listening = std::pin::pin!(listening);
-        let both = async { tokio::join!(hearing, shared.outbox.run()).1 };
-        let mut both = std::pin::pin!(both);
+        let mut listening = std::pin::pin!(incoming.listen(inbox));
         tokio::select! {
-            ended = &mut listening => ended.err().map(|error| format!("it broke the protocol: {error}")),
-            _ = &mut both => None,
+            biased;
             () = shared.killed.cancelled() => shared.why_killed.get().cloned(),
             () = shared.stopped.cancelled() => {
                 let _ = rustix::net::shutdown(shared.outbox.socket(), Shutdown::Write);
@@ -502,26 +554,21 @@ async fn tend(
                 let _ = tokio::time::timeout(STOP_GRACE, &mut listening).await;
                 Some("it was stopped".to_owned())
             }
+            ended = &mut listening => {
+                ended.err().map(|error| format!("it broke the protocol: {error}"))
+            }
+            _ = shared.outbox.run() => None,
         }
     };
-    // One that has closed its socket may have ended by itself, and then says how.
-    let by_itself = match &why {
-        None => tokio::time::timeout(STOP_GRACE, child.wait()).await.ok().and_then(Result::ok),
-        Some(_) => None,
-    };
-    let status = match by_itself {
-        Some(status) => Some(status),
-        None => {
+    let why = match why {
+        Some(why) => {
             let _ = child.start_kill();
-            child.wait().await.ok()
+            let _ = child.wait().await;
+            why
         }
+        // One that has closed its socket has ended by itself, and says how.
+        None => own_words(&mut child, hearing).await,
     };
-    let why = why.unwrap_or_else(|| {
-        let ended = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
-        let mut last = said.trim().to_owned();
-        cut(&mut last, 200);
-        format!("its process ended ({ended}) {}", escape_controls(&last)).trim().to_owned()
-    });
     if !shared.stopped.is_cancelled() {
         tracing::error!(model = shared.name, pid = shared.pid, "a worker ended: {why}");
     }
@@ -529,19 +576,37 @@ async fn tend(
     drop(kept);
 }
 
-/// What a process says of itself: its first lines are told, and the last is kept.
-async fn hear(name: &str, stderr: Option<impl AsyncRead + Unpin>, last: &mut String) {
-    let Some(stderr) = stderr else { return };
+/// How a process has ended, in the words of the kernel and its own last ones.
+async fn own_words(child: &mut Child, hearing: JoinHandle<String>) -> String {
+    let status = match tokio::time::timeout(STOP_GRACE, child.wait()).await {
+        Ok(status) => status.ok(),
+        Err(_) => {
+            let _ = child.start_kill();
+            child.wait().await.ok()
+        }
+    };
+    let ended = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+    // It has nothing to add that it has not said by now.
+    let last = tokio::time::timeout(STOP_GRACE, hearing).await;
+    let mut last = last.ok().and_then(Result::ok).unwrap_or_default();
+    cut(&mut last, SAID_BYTES_MAX);
+    format!("its process ended ({ended}) {}", escape_controls(last.trim())).trim().to_owned()
+}
+
+/// What a process says of itself: its first lines are told, and the last is given.
+async fn hear(name: String, stderr: Option<ChildStderr>) -> String {
+    let mut last = String::new();
+    let Some(stderr) = stderr else { return last };
     let mut reader = BufReader::new(stderr);
     let mut told = 0;
     loop {
         let mut line = Vec::new();
         let mut limited = (&mut reader).take(SAID_LINE_BYTES_MAX);
         match limited.read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return last,
             Ok(_) => {}
         }
-        *last = String::from_utf8_lossy(&line).into_owned();
+        last = String::from_utf8_lossy(&line).into_owned();
         if told < SAID_LINES_MAX {
             told += 1;
             tracing::warn!(model = name, "its process says: {}", escape_controls(last.trim_end()));
@@ -555,8 +620,14 @@ impl Messages {
         let place = self.places.acquire().await.map_err(|_| SendError::Over)?;
         place.forget();
         let message = frame(Ask::Message, self.call, 0, &request).map_err(|_| SendError::Over)?;
+        if self.function == Function::Predict {
+            // One event for each input, and the end.
+            let inputs = request.inputs.len();
+            self.shared.change(self.call, |running| running.events_left = Some(inputs));
+        }
         drop(request);
-        self.shared.outbox.send(message);
+        // Until then whoever has received it is charged for it.
+        self.shared.outbox.send_whole(message).await;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use crate::call::{Event, GuestError, GuestErrorCode, Output, Part, Receipt, Valu
 use crate::package::{AssetFile, AssetsFolder, Sheet};
 use crate::sealed::Sealed;
 use crate::telemetry::Level;
+use std::io::Write;
 use std::path::Path;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
@@ -62,6 +63,9 @@ fn output(text: &str) -> Output {
     Output { parts: vec![part], usage: None, info: String::new() }
 }
 
+/// Enough for one output.
+const HELD: u64 = 16 << 10;
+
 fn said(held: u64) -> Vec<u8> {
     frame(Tell::Output, 1, held, &output("x")).unwrap()
 }
@@ -84,11 +88,11 @@ fn started() -> Vec<u8> {
 async fn what_a_process_says_of_a_call_reaches_its_caller() {
     let mut sides = Sides::new();
     let (_messages, mut calling, _taking) = sides.call();
-    sides.say(&[started(), said(4096), over(), end()]).await;
+    sides.say(&[started(), said(HELD), over(), end()]).await;
     assert!(sides.ready.await.unwrap().is_ok());
     let Some(Event::Output(came)) = calling.next().await else { panic!("an output") };
     assert_eq!(came, output("x"));
-    assert_eq!(sides.process.shared.account.bytes(), 4096);
+    assert_eq!(sides.process.shared.account.bytes(), HELD);
     let Some(Event::End(verdict)) = calling.next().await else { panic!("an end") };
     assert_eq!(verdict.end, End::Done);
     assert_eq!(sides.process.shared.account.bytes(), 0);
@@ -121,8 +125,9 @@ async fn whatever_makes_no_sense_is_the_end_of_its_process() {
         (vec![long], "an output is longer than it says"),
         (vec![said(2 << 20)], "its outputs exceed cpu_memory"),
         (vec![said(600 << 10), said(600 << 10)], "its outputs exceed cpu_memory"),
-        (vec![said(64), said(64), said(64), said(64)], "it sends more outputs than were asked for"),
-        (vec![end(), said(64)], "an output comes after the end"),
+        (vec![said(HELD); 4], "it sends more outputs than were asked for"),
+        (vec![said(64)], "an output holds more than it says"),
+        (vec![end(), said(HELD)], "an output comes after the end"),
         (vec![end(), end()], "a call ends twice"),
         (vec![over(), over()], "a call is over twice"),
         (vec![end(), over(), over()], "it is about no call"),
@@ -155,10 +160,17 @@ async fn texts_and_figures_of_a_process_are_bounded() {
         message: format!("\u{1b}[2J{}", "x".repeat(1 << 16)),
         info: String::new(),
     };
+    let long = Duration::from_secs(1 << 40);
     let receipt = Receipt {
         fuel: u64::MAX,
-        guest_cpu: Duration::from_secs(1 << 40),
-        engine_cpu: Duration::from_secs(1 << 40),
+        memory_bytes_peak: u64::MAX,
+        guest_cpu: long,
+        engine_cpu: long,
+        cpu_wait: long,
+        load: Duration::MAX,
+        computes: u64::MAX,
+        bytes_in: u64::MAX,
+        bytes_out: u64::MAX,
         ..Receipt::default()
     };
     let verdict = Verdict { receipt, ..Verdict::early(End::GuestError(words), Phase::Call) };
@@ -168,7 +180,61 @@ async fn texts_and_figures_of_a_process_are_bounded() {
     assert!(error.message.starts_with("\\u{1b}[2J"), "{}", error.message);
     assert!(error.message.len() <= limits().error_text_bytes_max);
     assert!(verdict.receipt.fuel <= limits().fuel_per_call());
-    assert!(verdict.receipt.guest_cpu < Duration::from_secs(600), "{:?}", verdict.receipt);
+    let Receipt { guest_cpu, engine_cpu, cpu_wait, load, .. } = verdict.receipt;
+    for time in [guest_cpu, engine_cpu, cpu_wait, load] {
+        assert!(time < Duration::from_secs(600), "{:?}", verdict.receipt);
+    }
+    let Receipt { computes, bytes_in, bytes_out, memory_bytes_peak, .. } = verdict.receipt;
+    for count in [computes, bytes_in, bytes_out, memory_bytes_peak] {
+        assert!(count < 1 << 50, "{:?}", verdict.receipt);
+    }
+}
+
+/// A client that reads as fast as it can takes no more than the call can have.
+#[tokio::test]
+async fn a_call_has_no_more_outputs_than_inputs() {
+    let mut sides = Sides::new();
+    let (messages, mut calling, _taking) = sides.call();
+    let input = crate::call::Input { id: String::new(), parts: vec![] };
+    let request = Request { method: String::new(), inputs: vec![input], params: String::new() };
+    let outbox = sides.process.shared.outbox.clone();
+    let writing = tokio::spawn(async move { outbox.run().await });
+    messages.send(request).await.unwrap();
+    writing.abort();
+    sides.say(&[said(HELD)]).await;
+    let first = tokio::time::timeout(Duration::from_secs(10), calling.next()).await;
+    assert!(matches!(first, Ok(Some(Event::Output(_)))), "{first:?}, {:?}", sides.listening);
+    sides.say(&[said(HELD)]).await;
+    assert_eq!(sides.wrong().await, "it sends more outputs than were asked for");
+}
+
+/// One that never stops to talk can be stopped.
+#[tokio::test]
+async fn a_process_that_floods_its_socket_can_be_ended() {
+    let (here, mut there) = UnixStream::pair().unwrap();
+    here.set_nonblocking(true).unwrap();
+    let here = tokio::net::UnixStream::from_std(here).unwrap();
+    let (shared, inbox) = Shared::of(here, "u/a/m".into(), limits(), None, 1);
+    let mut incoming = Incoming { shared: shared.clone(), ready: None };
+    let flood = frame(Tell::Figures, 0, 0, &Figures::default()).unwrap().repeat(1000);
+    let flooding = std::thread::spawn(move || while there.write_all(&flood).is_ok() {});
+    {
+        let listening = async {
+            tokio::select! {
+                biased;
+                () = shared.killed.cancelled() => {}
+                _ = incoming.listen(inbox) => {}
+            }
+        };
+        let killing = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shared.kill("it floods");
+        };
+        let both = async { tokio::join!(listening, killing) };
+        tokio::time::timeout(Duration::from_secs(20), both).await.expect("an end");
+    }
+    drop((shared, incoming));
+    flooding.join().unwrap();
 }
 
 /// What a client has not taken waits in the process, and its end is told at once.
@@ -209,7 +275,9 @@ async fn a_process_that_is_never_ready_is_given_up() {
     let parts = Parts { sheet, graphs: vec![], assets };
     let code = Compiled::trusted(Sealed::of(&b"code"[..]).unwrap());
     // It takes the arguments for times, refuses them, and ends.
-    let refused = Process::start(&processes, parts.clone(), code.clone(), None).await.unwrap_err();
+    let refused = Process::start(&processes, parts.clone(), code.clone(), None, Purpose::Serve)
+        .await
+        .unwrap_err();
     assert!(refused.to_string().starts_with("its process does not start: "), "{refused}");
     let script = scratch.path().join("script");
     std::fs::write(&script, "#!/bin/sh\nexec sleep 60\n").unwrap();
@@ -219,6 +287,6 @@ async fn a_process_that_is_never_ready_is_given_up() {
         .status();
     assert!(copied.unwrap().success());
     processes.launcher = Launcher::of(scratch.path().join("silent"));
-    let refused = Process::start(&processes, parts, code, None).await.unwrap_err();
+    let refused = Process::start(&processes, parts, code, None, Purpose::Serve).await.unwrap_err();
     assert!(refused.to_string().contains("was not ready within"), "{refused}");
 }

@@ -5,6 +5,7 @@ use super::jail::{Act, Code, JailMode, Root, attempt, judge, no_more_code};
 use super::launch::{Confinement, Launcher};
 use crate::text::escape_controls;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -46,8 +47,11 @@ fn confinement(launcher: &Launcher) -> Confinement {
 async fn prove_one(launcher: &Launcher, act: Act) -> Result<(), String> {
     let mut command =
         launcher.command(&["jail-proof", "--act", act.as_str()], &confinement(launcher));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let failed = |why: String| format!("the attempt to {} says nothing: {why}", act.as_str());
+    // As a replica has, it has a folder that it may read; and a way out of its root.
+    let root = std::fs::File::open("/").map_err(|error| failed(error.to_string()))?;
+    let folder = launcher.folder().map_err(|error| failed(error.to_string()))?;
+    command.stdin(root).stdout(folder).stderr(Stdio::null());
     let mut child = launcher.spawn(command).await.map_err(|error| failed(error.to_string()))?;
     match tokio::time::timeout(TIMEOUT, child.wait()).await {
         Ok(Ok(status)) => judge(act, status),
@@ -88,12 +92,14 @@ pub fn serve_proof(
     confinement: &Confinement,
     parent: i32,
     act: Option<&str>,
+    without: Option<&str>,
 ) -> anyhow::Result<ExitCode> {
-    let code = match act {
-        Some(_) => Code::Maps,
-        None => Code::Never,
+    let folder = io::stdout();
+    let (code, reads) = match act {
+        Some(_) => (Code::Maps, vec![folder.as_fd()]),
+        None => (Code::Never, vec![]),
     };
-    let report = confinement.enter(parent, Root::Here, code, &[])?;
+    let report = confinement.enter(parent, Root::Here, code, &reads, without)?;
     let Some(act) = act else {
         let mut out = io::stdout().lock();
         write!(out, "{report}")?;
@@ -106,5 +112,6 @@ pub fn serve_proof(
     {
         return Err(error.into());
     }
-    Ok(ExitCode::from(attempt(act).exit_code()))
+    let root = io::stdin();
+    Ok(ExitCode::from(attempt(act, root.as_fd()).exit_code()))
 }

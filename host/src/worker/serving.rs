@@ -5,7 +5,7 @@
 //! sandboxes is not, and reaches the socket only as what a call gives.
 
 use super::here::{figures_of, started};
-use super::jail::{Code, JailMode, Root, no_more_code};
+use super::jail::{Code, JailMode, Root, no_more_code, no_more_files};
 use super::launch::Confinement;
 use super::link::{Inbox, Outbox, ends};
 use super::message::{
@@ -53,9 +53,9 @@ const MESSAGES_AHEAD: usize = 1;
 
 /// Becomes a replica, in its jail. Standard input is the socket to the host, and standard
 /// output the folder of assets. Returns when the host needs it no longer.
-pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
+pub fn serve(confinement: &Confinement, parent: i32, without: Option<&str>) -> anyhow::Result<()> {
     let folder = io::stdout();
-    let jail = confinement.enter(parent, Root::Above, Code::Maps, &[folder.as_fd()])?;
+    let jail = confinement.enter(parent, Root::Above, Code::Maps, &[folder.as_fd()], without)?;
     // What is told here the host hears from standard error.
     crate::telemetry::start(Some("warn"), LogFormat::Text)?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -75,7 +75,7 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     crate::sched::be_prompt();
-    let mode = confinement.mode;
+    let Confinement { mode, cpus, .. } = *confinement;
     tokio.block_on(async {
         let (outbox, inbox) = ends(tokio::net::UnixStream::from_std(socket)?);
         let lines_lost = Arc::new(AtomicU64::new(0));
@@ -84,7 +84,7 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
             tokio::spawn(async move { outbox.run().await })
         };
         let lines = lines_to(&outbox, &lines_lost);
-        let runtime = Runtime::of_compiled(start.fuel_per_cpu_second)?;
+        let runtime = Runtime::of_compiled(start.fuel_per_cpu_second, cpus)?;
         let graphs = start.graphs.into_iter().zip(graphs);
         let graphs = graphs.map(|((name, folder), file)| {
             let bytes = file.metadata()?.len();
@@ -96,7 +96,12 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
             assets: Assets { folder: AssetsFolder::Passed(assets_path), files: start.assets },
         };
         let compiled = Compiled::trusted(Sealed::trusted(code)?);
-        let program = Program::of(&runtime, parts, &compiled, Some(lines));
+        // No thread makes any more code, whatever the package has in it.
+        let no_more_code = || match no_more_code() {
+            Err(error) if mode == JailMode::Required => Err(error.to_string()),
+            Ok(()) | Err(_) => Ok(()),
+        };
+        let program = Program::of(&runtime, parts, &compiled, Some(lines), no_more_code);
         drop(compiled);
         let program = match program {
             Ok(program) => Arc::new(program),
@@ -107,13 +112,14 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
                 return Ok(wait_for_the_end(inbox).await?);
             }
         };
-        // All code is there. No guest has run, and no thread makes any more.
-        if let Err(error) = no_more_code()
+        let started = started(&program).await;
+        // What sandboxes begin with is in memory by now, unless there was none.
+        if started.loaded.is_ok()
+            && let Err(error) = no_more_files()
             && mode == JailMode::Required
         {
             return Err(error.into());
         }
-        let started = started(&program).await;
         let serving = Arc::new(Serving {
             calls: Mutex::default(),
             held: Mutex::new(program.account().charge(Holder::Message, 0)?),

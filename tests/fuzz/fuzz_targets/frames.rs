@@ -7,11 +7,12 @@ use libfuzzer_sys::fuzz_target;
 use ringfence::auth::Auth;
 use ringfence::deploy::{Amount, Deployments, Loader};
 use ringfence::fetch::Fetcher;
-use ringfence::sandbox::{Diagnostics, Runtime};
+use ringfence::sandbox::{Diagnostics, Runtime, compiler_id};
 use ringfence::server::{App, Options, serve_operator};
 use ringfence::store::Store;
 use ringfence::telemetry::Telemetry;
-use ringfence::upload::Uploads;
+use ringfence::upload::{Example, Uploads};
+use ringfence::worker::{JailMode, Launcher, OneShot, Starter, Workers};
 use std::sync::{Arc, LazyLock, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,13 +29,17 @@ struct House {
 static HOUSE: LazyLock<House> = LazyLock::new(|| {
     let folder = tempfile::TempDir::new().unwrap();
     let store = Arc::new(Store::open(folder.path()).unwrap());
-    let sandboxes = Runtime::start(Diagnostics::Off).unwrap();
-    let loader = Loader::new(sandboxes, store.clone(), folder.path().to_owned());
+    let workers = Workers::Here(Runtime::start(Diagnostics::Off).unwrap());
+    let starter = Starter::start().unwrap();
+    let launcher = Launcher::of_this_program(starter, folder.path(), JailMode::BestEffort);
+    let (one_shot, compiler) = (OneShot::of(launcher), compiler_id().unwrap());
+    let run = folder.path().to_owned();
+    let loader = Loader::new(workers, one_shot, compiler, store.clone(), run, None);
     let machine = Amount { cpu_millis: 1000, memory_bytes: 1 << 30 };
     let deployments = Arc::new(Deployments::open(loader, machine).unwrap());
     let app = App {
         auth: Auth::none(),
-        uploads: Uploads::open(deployments.clone()).unwrap(),
+        uploads: Uploads::open(deployments.clone(), |_, _, _| Ok(Example::None)).unwrap(),
         store,
         deployments,
         running: Arc::default(),

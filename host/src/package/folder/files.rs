@@ -10,7 +10,7 @@ use crate::digest::sha256_of;
 use crate::limits::limit;
 use crate::text::hex;
 use bytes::Bytes;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt, Permissions};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt as _};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
@@ -247,6 +247,10 @@ impl Asset<'_> {
 }
 
 fn set_mode(dir: &Dir, name: &str, mode: u32) -> io::Result<()> {
+    // What is right already was not changed, to whoever looks at times.
+    if dir.metadata(name)?.permissions().mode() & 0o777 == mode {
+        return Ok(());
+    }
     dir.set_permissions(name, Permissions::from_std(std::fs::Permissions::from_mode(mode)))
 }
 

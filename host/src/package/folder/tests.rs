@@ -203,6 +203,19 @@ fn caps_hold() {
 }
 
 #[test]
+fn more_graphs_than_a_replica_opens_are_refused() {
+    let graphs: Vec<(String, &str)> =
+        (0..=GRAPHS_MAX).map(|number| (format!("1/{number}.onnx"), "g")).collect();
+    let with = |count: usize| {
+        let files: Vec<(&str, &str)> =
+            graphs.iter().take(count).map(|(path, content)| (path.as_str(), *content)).collect();
+        Folder::new(&files).open().map(|package| package.graphs.len())
+    };
+    assert_eq!(with(GRAPHS_MAX).unwrap(), GRAPHS_MAX);
+    assert!(matches!(with(GRAPHS_MAX + 1), Err(FolderError::TooManyGraphs)));
+}
+
+#[test]
 fn a_config_that_is_no_text_is_refused() {
     let folder = Folder::new(&[]);
     fs::write(folder.path("config.yaml"), b"model: {id: \xff}").unwrap();

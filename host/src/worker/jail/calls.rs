@@ -24,10 +24,9 @@ pub(super) fn restrict(jail: &Jail<'_>) -> Hold {
 }
 
 fn try_restrict(jail: &Jail<'_>) -> Result<(), Error> {
-    let files = match (jail.reads.is_empty(), jail.writes.is_empty()) {
-        (true, true) => Files::None,
-        (false, true) => Files::Reads,
-        (_, false) => Files::Writes,
+    let files = match jail.reads.is_empty() {
+        true => Files::None,
+        false => Files::Reads,
     };
     let code = match jail.code {
         // Wasm is written first and made code then.
@@ -36,20 +35,34 @@ fn try_restrict(jail: &Jail<'_>) -> Result<(), Error> {
     };
     let allowed = program(allowed(files)?, SeccompAction::Allow, NO_SUCH_CALL)?;
     let deadly = program(deadly()?, SeccompAction::KillProcess, SeccompAction::Allow)?;
+    // Memory that is shared counts towards no limit of the process.
+    let code = code.one(libc::SYS_mmap, [all_bits(3, SHARED)])?;
     apply_filter(&program(code, NOT_PERMITTED, SeccompAction::Allow)?)?;
     apply_filter(&deadly)?;
     apply_filter(&allowed)
 }
 
-/// Refuses, in all threads, to make memory that is run as code, and further filters.
+/// Refuses, in all threads, to make memory that is run as code.
 /// The threads must have been made after [`enter`](super::enter).
 pub(crate) fn no_more_code() -> Result<(), JailError> {
     let refuse = || {
-        let rules = making(libc::PROT_EXEC)?.any(&[libc::SYS_seccomp]);
+        let rules = making(libc::PROT_EXEC)?;
         apply_filter_all_threads(&program(rules, NOT_PERMITTED, SeccompAction::Allow)?)
     };
     refuse().map_err(JailError::Code)
 }
+
+/// Refuses, in all threads, to make files in memory, which no limit of the process counts,
+/// and further filters.
+pub(crate) fn no_more_files() -> Result<(), JailError> {
+    let refuse = || {
+        let rules = Rules::default().any(&[libc::SYS_memfd_create, libc::SYS_seccomp]);
+        apply_filter_all_threads(&program(rules, NOT_PERMITTED, SeccompAction::Allow)?)
+    };
+    refuse().map_err(JailError::Code)
+}
+
+const SHARED: u32 = libc::MAP_SHARED as u32;
 
 const NO_SUCH_CALL: SeccompAction = SeccompAction::Errno(libc::ENOSYS as u32);
 const NOT_PERMITTED: SeccompAction = SeccompAction::Errno(libc::EPERM as u32);

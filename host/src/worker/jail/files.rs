@@ -37,21 +37,11 @@ fn try_restrict(jail: &Jail<'_>) -> Result<RestrictionStatus, RulesetError> {
     for fd in jail.reads {
         ruleset = ruleset.add_rule(PathBeneath::new(fd, reading()))?;
     }
-    for fd in jail.writes {
-        ruleset = ruleset.add_rule(PathBeneath::new(fd, reading() | writing()))?;
-    }
     ruleset.restrict_self()
 }
 
 fn reading() -> BitFlags<AccessFs> {
     make_bitflags!(AccessFs::{ReadFile | ReadDir})
-}
-
-/// No links, devices, sockets or pipes: a file, and a directory for it.
-fn writing() -> BitFlags<AccessFs> {
-    make_bitflags!(AccessFs::{
-        WriteFile | Truncate | MakeReg | MakeDir | RemoveFile | RemoveDir | Refer
-    })
 }
 
 /// What a kernel with this interface holds.

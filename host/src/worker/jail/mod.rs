@@ -11,7 +11,7 @@ mod spaces;
 mod surroundings;
 mod user;
 
-pub(crate) use calls::no_more_code;
+pub(crate) use calls::{no_more_code, no_more_files};
 pub(crate) use proof::{Act, attempt, judge};
 pub(crate) use report::{Hold, Layer, Report};
 
@@ -65,13 +65,8 @@ pub(crate) struct Jail<'a> {
     pub files_max: u64,
     /// The size of any file written, or made in memory: an image of a guest's memory too.
     pub file_bytes_max: u64,
-    /// Descriptors that stay open, besides 0, 1, 2 and those of `reads` and `writes`.
-    /// None of them may be a datagram socket: those can be sent to any address.
-    pub kept: &'a [BorrowedFd<'a>],
     /// Files that may be opened for reading, and directories beneath which they may.
     pub reads: &'a [BorrowedFd<'a>],
-    /// Directories beneath which files may be made, written, read and removed.
-    pub writes: &'a [BorrowedFd<'a>],
     /// What becomes the root directory, from the working directory, which is empty.
     pub root: Root,
     /// Whether it may make code.
@@ -104,14 +99,10 @@ pub(crate) enum JailError {
     Code(#[source] seccompiler::Error),
 }
 
-/// Shuts the process in. It must have one thread, and own no descriptor besides those
-/// named in `jail`: the others are closed, whoever holds them. After an error the
-/// process is neither free nor jailed, and must end.
-pub(crate) fn enter(jail: &Jail<'_>) -> Result<Report, JailError> {
-    enter_without(jail, &[])
-}
-
-/// [`enter`], on a machine that lacks the layers `without`. For tests alone.
+/// Shuts the process in. It must have one thread, and own no descriptor but 0, 1, 2 and
+/// those of `reads`: the others are closed, whoever holds them. After an error the
+/// process is neither free nor jailed, and must end. Layers in `without` are as missing as
+/// if the machine lacked them, which is for tests.
 pub(crate) fn enter_without(jail: &Jail<'_>, without: &[Layer]) -> Result<Report, JailError> {
     surroundings::one_thread()?;
     let hold = |layer, make: &mut dyn FnMut() -> Hold| match without.contains(&layer) {

@@ -3,20 +3,27 @@
 //! what was set up, and this what it is worth.
 
 use super::raw::{self, Way};
-use std::fs::{self, File};
+use libc::{EACCES, ENOSYS, EPERM};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
+
+/// What a process exits with that has done what it should not, and one that was refused
+/// for another reason than the jail. An error on the way to it is 1.
+const DONE: u8 = 7;
+const UNKNOWN: u8 = 8;
 
 /// One act that must be refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// Read a file that anyone may.
+    /// Read a file that there is, and that anyone may.
     OpenFile,
-    /// List a directory.
+    /// List the directory that everything is in.
     OpenDir,
-    /// Make a file in the working directory.
+    /// Make a file where anyone may.
     WriteFile,
     /// Connect to a socket.
     Connect,
@@ -75,18 +82,21 @@ impl Outcome {
     /// What the process exits with.
     pub(crate) const fn exit_code(self) -> u8 {
         match self {
-            Self::Refused(_) => 0,
-            Self::Done => 1,
+            Self::Refused(EACCES | EPERM | ENOSYS) => 0,
+            Self::Done => DONE,
+            // It says nothing of the jail.
+            Self::Refused(_) => UNKNOWN,
         }
     }
 }
 
-/// Tries an act. The process may not come back from it, and must exit afterwards.
-pub(crate) fn attempt(act: Act) -> Outcome {
+/// Tries an act. `root` is open, and is the directory that everything is in, outside of
+/// the jail. The process may not come back from it, and must exit afterwards.
+pub(crate) fn attempt(act: Act, root: BorrowedFd<'_>) -> Outcome {
     let tried = match act {
-        Act::OpenFile => File::open("/dev/null").map(drop),
-        Act::OpenDir => fs::read_dir("/").map(drop),
-        Act::WriteFile => write_file(),
+        Act::OpenFile => open(root, "dev/null", OFlags::RDONLY),
+        Act::OpenDir => open(root, ".", OFlags::RDONLY | OFlags::DIRECTORY),
+        Act::WriteFile => write_file(root),
         Act::Connect => connect(),
         Act::Fork => reached(no_program().spawn().map(drop)),
         Act::Exec => reached(Err(no_program().exec())),
@@ -105,15 +115,22 @@ pub(crate) fn attempt(act: Act) -> Outcome {
 pub(crate) fn judge(act: Act, exit: ExitStatus) -> Result<(), String> {
     match (exit.code(), exit.signal()) {
         (Some(0), _) | (None, Some(libc::SIGSYS)) => Ok(()),
-        (Some(1), _) => Err(format!("it could {}", act.as_str())),
+        (Some(code), _) if code == i32::from(DONE) => Err(format!("it could {}", act.as_str())),
         _ => Err(format!("the attempt to {} ended otherwise: {exit}", act.as_str())),
     }
 }
 
-fn write_file() -> io::Result<()> {
-    const NAME: &str = "ringfence-proof";
-    File::create(NAME)?;
-    fs::remove_file(NAME)
+fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<()> {
+    openat(root, path, flags | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(())
+}
+
+fn write_file(root: BorrowedFd<'_>) -> io::Result<()> {
+    let name = format!("tmp/ringfence-proof-{}", std::process::id());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    openat(root, &name, flags, Mode::RUSR | Mode::WUSR)?;
+    unlinkat(root, &name, AtFlags::empty())?;
+    Ok(())
 }
 
 /// Whether anybody listens elsewhere is not known, so it listens itself.
@@ -151,14 +168,17 @@ mod tests {
         let killed = |signal: i32| judge(Act::Fork, ExitStatus::from_raw(signal));
         assert_eq!(exited(0), Ok(()));
         assert_eq!(killed(libc::SIGSYS), Ok(()));
-        assert_eq!(exited(1).unwrap_err(), "it could start a process");
-        assert!(exited(101).unwrap_err().contains("ended otherwise"));
+        assert_eq!(exited(i32::from(DONE)).unwrap_err(), "it could start a process");
+        for other in [1, i32::from(UNKNOWN), 101] {
+            assert!(exited(other).unwrap_err().contains("ended otherwise"));
+        }
         assert!(killed(libc::SIGKILL).unwrap_err().contains("ended otherwise"));
     }
 
     #[test]
     fn what_is_refused_and_what_is_done_exit_differently() {
         assert_eq!(Outcome::Refused(libc::EPERM).exit_code(), 0);
-        assert_eq!(Outcome::Done.exit_code(), 1);
+        assert_eq!(Outcome::Refused(libc::ENOENT).exit_code(), UNKNOWN);
+        assert_eq!(Outcome::Done.exit_code(), DONE);
     }
 }

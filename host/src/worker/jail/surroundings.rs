@@ -16,7 +16,7 @@ pub(super) fn one_thread() -> Result<(), JailError> {
 /// could be unset, but whoever started this process was to hand over none: secrets
 /// would stay in its memory.
 pub(super) fn clear(jail: &Jail<'_>) -> Hold {
-    let kept = jail.kept.iter().chain(jail.reads).chain(jail.writes);
+    let kept = jail.reads.iter();
     // Marking them close-on-exec would not do: nothing is executed here.
     if let Err(error) = raw::close_all_but(&mut kept.map(AsRawFd::as_raw_fd).collect()) {
         return Hold::Missing(format!("its descriptors cannot be closed: {error}"));
