@@ -65,7 +65,7 @@ pub(super) async fn started(program: &Arc<Program>) -> Started {
         Err(error) => {
             let why = error.to_string();
             let ended = match error {
-                MethodsError::Ended(verdict) => Some(*verdict),
+                MethodsError::Ended(verdict) => Some(verdict),
                 MethodsError::Signature(_) => None,
             };
             Err(Unknown { why, ended })

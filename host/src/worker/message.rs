@@ -261,7 +261,7 @@ pub struct Unknown {
     /// The host's words.
     pub why: String,
     /// How the guest ended that was asked, where something stopped it.
-    pub ended: Option<Verdict>,
+    pub ended: Option<Box<Verdict>>,
 }
 
 /// What the first sandbox took to load.
