@@ -176,10 +176,11 @@ pub(super) async fn start(
         None => None,
     };
     let processes = Processes::new(launcher.clone(), fuel_per_cpu_second, cgroups);
-    let workers = match lifted() {
-        // What a process costs is measured against none.
-        "processes" => Workers::Here(Runtime::start_with(Diagnostics::Off, fuel_per_cpu_second)?),
-        _ => Workers::Processes(Arc::new(processes)),
+    // What a process costs is measured against none.
+    let workers = if lifted() == "processes" {
+        Workers::Here(Runtime::start_with(Diagnostics::Off, fuel_per_cpu_second)?)
+    } else {
+        Workers::Processes(Arc::new(processes))
     };
     let compiler = compiler_id().map_err(|error| anyhow::anyhow!("{error}"))?;
     let loader = Loader::new(
