@@ -490,8 +490,9 @@ impl Watched {
         };
         if !is_over {
             // Its guest is told; what an engine does for it may take longer.
-            self.insist(&shared).await;
-            if tokio::time::timeout_at(self.killed_at.into(), &mut self.is_over).await.is_err() {
+            let is_over = self.insist(&shared).await;
+            let killed_at = self.killed_at.into();
+            if !is_over && tokio::time::timeout_at(killed_at, &mut self.is_over).await.is_err() {
                 shared.kill("it did not end a call within call_timeout");
             }
         }
@@ -507,18 +508,23 @@ impl Watched {
         }
     }
 
-    /// Has the process end the call's guest. One that does not even say so hangs.
-    async fn insist(&mut self, shared: &Shared) {
+    /// Has the process end the call's guest. One that does not even say so hangs. Whether
+    /// nothing runs for the call any more.
+    async fn insist(&mut self, shared: &Shared) -> bool {
         shared.outbox.send(bare(Ask::Cancel, self.call, 0));
         let answered = async {
             tokio::select! {
-                _ = &mut self.has_ended => {}
-                _ = &mut self.is_over => {}
+                _ = &mut self.is_over => true,
+                _ = &mut self.has_ended => false,
             }
         };
-        if tokio::time::timeout(CANCEL_GRACE, answered).await.is_err() {
-            shared.change(self.call, |running| running.end_early(End::DeadlinePassed));
-            shared.kill("it did not end a call that it was told to end");
+        match tokio::time::timeout(CANCEL_GRACE, answered).await {
+            Ok(is_over) => is_over,
+            Err(_) => {
+                shared.change(self.call, |running| running.end_early(End::DeadlinePassed));
+                shared.kill("it did not end a call that it was told to end");
+                false
+            }
         }
     }
 
