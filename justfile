@@ -18,11 +18,17 @@ soak minutes="10":
 
 # Attacks, each against a real host, one after the other.
 corpus:
-    cargo test --release -p ringfence-tests --test end_to_end -- --test-threads 1 each_guest:: seam:: logs:: receipts:: start:: operators:: metrics:: limits:: floods:: bad_requests:: hostile_graphs:: streams:: ends:: isolation:: upload_limits:: upload::what upload::an_archive tokens:: policy:: oracles:: damaged:: media:: metadata:: urls:: time:: workers::
+    cargo test --release -p ringfence-tests --test end_to_end -- --test-threads 1 each_guest:: seam:: logs:: receipts:: start:: operators:: metrics:: limits:: floods:: bad_requests:: hostile_graphs:: streams:: ends:: isolation:: upload_limits:: bombs:: upload::what upload::an_archive tokens:: policy:: oracles:: damaged:: media:: metadata:: urls:: time:: workers::
 
 # Takes each limit away in turn, or those that are named, and wants the test that hits it to fail.
 limits-bite *limits:
     bash tests/limits-bite {{limits}}
+
+# Looks whether the host compiles for systems that it is not run on. Needs their targets, by rustup, and C
+# compilers for them: CC_aarch64_apple_darwin, CC_aarch64_unknown_linux_gnu.
+elsewhere:
+    cargo check --release -p ringfence --target aarch64-unknown-linux-gnu
+    cargo check --release -p ringfence --target aarch64-apple-darwin
 
 fmt:
     cargo fmt --all

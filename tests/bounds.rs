@@ -1,8 +1,8 @@
-//! What reading a `config.yaml` may cost at most, whoever wrote it: 32 MiB, and
-//! a second of CPU time, which the kernel enforces.
+//! What reading a `config.yaml`, or what a worker process says, may cost at most,
+//! whoever wrote it: 32 MiB, and a second of CPU time, which the kernel enforces.
 //!
-//! The largest file that is read, in the forms that are dearest to readers of
-//! YAML. Each is read in a process of its own, this program again.
+//! The largest file or frame that is read, in the forms that are dearest to readers.
+//! Each is read in a process of its own, this program again.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@
 
 use peak_alloc::PeakAlloc;
 use ringfence::package::config::{CONFIG_BYTES_MAX, Config};
+use ringfence::worker::hear_anything;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::{Command, ExitCode};
 
@@ -55,6 +56,31 @@ const FORMS: [(&str, &str, &str, &str); 21] = [
     ("documents", "model: {id: m}\n", "---\n", ""),
 ];
 
+/// A name, what an output begins with, and what is repeated beyond all bounds: a number in
+/// postcard is seven bits in each byte, and the number of an enum's case is one.
+const OUTPUTS: [(&str, &[u8], &[u8]); 5] = [
+    ("an output of parts", &MANY, &[0; 3]),
+    ("an output of concepts", &[1, 0, 9, MANY[0], MANY[1], MANY[2], MANY[3]], &[0; 6]),
+    ("an output of regions", &[1, 0, 10, MANY[0], MANY[1], MANY[2], MANY[3]], &[0; 11]),
+    ("an output of frames", &[1, 0, 11, MANY[0], MANY[1], MANY[2], MANY[3]], &[0; 4]),
+    ("an output of numbers", &[1, 0, 12, MANY[0], MANY[1], MANY[2], MANY[3]], &[0; 4]),
+];
+const MANY: [u8; 4] = [0xff, 0xff, 0xff, 0x7f];
+
+/// What an output of a worker says that it holds, which is all that its version may, and
+/// what its frame may have beside that.
+const HELD_BYTES: u64 = 1 << 20;
+const BESIDE_BYTES: usize = 1 << 20;
+
+/// An output of the first call: a head of length, call, value and kind, and the body.
+fn output_of(begin: &[u8], repeated: &[u8]) -> Vec<u8> {
+    let length = HELD_BYTES as usize + BESIDE_BYTES;
+    let body = begin.iter().chain(repeated.iter().cycle()).take(length).copied();
+    let head =
+        [&(length as u32).to_le_bytes()[..], &1_u32.to_le_bytes(), &HELD_BYTES.to_le_bytes()];
+    head.concat().into_iter().chain([2]).chain(body).collect()
+}
+
 fn text_of(form: &str) -> String {
     if form == "keys of ours alone" {
         let keys: String = (0..6000).map(|index| format!("k{index}: 1\n  ")).collect();
@@ -69,10 +95,30 @@ fn text_of(form: &str) -> String {
 }
 
 fn read(form: &str) {
-    let text = text_of(form);
-    assert!(text.len() <= CONFIG_BYTES_MAX && text.len() > CONFIG_BYTES_MAX / 2, "{}", text.len());
+    let output = OUTPUTS.iter().find(|(name, ..)| *name == form);
     let limit = Rlimit { current: Some(CPU_SECONDS_MAX), maximum: Some(CPU_SECONDS_MAX) };
     setrlimit(Resource::Cpu, limit).unwrap();
+    match output {
+        Some((_, begin, repeated)) => read_output(form, &output_of(begin, repeated)),
+        None => read_config(form),
+    }
+}
+
+fn read_output(form: &str, said: &[u8]) {
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    let heard = hear_anything(said).unwrap();
+    let used = ALLOCATOR.peak_usage() - before;
+    assert!(used <= MEMORY_BYTES_MAX, "{form}: {used} bytes");
+    // It was read, and given up.
+    assert_eq!(heard.wrong.as_deref(), Some("a frame makes no sense"));
+    assert_eq!(heard.charged_bytes_peak, HELD_BYTES);
+    println!("{form}: {} KiB, refused", used >> 10);
+}
+
+fn read_config(form: &str) {
+    let text = text_of(form);
+    assert!(text.len() <= CONFIG_BYTES_MAX && text.len() > CONFIG_BYTES_MAX / 2, "{}", text.len());
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
     let answer = Config::parse(&text).map(|_| ()).map_err(|refused| refused.to_string());
@@ -89,7 +135,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let of_others = ["keys of ours alone", "keys of no section"];
-    let forms = FORMS.iter().map(|(name, ..)| *name).chain(of_others);
+    let of_workers = OUTPUTS.iter().map(|(name, ..)| *name);
+    let forms = FORMS.iter().map(|(name, ..)| *name).chain(of_others).chain(of_workers);
     let mut failed = 0;
     for form in forms {
         let program = std::env::current_exe().unwrap();

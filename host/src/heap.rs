@@ -1,12 +1,18 @@
-//! What the allocator keeps of what was freed, given back to the system.
+//! What the allocator keeps of what was freed, and what a process has needed to start,
+//! given back to the system.
 //!
 //! glibc keeps freed memory in an arena for each of many threads, and in each as much
 //! as the largest buffers that were ever freed there suggest (mallopt(3),
 //! M_MMAP_THRESHOLD): calls that are over would go on holding memory that no account
 //! knows of.
-#![allow(unsafe_code, reason = "JUSTIFICATION: the allocator's own function is one of C")]
+#![allow(
+    unsafe_code,
+    reason = "JUSTIFICATION: the allocator's own function is one of C, and so are those by which \
+              a program finds itself in memory"
+)]
 
 use crate::clock::cpu_time;
+use crate::limits::limit;
 use rustix::param::page_size;
 use rustix::time::ClockId;
 use std::time::Duration;
@@ -36,9 +42,10 @@ impl Heap {
     pub(crate) fn trim(&mut self) -> std::io::Result<()> {
         let resident_bytes = resident_bytes()?;
         self.resident_bytes_least = self.resident_bytes_least.min(resident_bytes);
-        let has_grown = resident_bytes > self.resident_bytes_least.saturating_add(WORTH_BYTES);
+        let worth_bytes = limit("heap", WORTH_BYTES);
+        let has_grown = resident_bytes > self.resident_bytes_least.saturating_add(worth_bytes);
         let has_run = process_cpu().saturating_sub(self.trimmed_at) > WORTH_CPU;
-        if has_grown && has_run && crate::limits::lifted() != "heap" {
+        if has_grown && has_run {
             give_back();
             self.trimmed_at = process_cpu();
         }
@@ -70,9 +77,72 @@ pub(crate) fn give_back() {
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn give_back() {}
 
+/// Gives back the pages of this program's own file: most were needed once, to start. What
+/// is needed again is read again, from memory as long as any process has it.
+#[cfg(target_os = "linux")]
+pub(crate) fn give_back_program() {
+    // SAFETY: The function is of the type that is wanted, keeps nothing of what it is
+    // given and does not unwind (dl_iterate_phdr(3)).
+    unsafe { libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut()) };
+}
+
+/// Elsewhere it stays.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn give_back_program() {}
+
+/// The first object is the program itself, and no other is looked at.
+#[cfg(target_os = "linux")]
+unsafe extern "C" fn give_back_object(
+    object: *mut libc::dl_phdr_info,
+    _: libc::size_t,
+    _: *mut libc::c_void,
+) -> libc::c_int {
+    const STOP: libc::c_int = 1;
+    // SAFETY: The loader hands over an object, whose headers are as many as it says.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        let headers = std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into());
+        (object.dlpi_addr, headers)
+    };
+    // SAFETY: It takes and gives a number. libc has been told at the start (sysconf(3)), where
+    // rustix would ask the kernel, which answers nothing of that in a jail.
+    let Ok(page @ 1..) = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }) else {
+        return STOP;
+    };
+    let unchanging = |header: &&libc::Elf64_Phdr| {
+        header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0
+    };
+    for header in headers.iter().filter(unchanging) {
+        let begin = base.saturating_add(header.p_vaddr);
+        let end = begin.saturating_add(header.p_memsz) / page * page;
+        let begin = begin.next_multiple_of(page);
+        if let Ok(bytes @ 1..) = usize::try_from(end.saturating_sub(begin)) {
+            let begin = std::ptr::with_exposed_provenance_mut(begin as usize);
+            // SAFETY: These are whole pages of a file that nobody writes to, and this process
+            // has not changed them: what is there next is the same again (madvise(2)).
+            unsafe { libc::madvise(begin, bytes, libc::MADV_DONTNEED) };
+        }
+    }
+    STOP
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_start_has_needed_is_given_back() {
+        // The third number: pages of files.
+        let of_files = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            statm.split(' ').nth(2).unwrap().parse::<u64>().unwrap()
+        };
+        let before = of_files();
+        give_back_program();
+        let after = of_files();
+        assert!(after < before, "{before} pages, then {after}");
+    }
 
     /// Small pieces are freed on another thread, but for the last: what is before it
     /// cannot be given back by making the heap shorter.

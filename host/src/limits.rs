@@ -6,7 +6,7 @@
 mod lift;
 
 pub use lift::lift;
-pub(crate) use lift::{FOR_EVER, lifted, limit};
+pub(crate) use lift::{lifted, limit};
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -7,9 +7,10 @@
 //! every 4 ms on many machines (sched-eevdf in the kernel's documentation).
 #![allow(unsafe_code, reason = "JUSTIFICATION: these system calls have no safe form")]
 
-use rustix::process::{getpriority_process, setpriority_process};
+#[cfg(target_os = "linux")]
+use linux::{set_niceness, set_slice};
+#[cfg(not(target_os = "linux"))]
 use std::io;
-use std::mem::size_of;
 
 /// How much nicer guests and engines are than the server.
 pub(crate) const NICE: i32 = 10;
@@ -17,10 +18,9 @@ pub(crate) const NICE: i32 = 10;
 /// What a prompt thread wants at a time, in nanoseconds. The least that Linux takes.
 const PROMPT_SLICE_NS: u64 = 100_000;
 
-/// Lowers the priority of the calling thread. On Linux a priority belongs to a
-/// thread, and "this process" means the calling one.
+/// Lowers the priority of the calling thread.
 pub(crate) fn be_nice() {
-    if let Err(error) = setpriority_process(None, NICE) {
+    if let Err(error) = set_niceness(NICE) {
         tracing::warn!(%error, "cannot lower the priority of a thread that runs guests");
     }
 }
@@ -34,40 +34,63 @@ pub(crate) fn be_prompt() {
     }
 }
 
-fn set_slice(slice_ns: u64) -> io::Result<()> {
-    // SAFETY: 0 is the calling thread, and nothing else is passed (sched_getscheduler(2)).
-    let policy = unsafe { libc::sched_getscheduler(0) };
-    if policy != libc::SCHED_OTHER {
-        return Err(io::Error::other(format!("its policy is {policy}")));
+#[cfg(target_os = "linux")]
+mod linux {
+    use rustix::process::{getpriority_process, setpriority_process};
+    use std::io;
+    use std::mem::size_of;
+
+    /// Of the calling thread, which is what "this process" means to this call.
+    pub(super) fn set_niceness(nice: i32) -> io::Result<()> {
+        Ok(setpriority_process(None, nice)?)
     }
-    let attributes = libc::sched_attr {
-        size: u32::try_from(size_of::<libc::sched_attr>()).map_err(io::Error::other)?,
-        sched_policy: 0,
-        // Together with a policy that is to be kept, the kernel does not look at it.
-        sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
-        sched_nice: getpriority_process(None)?,
-        sched_priority: 0,
-        sched_runtime: slice_ns,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    // SAFETY: The kernel reads `size` bytes of what outlives the call (sched_setattr(2)).
-    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+
+    pub(super) fn set_slice(slice_ns: u64) -> io::Result<()> {
+        // SAFETY: 0 is the calling thread, and nothing else is passed (sched_getscheduler(2)).
+        let policy = unsafe { libc::sched_getscheduler(0) };
+        if policy != libc::SCHED_OTHER {
+            return Err(io::Error::other(format!("its policy is {policy}")));
+        }
+        let attributes = libc::sched_attr {
+            size: u32::try_from(size_of::<libc::sched_attr>()).map_err(io::Error::other)?,
+            sched_policy: 0,
+            // Together with a policy that is to be kept, the kernel does not look at it.
+            sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
+            sched_nice: getpriority_process(None)?,
+            sched_priority: 0,
+            sched_runtime: slice_ns,
+            sched_deadline: 0,
+            sched_period: 0,
+        };
+        // SAFETY: The kernel reads `size` bytes of what outlives the call (sched_setattr(2)).
+        match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
+}
+
+/// Elsewhere a priority is one of the whole process, and the server keeps its own.
+#[cfg(not(target_os = "linux"))]
+fn set_niceness(_: i32) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_slice(_: u64) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::getpriority_process;
 
     /// What this kernel says of the calling thread, which no manual describes; nothing
     /// where a thread has no slice of its own.
     fn slice_ns() -> Option<u64> {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
-        let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-        if (numbers.next()?, numbers.next()?) < (6, 12) {
+        if crate::doctor::kernel_version(&release)? < (6, 12) {
             return None;
         }
         let sched = std::fs::read_to_string("/proc/thread-self/sched").ok()?;

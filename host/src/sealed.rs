@@ -2,10 +2,11 @@
 //! given.
 //!
 //! Owns sealing: what is checked here is what the other process gets, byte for byte.
+//! Elsewhere than on Linux it is a file without a name, and whoever is given it has to be
+//! trusted.
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -23,12 +24,9 @@ pub struct Sealed {
 impl Sealed {
     /// Takes all that a reader gives.
     pub fn of(mut from: impl Read) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let mut file = File::from(memfd_create("ringfence", flags)?);
+        let mut file = unsealed()?;
         let bytes = io::copy(&mut from, &mut file)?;
-        file.flush()?;
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        fcntl_add_seals(&file, seals)?;
+        seal(&file)?;
         Ok(Self { file: Arc::new(file), bytes })
     }
 
@@ -71,6 +69,30 @@ impl Sealed {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn unsealed() -> io::Result<File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(memfd_create("ringfence", flags)?.into())
+}
+
+#[cfg(target_os = "linux")]
+fn seal(file: &File) -> io::Result<()> {
+    use rustix::fs::{SealFlags, fcntl_add_seals};
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    Ok(fcntl_add_seals(file, seals)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unsealed() -> io::Result<File> {
+    tempfile::tempfile()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn seal(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
 impl AsFd for Sealed {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -80,6 +102,7 @@ impl AsFd for Sealed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{SealFlags, fcntl_add_seals};
 
     #[test]
     fn what_is_sealed_is_read_and_never_changed() {

@@ -1,9 +1,8 @@
 //! What a call costs, with and without a sandbox, in one run.
 //!
 //! Prints medians and ratios; nothing is asserted, because the numbers belong
-//! to the machine they are taken on. `SECONDS` sets the time of each figure; a word
-//! chooses one part: `calls`, `sandboxes`, `scribe`
-//! or `digits`.
+//! to the machine they are taken on. `SECONDS` sets the time of each figure; words
+//! choose parts: `calls`, `sandboxes`, `scribe` or `digits`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,9 +14,9 @@
 use ringfence::call::{Deadline, Event, Function, Holder};
 use ringfence::nn::{Cancel, ElementType, Engine, Tensor, Tract};
 use ringfence::package::folder;
-use ringfence::proto::clarifai::api::PostModelOutputsRequest;
 use ringfence::sandbox::{Account, Code, Diagnostics, Program, Runtime, Surroundings};
-use ringfence_tests::{Client, Host, Variant, guests, image_input, params, request, text_input};
+use ringfence_tests::measure::{self, Times, load, unlimited};
+use ringfence_tests::{Client, Host, guests, image_input, params, request, text_input};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,23 +31,18 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some(bare::WORD) {
         return bare::serve();
     }
-    let seconds = std::env::var("SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
-    let time = Duration::from_secs_f64(seconds);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let wanted =
-            |part: &str| std::env::args().skip(1).all(|word| word.starts_with('-') || word == part);
-        if wanted("calls") {
-            calls(time).await;
+    measure::run(3.0, async |asked| {
+        if asked.wants("calls") {
+            calls(asked.time).await;
         }
-        if wanted("sandboxes") {
-            sandboxes(time).await;
+        if asked.wants("sandboxes") {
+            sandboxes(asked.time).await;
         }
-        if wanted("scribe") {
+        if asked.wants("scribe") {
             scribe().await;
         }
-        if wanted("digits") {
-            digits(time).await;
+        if asked.wants("digits") {
+            digits(asked.time).await;
         }
     });
 }
@@ -63,9 +57,9 @@ async fn calls(time: Duration) {
     let mut singles = Vec::new();
     for concurrency in [1, 16] {
         let without = load(bare.base(), "", ask(), concurrency, time).await;
-        without.print(&format!("bare tonic, {concurrency} at a time"));
+        without.print_load(time, &format!("bare tonic, {concurrency} at a time"));
         let fresh = load(host.base(), &host.pat(), ask(), concurrency, time).await;
-        fresh.print(&format!("a fresh sandbox each, {concurrency} at a time"));
+        fresh.print_load(time, &format!("a fresh sandbox each, {concurrency} at a time"));
         println!("  fresh ÷ bare at the median: {:.2}", ratio(fresh.median(), without.median()));
         singles.push(fresh.median().saturating_sub(without.median()));
     }
@@ -204,9 +198,9 @@ async fn digits(time: Duration) {
     let host = Host::serve(&[variant.path()]);
     for concurrency in [1, 16] {
         let without = load(bare.base(), "", ask(), concurrency, time).await;
-        without.print(&format!("bare tonic and tract, {concurrency} at a time"));
+        without.print_load(time, &format!("bare tonic and tract, {concurrency} at a time"));
         let sandboxed = load(host.base(), &host.pat(), ask(), concurrency, time).await;
-        sandboxed.print(&format!("sandboxed digits, {concurrency} at a time"));
+        sandboxed.print_load(time, &format!("sandboxed digits, {concurrency} at a time"));
         let ratio = ratio(sandboxed.median(), without.median());
         println!("  sandboxed ÷ bare at the median: {ratio:.2}");
     }
@@ -244,67 +238,6 @@ async fn scribe() {
     println!("  token 200 ÷ token 20 at the median: {:.2}", ratio(late.median(), early.median()));
 }
 
-/// What a call costs is one thing, and what `cpu_limit` leaves of it another.
-fn unlimited(guest: &str) -> Variant {
-    let config = std::fs::read_to_string(format!("{guest}/config.yaml")).unwrap();
-    let limit = config.lines().find(|line| line.trim().starts_with("cpu_limit:")).unwrap();
-    Variant::of(guest, &[(limit, "  cpu_limit: \"64\"")])
-}
-
-/// Calls a server for a while from several connections.
-async fn load(
-    base: &str,
-    pat: &str,
-    asked: PostModelOutputsRequest,
-    concurrency: usize,
-    time: Duration,
-) -> Times {
-    let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..concurrency {
-        let client = Client::connect(base, pat).await;
-        let asked = asked.clone();
-        callers.spawn(async move {
-            let mut times = Vec::new();
-            let started = Instant::now();
-            while started.elapsed() < time {
-                let sent = Instant::now();
-                let answer = client.predict_request(asked.clone()).await;
-                times.push(sent.elapsed());
-                assert_eq!(answer.status.code, 10000, "{answer:?}");
-            }
-            times
-        });
-    }
-    let times = callers.join_all().await.concat();
-    Times(times).over(time)
-}
-
 fn ratio(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64()
-}
-
-/// What single calls took.
-#[derive(Default)]
-struct Times(Vec<Duration>);
-
-impl Times {
-    fn over(mut self, time: Duration) -> Self {
-        self.0.sort_unstable();
-        println!("  {:>8.0} calls a second", self.0.len() as f64 / time.as_secs_f64());
-        self
-    }
-
-    fn quantile(&self, part: f64) -> Duration {
-        let mut times = self.0.clone();
-        times.sort_unstable();
-        times[((times.len() - 1) as f64 * part) as usize]
-    }
-
-    fn median(&self) -> Duration {
-        self.quantile(0.5)
-    }
-
-    fn print(&self, what: &str) {
-        println!("  p50 {:>9.1?}  p99 {:>9.1?}  {what}", self.quantile(0.5), self.quantile(0.99));
-    }
 }

@@ -15,6 +15,7 @@
     reason = "a benchmark prints, and stops where something is wrong"
 )]
 
+use ringfence_tests::measure::{self, Times};
 use ringfence_tests::{Client, Host, HostOptions, Variant, guests, params, request, text_input};
 use serde_json::json;
 use std::sync::Arc;
@@ -142,15 +143,10 @@ impl Mix {
 }
 
 fn main() {
-    let seconds = std::env::var("SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10.0);
-    let time = Duration::from_secs_f64(seconds);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let words: Vec<_> =
-            std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    measure::run(10.0, async |asked| {
         for mix in Mix::ALL {
-            if words.is_empty() || words.iter().any(|word| word == mix.word()) {
-                shares(mix, time).await;
+            if asked.wants(mix.word()) {
+                shares(mix, asked.time).await;
             }
         }
     });
@@ -253,15 +249,13 @@ fn cpu_seconds(host: &Host, model: &str) -> f64 {
 /// The median and the 99th percentile of calls, one each few milliseconds.
 async fn echo(client: &Client, time: Duration, over: &AtomicBool) -> (Duration, Duration) {
     let began = Instant::now();
-    let mut took = Vec::new();
+    let mut times = Times::default();
     while began.elapsed() < time && !over.load(Ordering::Relaxed) {
         let sent = Instant::now();
         let answer = client.predict("echo", vec![text_input("x")]).await;
-        took.push(sent.elapsed());
+        times.0.push(sent.elapsed());
         assert_eq!(answer.text(), "x", "{answer:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    took.sort_unstable();
-    let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
-    (at(0.5), at(0.99))
+    (times.median(), times.quantile(0.99))
 }

@@ -1,8 +1,8 @@
 //! What a process of its own costs a replica, in one run.
 //!
 //! Prints figures and ratios; nothing is asserted, because the numbers belong to the
-//! machine that they are taken on. `SECONDS` sets the time of each figure; a word
-//! chooses one part: `calls`, `cold`, `memory` or `idle`.
+//! machine that they are taken on. `SECONDS` sets the time of each figure; words
+//! choose parts: `calls`, `cold`, `memory` or `idle`.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,31 +13,25 @@
     reason = "a benchmark prints, and stops where something is wrong"
 )]
 
-use ringfence_tests::{
-    Client, Host, HostOptions, Variant, fill, guests, image_input, request, text_input,
-};
+use ringfence_tests::measure::{self, Times, load, unlimited};
+use ringfence_tests::{Client, Host, HostOptions, fill, guests, image_input, request, text_input};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const TEXT: &str = "thirty-two bytes of text no more";
 
 fn main() {
-    let seconds = std::env::var("SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
-    let time = Duration::from_secs_f64(seconds);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let wanted =
-            |part: &str| std::env::args().skip(1).all(|word| word.starts_with('-') || word == part);
-        if wanted("calls") {
-            calls(time).await;
+    measure::run(3.0, async |asked| {
+        if asked.wants("calls") {
+            calls(asked.time).await;
         }
-        if wanted("cold") {
+        if asked.wants("cold") {
             cold().await;
         }
-        if wanted("memory") {
+        if asked.wants("memory") {
             memory().await;
         }
-        if wanted("idle") {
+        if asked.wants("idle") {
             idle().await;
         }
     });
@@ -59,20 +53,22 @@ async fn calls(time: Duration) {
     let (here, there) = (host(&[("RINGFENCE_LIFT", "processes")]), host(&[]));
     assert_eq!((here.workers().len(), there.workers().len()), (0, 1));
     for concurrency in [1, 16] {
-        let (mut of_here, mut of_there) = (Vec::new(), Vec::new());
+        let (mut of_here, mut of_there) = (Times::default(), Times::default());
         for _ in 0..ROUNDS {
-            of_here.extend(load(&here, concurrency, time / ROUNDS).await);
-            of_there.extend(load(&there, concurrency, time / ROUNDS).await);
+            for (host, times) in [(&here, &mut of_here), (&there, &mut of_there)] {
+                let asked = request("echo", vec![text_input(TEXT)]);
+                let (pat, time) = (host.pat(), time / ROUNDS);
+                let loaded = load(host.base(), &pat, asked, concurrency, time).await;
+                times.0.extend(loaded.0);
+            }
         }
-        let of_here = Times::of(of_here);
-        let of_there = Times::of(of_there);
         println!("  {concurrency} at a time");
-        of_here.print("in the host's process", time);
-        of_there.print("in a process of its own", time);
+        of_here.print_load(time, "in the host's process");
+        of_there.print_load(time, "in a process of its own");
         println!(
-            "    calls a second, own process ÷ host's: {:.2}; at the median {:.1?} more",
+            "  calls a second, own process ÷ host's: {:.2}; at the median {:.1?} more",
             of_there.0.len() as f64 / of_here.0.len() as f64,
-            of_there.quantile(0.5).saturating_sub(of_here.quantile(0.5)),
+            of_there.median().saturating_sub(of_here.median()),
         );
     }
 }
@@ -84,19 +80,18 @@ async fn cold() {
     assert!(host.ringfence(&["upload", guests::ECHO]).status.success());
     let client = Client::connect(host.base(), &host.pat()).await;
     client.predict("echo", vec![text_input(TEXT)]).await;
-    let mut times = Vec::new();
+    let mut times = Times::default();
     for _ in 0..STARTS {
         host.operate(&["models", "stop", "local/main/echo"]);
         host.wait_until("the end of its process", |host| host.workers().is_empty());
         host.operate(&["models", "start", "local/main/echo"]);
         let began = Instant::now();
         let answer = client.predict("echo", vec![text_input(TEXT)]).await;
-        times.push(began.elapsed());
+        times.0.push(began.elapsed());
         assert_eq!(answer.text(), TEXT, "{answer:?}");
     }
-    let times = Times::of(times);
     println!("first answer of echo after a cold start, {STARTS} times");
-    println!("    p50 {:.1?}  most {:.1?}", times.quantile(0.5), times.quantile(1.));
+    println!("  p50 {:.1?}  most {:.1?}", times.median(), times.quantile(1.));
 }
 
 /// What a warm process has.
@@ -163,71 +158,19 @@ async fn idle() {
         few >> 20
     );
     let client = Client::connect(host.base(), &host.pat()).await;
-    let mut times = Vec::new();
+    let mut times = Times::default();
     let mut most = 0;
     for model in &filled.models {
         let began = Instant::now();
         let answer = client.predict(model, vec![text_input(TEXT)]).await;
-        times.push(began.elapsed());
+        times.0.push(began.elapsed());
         assert_eq!(answer.text(), TEXT, "{answer:?}");
         most = most.max(host.workers().len());
     }
-    let times = Times::of(times);
     println!(
         "first answer of each: p50 {:.1?}  p99 {:.1?}  most {:.1?}; at most {most} processes at a time",
-        times.quantile(0.5),
+        times.median(),
         times.quantile(0.99),
         times.quantile(1.)
     );
-}
-
-/// What a call costs is one thing, and what `cpu_limit` leaves of it another.
-fn unlimited(guest: &str) -> Variant {
-    let config = std::fs::read_to_string(format!("{guest}/config.yaml")).unwrap();
-    let limit = config.lines().find(|line| line.trim().starts_with("cpu_limit:")).unwrap();
-    Variant::of(guest, &[(limit, "  cpu_limit: \"64\"")])
-}
-
-/// Calls a host for a while from several connections.
-async fn load(host: &Host, concurrency: usize, time: Duration) -> Vec<Duration> {
-    let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..concurrency {
-        let client = Client::connect(host.base(), &host.pat()).await;
-        callers.spawn(async move {
-            let mut times = Vec::new();
-            let started = Instant::now();
-            while started.elapsed() < time {
-                let sent = Instant::now();
-                let asked = request("echo", vec![text_input(TEXT)]);
-                let answer = client.predict_request(asked).await;
-                times.push(sent.elapsed());
-                assert_eq!(answer.status.code, 10000, "{answer:?}");
-            }
-            times
-        });
-    }
-    callers.join_all().await.concat()
-}
-
-/// What single calls took, in order.
-struct Times(Vec<Duration>);
-
-impl Times {
-    fn of(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        Self(times)
-    }
-
-    fn quantile(&self, part: f64) -> Duration {
-        self.0[((self.0.len() - 1) as f64 * part) as usize]
-    }
-
-    fn print(&self, what: &str, time: Duration) {
-        println!(
-            "    {:>8.0} calls a second  p50 {:>8.1?}  p99 {:>8.1?}  {what}",
-            self.0.len() as f64 / time.as_secs_f64(),
-            self.quantile(0.5),
-            self.quantile(0.99)
-        );
-    }
 }

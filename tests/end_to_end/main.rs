@@ -20,9 +20,12 @@ mod typed;
 mod accelerators;
 mod author;
 mod bad_requests;
+mod bombs;
 mod checkpoints;
 mod commands;
 mod compute;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod container;
 mod crashes;
 mod damaged;
 mod disk;

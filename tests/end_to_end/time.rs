@@ -61,8 +61,7 @@ fn guests_and_engines_are_nicer_than_the_server() {
 /// that and the kernel tells it.
 fn slices(pid: u32) -> Vec<(String, u64)> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    if (numbers.next(), numbers.next()) < (Some(6), Some(12)) {
+    if ringfence::doctor::kernel_version(&release) < Some((6, 12)) {
         return Vec::new();
     }
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();

@@ -26,11 +26,11 @@ fn start() -> Host {
     Host::start(HostOptions::default())
 }
 
-fn component(guest: &str) -> Vec<u8> {
+pub(crate) fn component(guest: &str) -> Vec<u8> {
     std::fs::read(Path::new(guest).join("1/model.wasm")).unwrap()
 }
 
-fn package(id: &str, component: &[u8]) -> Vec<u8> {
+pub(crate) fn package(id: &str, component: &[u8]) -> Vec<u8> {
     let config = format!("model:\n  id: {id}\n");
     archive(&[("config.yaml", config.as_bytes()), ("1/model.wasm", component)])
 }
@@ -224,16 +224,27 @@ fn a_flipped_bit_in_a_component_is_refused_or_does_not_matter() {
 }
 
 /// Bytes that compiling may take.
-const MEMORY: &str = "2147483648";
+pub(crate) const MEMORY: &str = "2147483648";
 
 /// Has a process compile a component, as the host does, with this much CPU time and
 /// memory. One that is given variables is no proof of the jail.
 fn compile(component: &[u8], cpu_seconds: &str, data_bytes: &str) -> ExitStatus {
+    compile_in(&[], component, cpu_seconds, data_bytes)
+}
+
+/// The same with further arguments, which say in which way.
+pub(crate) fn compile_in(
+    way: &[&str],
+    component: &[u8],
+    cpu_seconds: &str,
+    data_bytes: &str,
+) -> ExitStatus {
     let parent = std::process::id().to_string();
     let mut child = Command::new(binary())
         .args(["compile-worker", "--memory-bytes-max", "67108864", "--cpu-seconds", cpu_seconds])
         .args(["--data-bytes", data_bytes, "--parent", &parent])
         .args(["--files-max", "64", "--jail", "best-effort", "--cpus", "2"])
+        .args(way)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -59,11 +59,14 @@ fn host_with_sleeper(variant: &Variant) -> (Host, u32) {
     let host = Host::serve(&[guests::ECHO, variant.path()]);
     let workers = host.workers();
     assert_eq!(workers.len(), 2);
-    // Whoever sleeps has no echo in its log.
-    let of = |pid: &u32| {
-        host.log().contains(&format!("a replica runs model=local/main/sleeper pid={pid} "))
+    let of_sleeper = |host: &Host| {
+        let log = host.log();
+        let told = |pid| format!("a replica runs model=local/main/sleeper pid={pid} ");
+        workers.iter().copied().find(|pid| log.contains(&told(*pid)))
     };
-    let pid = workers.into_iter().find(of).expect("a process of the sleeper");
+    // The log is written by a thread of its own.
+    host.wait_until("a process of the sleeper", |host| of_sleeper(host).is_some());
+    let pid = of_sleeper(&host).expect("it was there");
     (host, pid)
 }
 
@@ -258,7 +261,7 @@ fn a_jail_that_does_not_hold_is_named_and_no_start_where_it_is_required() {
 }
 
 /// What `/proc` says of a process, by its first word.
-fn status(pid: u32) -> impl Fn(&str) -> String {
+pub(super) fn status(pid: u32) -> impl Fn(&str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     move |field: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
@@ -266,7 +269,7 @@ fn status(pid: u32) -> impl Fn(&str) -> String {
     }
 }
 
-fn is_jailed(pid: u32, user: u32) {
+pub(super) fn is_jailed(pid: u32, user: u32) {
     let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
     assert_eq!(score.trim(), "1000");
     let status = status(pid);
@@ -285,6 +288,38 @@ fn is_jailed(pid: u32, user: u32) {
     assert!(of("Max open files").parse::<u64>().unwrap() < 10_000);
     let of_process = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap();
     assert!(of_process("environ").is_empty());
+}
+
+/// What another user needs to run a host, on a way that everybody may go.
+pub(super) struct Home {
+    pub(super) folders: Vec<PathBuf>,
+    pub(super) program: PathBuf,
+    pub(super) data_dir: PathBuf,
+    _home: TempDir,
+}
+
+impl Home {
+    /// Only root can give something to a user.
+    pub(super) fn of(user: u32, models: &[PathBuf]) -> Self {
+        let home = TempDir::new().unwrap();
+        let may = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        may(home.path(), 0o755);
+        let copied = |model: &PathBuf| {
+            let to = home.path().join(model.file_name().unwrap());
+            ringfence_tests::copy(model, &to);
+            to
+        };
+        let folders = models.iter().map(copied).collect();
+        let program = home.path().join("ringfence");
+        std::fs::copy(ringfence_tests::binary(), &program).unwrap();
+        let data_dir = home.path().join("data");
+        std::fs::create_dir(&data_dir).unwrap();
+        may(&data_dir, 0o700);
+        std::os::unix::fs::chown(&data_dir, Some(user), Some(user)).unwrap();
+        Self { folders, program, data_dir, _home: home }
+    }
 }
 
 /// As root, and as an ordinary user: the jail is required, and guests of every kind of
@@ -322,33 +357,29 @@ fn guests_run_in_the_jail_of_root_and_of_an_ordinary_user() {
         println!("not tried as root: this is not root");
         return;
     }
-    // A folder of that user's, on a way that everybody may go.
-    let home = TempDir::new().unwrap();
-    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut folders = Vec::new();
-    for model in &models {
-        let to = home.path().join(model.file_name().unwrap());
-        ringfence_tests::copy(model, &to);
-        folders.push(to);
-    }
-    let program = home.path().join("ringfence");
-    std::fs::copy(ringfence_tests::binary(), &program).unwrap();
-    let data_dir = home.path().join("data");
-    std::fs::create_dir(&data_dir).unwrap();
-    std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o700)).unwrap();
-    std::os::unix::fs::chown(&data_dir, Some(USER), Some(USER)).unwrap();
+    let home = Home::of(USER, &models);
     let user = format!("--reuid={USER}");
     let under = ["setpriv", &user, "--regid=1000", "--clear-groups"];
     let host = Host::start(HostOptions {
-        models: folders,
+        models: home.folders.clone(),
         args,
-        data_dir: Some(data_dir),
+        data_dir: Some(home.data_dir.clone()),
         under: under.map(str::to_owned).to_vec(),
-        program: Some(program),
+        program: Some(home.program.clone()),
         ..HostOptions::default()
     });
     answers(&host);
     host.workers().into_iter().for_each(|pid| is_jailed(pid, USER));
+}
+
+/// What a guest does when it loads takes nothing from the filters of its process.
+#[test]
+fn a_guest_that_does_not_load_is_in_the_same_filters() {
+    let host = Host::serve(&[guests::ECHO, guests::LOAD_FAILS]);
+    let filters: Vec<_> =
+        host.workers().into_iter().map(|pid| status(pid)("Seccomp_filters")).collect();
+    assert_eq!(filters.len(), 2);
+    assert!(filters[0] == filters[1] && filters[0] != "0", "{filters:?}");
 }
 
 /// Secrets stay in the host: not one is in what a process that runs or compiles guests

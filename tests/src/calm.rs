@@ -6,9 +6,9 @@ use std::fs::{read_dir, read_to_string};
 use std::time::{Duration, Instant};
 
 /// What the allocator may keep.
-const RESIDENT_MORE_MAX: u64 = 32 << 20;
+const OWN_MORE_MAX: u64 = 32 << 20;
 /// And that of each replica's process.
-const RESIDENT_MORE_OF_CHILD_MAX: u64 = 4 << 20;
+const OWN_MORE_OF_CHILD_MAX: u64 = 4 << 20;
 /// Threads for what blocks stay as long as they have something to do now and then;
 /// there are as many as did something at the same time.
 const THREADS_MORE_MAX: usize = 8;
@@ -25,7 +25,7 @@ const BOUND: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Copy)]
 pub struct Calm {
     pid: u32,
-    resident_bytes: u64,
+    own_bytes: u64,
     files: usize,
     threads: usize,
     maps: usize,
@@ -41,7 +41,7 @@ impl Calm {
         let count = |folder: &str| read_dir(format!("/proc/{pid}/{folder}")).unwrap().count();
         Self {
             pid,
-            resident_bytes: host.resident_bytes(),
+            own_bytes: host.own_bytes(),
             files: count("fd"),
             threads: count("task"),
             maps: read_to_string(format!("/proc/{pid}/maps")).unwrap().lines().count(),
@@ -54,9 +54,9 @@ impl Calm {
         let began = Instant::now();
         loop {
             let now = Self::of(host);
-            let more_max = RESIDENT_MORE_MAX + RESIDENT_MORE_OF_CHILD_MAX * now.children as u64;
+            let more_max = OWN_MORE_MAX + OWN_MORE_OF_CHILD_MAX * now.children as u64;
             let is_calm = now.pid == self.pid
-                && now.resident_bytes <= self.resident_bytes + more_max
+                && now.own_bytes <= self.own_bytes + more_max
                 && now.files <= self.files + FILES_MORE_MAX
                 && now.threads <= self.threads + THREADS_MORE_MAX
                 && now.maps <= self.maps + MAPS_MORE_MAX

@@ -10,10 +10,18 @@ const FUNCTIONS: u8 = 3;
 const CODE: u8 = 10;
 const CORE_MODULE: u8 = 1;
 
-/// Takes some gigabytes at once: a compiler keeps, for each local variable, a
+/// Takes some six gigabytes at once: a compiler keeps, for each local variable, a
 /// place for each block of the function.
 pub fn hungry_to_compile(component: &[u8]) -> Vec<u8> {
-    let (blocks, locals) = (20_000, 40_000_u32);
+    with_places(component, 20_000, 40_000)
+}
+
+/// The same, of 880 MiB: less than compiling may take.
+pub fn large_to_compile(component: &[u8]) -> Vec<u8> {
+    with_places(component, 5_000, 22_000)
+}
+
+fn with_places(component: &[u8], blocks: usize, locals: u32) -> Vec<u8> {
     // block; i32.const 0; br_if 0; end
     let mut body = [0x02, 0x40, 0x41, 0x00, 0x0d, 0x00, 0x0b].repeat(blocks);
     for local in 0..locals {
@@ -22,6 +30,53 @@ pub fn hungry_to_compile(component: &[u8]) -> Vec<u8> {
         body.extend(leb(local));
     }
     with_module(component, &body, locals)
+}
+
+/// Takes more than a minute where each value is given the best register, and less than
+/// a second in one pass: one loop of straight code with more values than registers, all
+/// of which live from round to round.
+pub fn slow_to_give_registers(component: &[u8]) -> Vec<u8> {
+    let (sums, locals) = (45_000_u32, 12_000);
+    // loop
+    let mut body = vec![0x03, 0x40];
+    for sum in 0..sums {
+        add(&mut body, sum % locals, (sum * 7 + 3) % locals, (sum * 13 + 5) % locals);
+    }
+    // local.get 0; br_if 0; end
+    body.extend([0x20, 0x00, 0x0d, 0x00, 0x0b]);
+    with_module(component, &body, locals)
+}
+
+/// Takes more than a minute in either way: one jump to each of thousands of blocks, and
+/// to each goes the value of every variable.
+pub fn slow_in_either_way(component: &[u8]) -> Vec<u8> {
+    let (blocks, locals) = (10_000_u32, 500);
+    // loop; then a block for each target
+    let mut body = vec![0x03, 0x40];
+    body.extend([0x02, 0x40].repeat(blocks as usize));
+    // local.get 0; br_table
+    body.extend([0x20, 0x00, 0x0e]);
+    body.extend(leb(blocks - 1));
+    body.extend((0..blocks).flat_map(leb));
+    for block in 0..blocks {
+        // end
+        body.push(0x0b);
+        add(&mut body, block % locals, (block * 7 + 3) % locals, (block * 13 + 5) % locals);
+    }
+    // local.get 0; br_if 0; end
+    body.extend([0x20, 0x00, 0x0d, 0x00, 0x0b]);
+    with_module(component, &body, locals)
+}
+
+/// Two local variables' sum becomes the value of a third.
+fn add(body: &mut Vec<u8>, one: u32, other: u32, sum: u32) {
+    // local.get; local.get; i32.add; local.set
+    body.push(0x20);
+    body.extend(leb(one));
+    body.push(0x20);
+    body.extend(leb(other));
+    body.extend([0x6a, 0x21]);
+    body.extend(leb(sum));
 }
 
 /// Takes seconds: values that live across thousands of blocks of one loop.

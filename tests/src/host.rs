@@ -252,6 +252,19 @@ impl Host {
         })
     }
 
+    /// The same without pages of files, such as its program's, which processes share and
+    /// which come and go.
+    pub fn own_bytes(&self) -> u64 {
+        self.sum(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let kib = |field: &str| -> Option<u64> {
+                let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+                line.trim().trim_end_matches(" kB").parse().ok()
+            };
+            Some((kib("RssAnon:")? + kib("RssShmem:")?) << 10)
+        })
+    }
+
     /// The most resident memory that it and each of its processes have had, in bytes.
     pub fn resident_bytes_peak(&self) -> u64 {
         self.sum(|pid| {

@@ -16,6 +16,7 @@ mod costly;
 mod filled;
 mod host;
 pub mod hub;
+pub mod measure;
 mod raw;
 pub mod web;
 
@@ -24,7 +25,10 @@ pub use calls::{
 };
 pub use calm::Calm;
 pub use canary::{Canary, health_of};
-pub use costly::{hungry_to_compile, slow_to_compile, with_custom_section};
+pub use costly::{
+    hungry_to_compile, large_to_compile, slow_in_either_way, slow_to_compile,
+    slow_to_give_registers, with_custom_section,
+};
 pub use filled::{Filled, fill};
 pub use host::{Host, HostOptions, Variant, binary, children, copy, files_below, refused_start};
 

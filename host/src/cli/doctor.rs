@@ -38,7 +38,8 @@ pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> 
 async fn proven() -> anyhow::Result<Proven> {
     let empty = tempfile::tempdir().context("cannot make a folder for the jail")?;
     let starter = Starter::start().context("cannot start a thread")?;
-    let launcher = Launcher::of_this_program(starter, empty.path(), JailMode::BestEffort);
+    let launcher = Launcher::of_this_program(starter, empty.path(), JailMode::BestEffort)
+        .context("cannot find the file of this program")?;
     Ok(prove(&launcher).await)
 }
 

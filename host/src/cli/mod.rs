@@ -41,7 +41,7 @@ use crate::fetch::AllowedHost;
 use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
 use crate::telemetry::LogFormat;
-use crate::worker::JailMode;
+use crate::worker::{JailMode, Layer};
 use clap::{Args, Parser, Subcommand};
 use client::ModelRef;
 use std::ffi::OsString;
@@ -390,6 +390,11 @@ fn jail_mode(word: &str) -> Result<JailMode, String> {
     JailMode::of(word).ok_or_else(|| "write required, or best-effort".to_owned())
 }
 
+/// A layer of the jail.
+fn layer(name: &str) -> Result<Layer, String> {
+    Layer::of(name).ok_or_else(|| "that is no layer".to_owned())
+}
+
 /// A time such as `30d`.
 fn lifetime(text: &str) -> Result<Duration, String> {
     let wrong = || {
@@ -432,8 +437,8 @@ pub(crate) struct ConfinementArgs {
     #[arg(long)]
     pub(crate) cpus: usize,
     /// A layer that is left out, in tests
-    #[arg(long)]
-    pub(crate) without: Option<String>,
+    #[arg(long, value_parser = layer)]
+    pub(crate) without: Option<Layer>,
     /// Who has started it
     #[arg(long)]
     pub(crate) parent: i32,

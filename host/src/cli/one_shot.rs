@@ -16,8 +16,7 @@ const INPUT_BYTES_MAX: u64 = 1 << 30;
 
 /// Compiles a component.
 pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
-    let ConfinementArgs { parent, without, .. } = &args.confinement;
-    worker::enter_to_compute(&confinement(&args.confinement), *parent, without.as_deref())?;
+    worker::enter_to_compute(&confinement(&args.confinement), args.confinement.parent)?;
     let component = input()?;
     let mut out = io::stdout().lock();
     let registers = match args.single_pass {
@@ -27,7 +26,7 @@ pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
     let compiled = admission::admit(&component, args.memory_bytes_max)
         .map_err(|error| error.to_string())
         .and_then(|()| {
-            compile(&component, registers).map_err(|error| {
+            compile(&component, registers, args.confinement.cpus).map_err(|error| {
                 format!("1/model.wasm is not a component that this host can run: {error}")
             })
         });
@@ -40,20 +39,18 @@ pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
 
 /// Becomes a replica.
 pub(super) fn run_calls(args: &CallWorkerArgs) -> anyhow::Result<()> {
-    let ConfinementArgs { parent, without, .. } = &args.confinement;
-    worker::serve(&confinement(&args.confinement), *parent, without.as_deref())
+    worker::serve(&confinement(&args.confinement), args.confinement.parent)
 }
 
 /// Tries what the jail has to refuse.
 pub(super) fn run_proof(args: &JailProofArgs) -> anyhow::Result<ExitCode> {
-    let ConfinementArgs { parent, without, .. } = &args.confinement;
-    let (act, without) = (args.act.as_deref(), without.as_deref());
-    worker::serve_proof(&confinement(&args.confinement), *parent, act, without)
+    let ConfinementArgs { parent, .. } = args.confinement;
+    worker::serve_proof(&confinement(&args.confinement), parent, args.act.as_deref())
 }
 
 fn confinement(args: &ConfinementArgs) -> Confinement {
-    let ConfinementArgs { jail, cpu_seconds, data_bytes, files_max, cpus, .. } = *args;
-    Confinement { mode: jail, cpu_seconds, data_bytes, files_max, cpus }
+    let ConfinementArgs { jail, cpu_seconds, data_bytes, files_max, cpus, without, .. } = *args;
+    Confinement { mode: jail, cpu_seconds, data_bytes, files_max, cpus, without }
 }
 
 fn input() -> anyhow::Result<Vec<u8>> {

@@ -26,9 +26,7 @@ use crate::worker::{
 };
 use anyhow::Context;
 use rustix::io::Errno;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -170,7 +168,9 @@ pub(super) async fn start(
     let empty = scratch.join(EMPTY_FOLDER);
     std::fs::create_dir(&empty).with_context(|| format!("cannot make {}", empty.display()))?;
     let starter = Starter::start().context("cannot start a thread")?;
-    let launcher = Launcher::of_this_program(starter, &empty, mode.unwrap_or(JailMode::BestEffort));
+    let launching = mode.unwrap_or(JailMode::BestEffort);
+    let launcher = Launcher::of_this_program(starter, &empty, launching)
+        .context("cannot find the file of this program")?;
     let cgroups = match mode {
         Some(mode) => look_at_the_jail(&launcher, mode).await?,
         None => None,
@@ -317,9 +317,21 @@ fn refused_data_dir(error: StoreError) -> anyhow::Error {
 /// A core dump would have tokens and what callers sent. LEAK-10.
 fn leave_no_core() -> rustix::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    // A handler of dumps that is a program is called whatever the limit, but not
-    // for a process of this kind; and nobody of the same user can attach to it.
+    not_dumpable()
+}
+
+/// A handler of dumps that is a program is called whatever the limit, but not for a process
+/// of this kind; and nobody of the same user can attach to it.
+#[cfg(target_os = "linux")]
+fn not_dumpable() -> rustix::io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// Elsewhere the limit is all.
+#[cfg(not(target_os = "linux"))]
+fn not_dumpable() -> rustix::io::Result<()> {
+    Ok(())
 }
 
 /// What is allowed, and better otherwise.

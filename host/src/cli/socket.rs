@@ -3,7 +3,6 @@
 
 use rustix::fs::{Mode, OFlags, open};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -43,11 +42,23 @@ struct Place {
     _directory: rustix::fd::OwnedFd,
 }
 
+#[cfg(target_os = "linux")]
 impl Place {
     fn of(data_dir: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
         let directory = open(data_dir, flags, Mode::empty())?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd()));
+        let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+        let path = PathBuf::from(format!("/proc/self/fd/{number}/{NAME}"));
         Ok(Self { path, _directory: directory })
+    }
+}
+
+/// Elsewhere an open directory has no name to go on from.
+#[cfg(not(target_os = "linux"))]
+impl Place {
+    fn of(data_dir: &Path) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(data_dir, flags, Mode::empty())?;
+        Ok(Self { path: data_dir.join(NAME), _directory: directory })
     }
 }

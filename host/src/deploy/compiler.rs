@@ -7,7 +7,7 @@ use super::error::StartError;
 use crate::sandbox::Compiled;
 use crate::sealed::Sealed;
 use crate::store::{Sha256Digest, Store, StoreError};
-use crate::worker::{OneShot, Urgency};
+use crate::worker::{MachineCode, OneShot, Urgency};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit, watch};
@@ -151,12 +151,20 @@ impl Compiler {
     async fn keep(
         &self,
         digest: Sha256Digest,
-        code: Vec<u8>,
+        code: MachineCode,
     ) -> Result<(Sealed, Result<(), StoreError>), StartError> {
         let (store, id) = (self.store.clone(), self.id.clone());
         blocking(move || {
-            let sealed = Sealed::of(code.as_slice()).map_err(StartError::Memory)?;
-            drop(code);
+            let MachineCode { bytes, slow_because } = code;
+            if let Some(limit) = slow_because {
+                tracing::warn!(
+                    component = crate::text::hex(&digest),
+                    "it takes more than {limit} to compile well, and was compiled in one pass: its \
+                     code is slower"
+                );
+            }
+            let sealed = Sealed::of(bytes.as_slice()).map_err(StartError::Memory)?;
+            drop(bytes);
             let kept = store.keep_compiled(&digest, &id, &sealed);
             Ok((sealed, kept))
         })

@@ -9,11 +9,10 @@ use super::version::Version;
 use crate::call::Deadline;
 use crate::limits::{Limits, limit};
 use crate::package::config::ModelName;
-use crate::worker::{StartFailure, Worker};
+use crate::worker::{Gone, StartFailure, Worker};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
 
 /// How long the calls of a version that does not start are told so before it is
 /// tried again.
@@ -237,7 +236,7 @@ impl Group {
         loader: &Loader,
         replicas: &Arc<Replicas>,
     ) -> bool {
-        if self.crashes().len() >= limit("worker_crashes", CRASHES_MAX) {
+        if self.crashes_too_often() {
             return false;
         }
         tokio::time::sleep(self.pause()).await;
@@ -352,14 +351,17 @@ impl Group {
                 Ok(replicas)
             }
             Err(NoReplica::Start(error)) => {
-                tracing::error!(
-                    model = %version.name, version = version.version,
-                    "a version does not start: {error}"
-                );
                 self.failures.fetch_add(1, Ordering::AcqRel);
-                self.note_crash(&error);
-                let error = Arc::new(error);
-                self.fail(error.clone(), START_AGAIN_AFTER);
+                let is_crash = self.note_crash(&error);
+                let error = if is_crash && self.crashes_too_often() {
+                    self.leave_alone(&version.name, error.to_string())
+                } else {
+                    tracing::error!(
+                        model = %version.name, version = version.version,
+                        "a version does not start: {error}"
+                    );
+                    self.fail(error, START_AGAIN_AFTER)
+                };
                 Err(NotStarted::Lease(LeaseError::Start(error)))
             }
         }
@@ -382,18 +384,12 @@ impl Group {
     }
 
     /// Takes a replica out when its process ends that should not have.
-    fn mourn(
-        self: &Arc<Self>,
-        model: &ModelName,
-        replicas: &Arc<Replicas>,
-        gone: Option<CancellationToken>,
-    ) {
+    fn mourn(self: &Arc<Self>, model: &ModelName, replicas: &Arc<Replicas>, gone: Option<Gone>) {
         let Some(gone) = gone else { return };
         // Neither lives for this: whoever lets go of them ends the process.
         let (group, replicas) = (Arc::downgrade(self), Arc::downgrade(replicas));
-        let model = model.to_string();
-        tokio::spawn(async move {
-            gone.cancelled().await;
+        let model = model.clone();
+        gone.then(move || {
             let Some((group, replicas)) = group.upgrade().zip(replicas.upgrade()) else { return };
             if let Some(why) = replicas.bury() {
                 group.crashed(&replicas, &model, why);
@@ -401,30 +397,37 @@ impl Group {
         });
     }
 
-    /// Counts a process that has ended before it was ready.
-    fn note_crash(&self, error: &StartError) {
-        if matches!(error, StartError::Replica(StartFailure::Process(_))) {
+    /// Counts a process that has ended before it was ready; whether that was so.
+    fn note_crash(&self, error: &StartError) -> bool {
+        let is_crash = matches!(error, StartError::Replica(StartFailure::Process(_)));
+        if is_crash {
             self.crashes().push(Instant::now());
         }
+        is_crash
     }
 
-    fn crashed(&self, replicas: &Arc<Replicas>, model: &str, why: String) {
-        let crashes = {
-            let mut crashes = self.crashes();
-            crashes.push(Instant::now());
-            crashes.len()
-        };
+    fn crashed(&self, replicas: &Arc<Replicas>, model: &ModelName, why: String) {
+        self.crashes().push(Instant::now());
         let is_empty = replicas.count() == 0;
         if !is_empty || !self.replicas().is_some_and(|now| Arc::ptr_eq(&now, replicas)) {
             return;
         }
-        if crashes < limit("worker_crashes", CRASHES_MAX) {
-            return self.set(State::Stopped);
+        match self.crashes_too_often() {
+            true => drop(self.leave_alone(model, why)),
+            false => self.set(State::Stopped),
         }
-        let error = Arc::new(StartError::Crashes(why));
+    }
+
+    fn crashes_too_often(&self) -> bool {
+        self.crashes().len() >= limit("worker_crashes", CRASHES_MAX)
+    }
+
+    /// Starts it no more for a while, and says why.
+    fn leave_alone(&self, model: &ModelName, why: String) -> Arc<StartError> {
+        let error = StartError::Crashes(why);
         let seconds = CRASHES_WITHIN.as_secs();
-        tracing::error!(model, "it is not started again for {seconds} s: {error}");
-        self.fail(error, CRASHES_WITHIN);
+        tracing::error!(%model, "it is not started again for {seconds} s: {error}");
+        self.fail(error, CRASHES_WITHIN)
     }
 
     /// Crashes of late.
@@ -442,9 +445,10 @@ impl Group {
         }
     }
 
-    fn fail(&self, error: Arc<StartError>, hold: Duration) {
-        let at = Instant::now();
-        self.set(State::Failed { error, at, until: at + hold });
+    fn fail(&self, error: StartError, hold: Duration) -> Arc<StartError> {
+        let (error, at) = (Arc::new(error), Instant::now());
+        self.set(State::Failed { error: error.clone(), at, until: at + hold });
+        error
     }
 
     /// Whether it is too early to try again where no call asks for it: the more

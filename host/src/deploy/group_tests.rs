@@ -5,15 +5,19 @@ use crate::auth::Caller;
 use crate::deploy::details::DeploymentDetail;
 use crate::deploy::{Deployments, Target};
 use crate::package::config::ModelName;
-use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH};
+use crate::package::folder::{COMPONENT_PATH, CONFIG_PATH, version_of};
 use crate::store::{DeploymentRow, Store, StoreError, VersionFile, VersionRow};
-use crate::worker::OneShot;
+use crate::worker::{OneShot, Processes, Workers, launcher_of};
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30 };
 
-/// A version whose component is lost, deployed to run always. A start of it
-/// fails without a process.
+/// A configuration of which one replica is little of the machine.
+const SMALL: &[u8] = b"model:\n  id: m\n\
+    inference_compute_info:\n  cpu_limit: \"100m\"\n  cpu_memory: \"64Mi\"\n";
+
+/// A version that does not start, deployed to run always.
 struct Place {
     deployments: Deployments,
     version: Arc<Version>,
@@ -21,8 +25,34 @@ struct Place {
     _scratch: TempDir,
 }
 
+/// What is not there any more of a version's files.
+enum Loss {
+    Component,
+    None,
+}
+
 impl Place {
+    /// Its component is lost: a start fails without a process.
     fn new() -> Self {
+        Self::with(Loss::Component, |_, store, run| {
+            Loader::compiling_with(OneShot::of_this_program(), store, run)
+        })
+    }
+
+    /// Its processes end before they are ready.
+    fn crashing() -> Self {
+        const PROGRAM: &str = "#!/bin/sh\ncase \"$1\" in\n\
+            compile-worker) printf 'C\\004\\000\\000\\000\\000\\000\\000\\000code';;\n\
+            *) kill -SEGV $$;;\nesac\n";
+        Self::with(Loss::None, |scratch, store, run| {
+            let launcher = launcher_of(scratch, PROGRAM);
+            let processes = Processes::new(launcher.clone(), 1, None);
+            let workers = Workers::Processes(Arc::new(processes));
+            Loader::new(workers, OneShot::of(launcher), "0".to_owned(), store, run, None)
+        })
+    }
+
+    fn with(loss: Loss, loader: impl FnOnce(&Path, Arc<Store>, PathBuf) -> Loader) -> Self {
         let scratch = TempDir::new().unwrap();
         let run = scratch.path().join("run");
         std::fs::create_dir(&run).unwrap();
@@ -31,15 +61,20 @@ impl Place {
         store.ensure_app("alice", "main").unwrap();
         store.ensure_model(&model(), "").unwrap();
         let component = VersionFile::of(COMPONENT_PATH, b"component");
-        let lost = component.sha256;
-        let mut files = [VersionFile::of(CONFIG_PATH, b"model:\n  id: m\n"), component];
-        store.add_version(&row("0"), &mut files).unwrap();
-        let loader = Loader::compiling_with(OneShot::of_this_program(), store.clone(), run);
+        let sha256 = component.sha256;
+        let mut files = [VersionFile::of(CONFIG_PATH, SMALL), component];
+        let listed = files.iter().map(|file| (file.path.as_str(), file.bytes, &file.sha256));
+        let row = VersionRow { id: version_of(listed), ..row("0") };
+        store.add_version(&row, &mut files).unwrap();
+        let loader = loader(scratch.path(), store.clone(), run);
         let deployments = Deployments::open(loader, MACHINE).unwrap();
         let version = deployments.all().pop().unwrap();
         // Looked at by the deployment, and known from then on.
         version.set_needs(Amount { cpu_millis: 1, memory_bytes: 1 });
-        std::fs::remove_file(store.content_path(&lost)).unwrap();
+        match loss {
+            Loss::Component => std::fs::remove_file(store.content_path(&sha256)).unwrap(),
+            Loss::None => {}
+        }
         let said = DeploymentDetail { replicas_min: 1, replicas_max: 1, ..Default::default() };
         let row = DeploymentRow {
             user_id: "alice".to_owned(),
@@ -141,6 +176,37 @@ async fn a_call_tries_a_version_again_that_did_not_start_but_not_at_once() {
     place.pass(START_AGAIN_AFTER);
     call().await;
     assert_eq!(place.attempts(), first + 2);
+}
+
+/// OPS-16: a process that ends before it is ready has crashed as any other.
+#[tokio::test]
+async fn a_version_whose_processes_crash_as_they_start_is_left_alone() {
+    let place = Place::crashing();
+    place.settled().await;
+    let target =
+        Target { version: place.version.clone(), placement: place.group.placement.clone() };
+    let call = async || match place.deployments.lease(&target, None).await.unwrap_err() {
+        LeaseError::Start(error) => error,
+        other => panic!("{other}"),
+    };
+    for attempts in 1..CRASHES_MAX {
+        assert_eq!(place.attempts() as usize, attempts);
+        let error = call().await;
+        let is_crash = matches!(*error, StartError::Replica(StartFailure::Process(_)));
+        assert!(is_crash, "{error}");
+        place.pass(START_AGAIN_AFTER);
+        call().await;
+    }
+    let told = call().await.to_string();
+    assert!(told.contains("crashed three times") && told.contains("SIGSEGV"), "{told}");
+    // Nobody waits for what would crash again.
+    let attempts = place.attempts();
+    place.pass(START_AGAIN_AFTER);
+    assert!(matches!(*call().await, StartError::Crashes(_)));
+    assert_eq!(place.attempts(), attempts);
+    place.pass(CRASHES_WITHIN);
+    call().await;
+    assert_eq!(place.attempts(), attempts + 1);
 }
 
 /// What waits for a start is bounded as what waits for a place is.

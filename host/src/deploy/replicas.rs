@@ -292,7 +292,7 @@ impl Load {
 impl Replica {
     /// Whether its process has ended.
     fn has_gone(&self) -> bool {
-        self.worker.gone().is_some_and(|gone| gone.is_cancelled())
+        self.worker.has_gone()
     }
 
     fn calls(&self) -> usize {

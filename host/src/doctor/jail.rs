@@ -2,7 +2,7 @@
 //! processes that are in it.
 
 use super::resources::version_2;
-use super::{Finding, Surroundings};
+use super::{Finding, Surroundings, kernel_version};
 use rustix::fs::{Access, access};
 
 /// Versions of Landlock's interface, and the kernel that each came with.
@@ -28,8 +28,7 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
 fn landlock(surroundings: &Surroundings) -> Finding {
     let topic = "jail: landlock";
     let abi = surroundings.read("/proc/sys/kernel/osrelease").and_then(|release| {
-        let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-        let version = (numbers.next()?, numbers.next()?);
+        let version = kernel_version(&release)?;
         LANDLOCK.iter().find(|(_, since)| version >= *since).map(|(abi, _)| *abi)
     });
     let Some(abi) = abi else {

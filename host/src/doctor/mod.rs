@@ -108,6 +108,12 @@ pub fn machine() -> Amount {
     })
 }
 
+/// The first two numbers of a kernel's release, as `/proc/sys/kernel/osrelease` has it.
+pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
 /// Looks at everything.
 pub fn examine(surroundings: &Surroundings) -> Vec<Finding> {
     let mut findings =

@@ -10,7 +10,7 @@ use std::time::Duration;
 static LIFTED: OnceLock<String> = OnceLock::new();
 
 /// What no test lasts, and longer than any limit.
-pub(crate) const FOR_EVER: Duration = Duration::from_hours(24);
+const FOR_EVER: Duration = Duration::from_hours(24);
 
 /// Takes a limit away from everything that this process begins from now on. The
 /// first one stays.

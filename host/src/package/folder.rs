@@ -209,6 +209,7 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
     let mut files = Vec::new();
     for name in names {
         let path = format!("{CODE}/{name}");
+        let found = files::Found { code: &code, name: &name, path: &path };
         if name == SOURCE {
             continue;
         } else if name == COMPONENT {
@@ -221,15 +222,13 @@ pub fn open(dir: &Path, scratch: &Path, taking: Taking) -> Result<Package, Folde
                     return Err(FolderError::TooManyGraphs);
                 }
                 let bytes_max = limit("graph_bytes", GRAPH_BYTES_MAX);
-                let graph = files::Graph { code: &code, name: &name, path: &path };
-                let content = graph.take(taking, bytes_max, &mut listing)?;
+                let content = found.take_graph(taking, bytes_max, &mut listing)?;
                 let folder = stem.rfind('/').map_or("", |end| stem.get(..=end).unwrap_or_default());
                 let folder = folder.to_owned();
                 graphs.found.push(GraphFile { name: called, folder, content });
             }
         } else {
-            let asset = files::Asset { code: &code, name: &name, path: &path };
-            let size = asset.take(taking, &copies, scratch, &mut listing)?;
+            let size = found.take_asset(taking, &copies, scratch, &mut listing)?;
             files.push(AssetFile { name, size });
         }
     }

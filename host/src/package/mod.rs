@@ -87,6 +87,21 @@ pub struct Sheet {
     pub limits: Limits,
 }
 
+#[cfg(test)]
+impl Sheet {
+    /// That of a model of which nothing matters but its limits.
+    pub(crate) fn of_tests(limits: Limits) -> Self {
+        Self {
+            name: "u/a/m".into(),
+            id: "m".into(),
+            version: "0".into(),
+            model_type_id: String::new(),
+            concepts: vec![],
+            limits,
+        }
+    }
+}
+
 impl From<Package> for Parts {
     fn from(mut package: Package) -> Self {
         package.take_parts()

@@ -34,20 +34,24 @@ impl Compiled {
 pub enum Registers {
     /// So that the code is fast.
     Best,
-    /// In one pass, in time and memory that do not grow faster than the component.
+    /// In one pass, which alone takes no more time and memory than the code is long. What
+    /// comes before it may.
     SinglePass,
 }
 
 /// Compiles a component. Takes seconds and memory that its author decides on,
-/// so it is done in a process of its own.
-pub fn compile(component: &[u8], registers: Registers) -> Result<Vec<u8>, String> {
+/// so it is done in a process of its own. Each thread takes memory for the function that it
+/// has before it.
+pub fn compile(component: &[u8], registers: Registers, threads: usize) -> Result<Vec<u8>, String> {
     let text = |error: wasmtime::Error| format!("{error:#}");
     let mut config = config(Diagnostics::Off);
     if registers == Registers::SinglePass {
         config.cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
     }
     let engine = wasmtime::Engine::new(&config).map_err(text)?;
-    engine.precompile_component(component).map_err(text)
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| error.to_string())?;
+    pool.install(|| engine.precompile_component(component)).map_err(text)
 }
 
 /// What compiled code depends on beside the component: this program's compiler
@@ -82,7 +86,7 @@ mod tests {
         let component = [0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00];
         let runtime = Runtime::of_compiled(1, 1).unwrap();
         for registers in [Registers::Best, Registers::SinglePass] {
-            let code = compile(&component, registers).unwrap();
+            let code = compile(&component, registers, 1).unwrap();
             let code = Compiled::trusted(Sealed::of(code.as_slice()).unwrap());
             assert!(load(runtime.engine(), &code).is_ok(), "{registers:?}");
         }

@@ -132,16 +132,24 @@ impl Program {
 
     /// Makes a program of a package whose component another process has admitted and
     /// compiled. Its guests' lines go where `lines` says. `mapped` is called once all
-    /// machine code is there, before anything else of the package is looked at.
+    /// machine code is there, and `imaged` when what memories begin with is there too,
+    /// before anything else of the package is looked at.
     pub fn of(
         runtime: &Arc<Runtime>,
         parts: Parts,
         compiled: &super::Compiled,
         lines: Option<Lines>,
         mapped: impl FnOnce() -> Result<(), String>,
+        imaged: impl FnOnce() -> Result<(), String>,
     ) -> Result<Self, AdmitError> {
         let component = super::compiled::load(runtime.engine(), compiled);
         mapped().map_err(AdmitError::Component)?;
+        // Else the first sandbox makes it, which may never come as far as that.
+        let component = component.and_then(|component| {
+            component.initialize_copy_on_write_image()?;
+            Ok(component)
+        });
+        imaged().map_err(AdmitError::Component)?;
         Self::made(runtime, parts, component, lines, Surroundings::Real)
     }
 

@@ -13,7 +13,7 @@ use super::remap::remap;
 use super::rewound::Rewound;
 use super::untaken::{PIECE_BYTES, Untaken};
 use super::v2::Service;
-use crate::limits::{FOR_EVER, lifted, limit};
+use crate::limits::limit;
 use crate::proto::clarifai::api::v2_server::V2Server;
 use crate::proto::ringfence::v1::operations_server::OperationsServer;
 use hyper::body::Incoming;
@@ -101,24 +101,24 @@ impl Default for Options {
 
 impl Options {
     /// Without the one that a test has taken away, if it is one of these.
-    fn lifted(mut self) -> Self {
-        const MUCH: usize = 1 << 16;
-        match lifted() {
-            "connections" => self.connections_max = MUCH,
-            "connections_per_address" => self.connections_per_address_max = MUCH,
-            "streams_per_connection" => self.streams_per_connection_max = u32::MAX,
-            "message_bytes" => self.message_bytes_max = 1 << 30,
-            "upload_message" => self.upload_message_bytes_max = 1 << 30,
-            "preface_timeout" => self.preface_timeout = FOR_EVER,
-            "first_message_timeout" => self.first_message_timeout = FOR_EVER,
-            "stream_idle_timeout" => self.stream_idle_timeout = FOR_EVER,
-            "message_timeout" => self.message_timeout = FOR_EVER,
-            "answer_timeout" => self.answer_timeout = FOR_EVER,
-            "keep_alive" => self.keep_alive = FOR_EVER,
-            "drain_timeout" => self.drain_timeout = FOR_EVER,
-            _ => {}
+    fn lifted(self) -> Self {
+        let of_address = limit("connections_per_address", self.connections_per_address_max);
+        let of_connection = limit("streams_per_connection", self.streams_per_connection_max);
+        Self {
+            connections_max: limit("connections", self.connections_max),
+            connections_per_address_max: of_address,
+            streams_per_connection_max: of_connection,
+            message_bytes_max: limit("message_bytes", self.message_bytes_max),
+            upload_message_bytes_max: limit("upload_message", self.upload_message_bytes_max),
+            preface_timeout: limit("preface_timeout", self.preface_timeout),
+            first_message_timeout: limit("first_message_timeout", self.first_message_timeout),
+            stream_idle_timeout: limit("stream_idle_timeout", self.stream_idle_timeout),
+            message_timeout: limit("message_timeout", self.message_timeout),
+            answer_timeout: limit("answer_timeout", self.answer_timeout),
+            keep_alive: limit("keep_alive", self.keep_alive),
+            drain_timeout: limit("drain_timeout", self.drain_timeout),
+            ..self
         }
-        self
     }
 }
 

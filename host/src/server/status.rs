@@ -269,7 +269,7 @@ impl From<&StartError> for Outcome {
                 Self::new(failed, "WORKER_CRASHED", error.to_string())
             }
             // What a process says last is its owner's and its operator's.
-            StartError::Replica(StartFailure::Process(_)) => {
+            StartError::Replica(StartFailure::Process(_) | StartFailure::Host(_)) => {
                 Self::new(failed, "WORKER_CRASHED", "the process of the model does not start")
             }
             StartError::Crashes(_) => {

@@ -20,7 +20,7 @@ pub use trial::{Example, Examples};
 
 use crate::auth::Caller;
 use crate::deploy::{Deployments, Full, Reservation};
-use crate::limits::{UPLOAD_MESSAGE_BYTES_MAX, UPLOADS_MAX, lifted, limit};
+use crate::limits::{UPLOAD_MESSAGE_BYTES_MAX, UPLOADS_MAX, limit};
 use crate::package::archive::ArchiveError;
 use crate::package::config::ModelName;
 use crate::package::folder::PACKAGE_BYTES_MAX;
@@ -226,7 +226,8 @@ pub struct Place {
 impl Place {
     fn take(uploads: &Arc<Uploads>, user_id: &str) -> Result<Self, UploadError> {
         let mut under_way = uploads.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.contains(user_id) && lifted() != "uploads_per_user" {
+        let of_user = usize::from(under_way.contains(user_id));
+        if of_user >= limit("uploads_per_user", 1) {
             return Err(UploadError::UnderWay);
         }
         if under_way.len() >= limit("uploads", UPLOADS_MAX) {

@@ -28,7 +28,7 @@ impl Here {
         let lines =
             lines.map(|log| Lines::to(move |origin, level, line| log.output(origin, level, line)));
         let admitted = tokio::task::spawn_blocking(move || {
-            Program::of(&runtime, parts, &compiled, lines, || Ok(()))
+            Program::of(&runtime, parts, &compiled, lines, || Ok(()), || Ok(()))
         });
         let program = match admitted.await {
             Ok(program) => Arc::new(program?),

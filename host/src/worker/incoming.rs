@@ -1,15 +1,15 @@
 //! What a worker process says, checked before anything is made of it.
 
-use super::StartFailure;
 use super::link::Inbox;
 use super::message::{Figures, Head, Line, SMALL_BYTES_MAX, Started, Tell, Unknown, invalid, read};
 use super::process::{Running, Shared};
+use super::{StartFailure, lock};
 use crate::call::{End, Event, GuestError, Holder, Output, Receipt, Verdict};
 use crate::limits::{Limits, limit};
 use crate::sandbox::{Charge, bytes_of, held_by, shown};
 use crate::text::{cut, escape_controls};
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -160,7 +160,7 @@ impl Incoming {
             }
             Tell::Figures => {
                 let figures: Figures = read(body, 0)?;
-                let mut there = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut there = lock(&self.shared.figures);
                 let more = figures.lines_lost.saturating_sub(there.lines_lost);
                 if let Some(log) = &self.shared.log {
                     log.lost(more.min(COUNT_MAX));

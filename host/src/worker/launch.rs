@@ -74,13 +74,16 @@ pub struct Confinement {
     pub files_max: u64,
     /// CPUs that there are, which a process in the jail cannot see.
     pub cpus: usize,
+    /// A layer of the jail that a test leaves out.
+    pub without: Option<Layer>,
 }
 
 impl Confinement {
     /// Of a process that only computes something.
     pub(super) fn of_one_shot(mode: JailMode, cpu_seconds: u64, data_bytes: u64) -> Self {
         let cpu_seconds = Some(cpu_seconds);
-        Self { mode, cpu_seconds, data_bytes, files_max: FILES, cpus: cpus() }
+        let without = left_out();
+        Self { mode, cpu_seconds, data_bytes, files_max: FILES, cpus: cpus(), without }
     }
 
     /// Of a replica of these, with machine code of so many bytes.
@@ -114,7 +117,7 @@ impl Confinement {
             Purpose::Serve => None,
             Purpose::TryOut => Some(cpu_seconds_to_try(limits)),
         };
-        Self { mode, cpu_seconds, data_bytes, files_max, cpus: cpus() }
+        Self { mode, cpu_seconds, data_bytes, files_max, cpus: cpus(), without: left_out() }
     }
 
     /// The same as a control group counts it. The CPU time is not that of its guests
@@ -140,10 +143,7 @@ impl Confinement {
             format!("--cpus={}", self.cpus),
         ];
         arguments.extend(self.cpu_seconds.map(|seconds| format!("--cpu-seconds={seconds}")));
-        if lifted() == "jail_files" {
-            // A test looks what becomes of it.
-            arguments.push(format!("--without={}", Layer::Files.as_str()));
-        }
+        arguments.extend(self.without.map(|layer| format!("--without={}", layer.as_str())));
         arguments
     }
 
@@ -155,7 +155,6 @@ impl Confinement {
         root: Root,
         code: Code,
         reads: &[BorrowedFd<'_>],
-        without: Option<&str>,
     ) -> Result<Report, JailError> {
         // What is left of the machine is taken from these before it is from the host.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
@@ -170,9 +169,21 @@ impl Confinement {
             root,
             code,
         };
-        let is_left_out = |layer: &Layer| Some(layer.as_str()) == without;
-        let without: Vec<_> = Layer::ALL.into_iter().filter(is_left_out).collect();
-        enter_without(&jail, &without)
+        enter_without(&jail, self.without.as_slice())
+    }
+}
+
+/// The layer whose absence a test looks at.
+fn left_out() -> Option<Layer> {
+    (lifted() == "jail_files").then_some(Layer::Files)
+}
+
+/// The file of this very program, also when another has taken its name.
+fn this_program() -> io::Result<PathBuf> {
+    match cfg!(target_os = "linux") {
+        true => Ok("/proc/self/exe".into()),
+        // Elsewhere it is found by its name alone.
+        false => std::env::current_exe(),
     }
 }
 
@@ -197,8 +208,8 @@ fn threads(cpus: usize) -> u64 {
 impl Launcher {
     /// Of this very program, also when its file has been replaced. `empty` is a folder
     /// with nothing in it, for as long as any process runs.
-    pub fn of_this_program(starter: Starter, empty: &Path, mode: JailMode) -> Self {
-        Self { program: "/proc/self/exe".into(), starter, empty: empty.into(), mode }
+    pub fn of_this_program(starter: Starter, empty: &Path, mode: JailMode) -> io::Result<Self> {
+        Ok(Self { program: this_program()?, starter, empty: empty.into(), mode })
     }
 
     /// Of another program that takes the same arguments.
@@ -243,14 +254,7 @@ mod tests {
     fn a_replica_has_room_for_all_that_it_may_hold() {
         let parts = |limits: &Limits, graph: usize, asset: u64| {
             let content = Content::Bytes(vec![0; graph].into());
-            let sheet = Sheet {
-                name: "u/a/m".into(),
-                id: "m".into(),
-                version: "0".into(),
-                model_type_id: String::new(),
-                concepts: vec![],
-                limits: limits.clone(),
-            };
+            let sheet = Sheet::of_tests(limits.clone());
             let files = vec![AssetFile { name: "a".into(), size: asset }];
             let assets = Assets { folder: AssetsFolder::Passed("".into()), files };
             let graph = GraphFile { name: "g".into(), folder: String::new(), content };

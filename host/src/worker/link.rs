@@ -6,13 +6,14 @@
 //! what is large waits until it is gone; what is small may wait up to a bound, and what
 //! has been given back is one sum.
 
+use super::lock;
 use super::message::{Ask, HEAD_BYTES, Head, Kind, bare, invalid};
 use crate::limits::limit;
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
@@ -61,6 +62,8 @@ struct Waiting {
     written: usize,
     /// Whether the other side takes no more at the moment.
     is_blocked: bool,
+    /// Whether the one task knows that something waits.
+    is_told: bool,
     /// Whether there is nobody to write to.
     is_closed: bool,
 }
@@ -115,23 +118,35 @@ impl Outbox {
     pub(super) fn release(&self, bytes: u64) {
         let mut waiting = self.lock();
         waiting.released = waiting.released.saturating_add(bytes);
-        if waiting.frames.is_empty() {
-            self.wake.notify_one();
-        }
+        self.tell(&mut waiting);
     }
 
     /// Sends a frame with the next one, or soon.
     pub(super) fn send_later(&self, frame: Vec<u8>) {
         let mut waiting = self.lock();
         waiting.push_small(frame);
-        if waiting.frames.len() == 1 || waiting.is_closed {
-            self.wake.notify_one();
+        self.tell(&mut waiting);
+    }
+
+    /// Sends a frame with the next one, which is about to come.
+    pub(super) fn send_with_next(&self, frame: Vec<u8>) {
+        let mut waiting = self.lock();
+        waiting.push_small(frame);
+        if waiting.is_closed {
+            self.tell(&mut waiting);
         }
     }
 
     /// Sends what waits.
     pub(super) fn flush(&self) {
         self.write(&mut self.lock());
+    }
+
+    /// There is nobody to write to any more, and whoever waits need not.
+    pub(super) fn close(&self) {
+        self.lock().close();
+        self.wake.notify_one();
+        self.gone.notify_waiters();
     }
 
     /// The socket itself.
@@ -167,13 +182,17 @@ impl Outbox {
         }
     }
 
-    fn write(&self, waiting: &mut Waiting) {
-        waiting.is_blocked = false;
-        // One at a time: more is added to it as long as it waits.
-        if waiting.released > 0 && waiting.frames.len() < SLICES_MAX {
-            let released = std::mem::take(&mut waiting.released);
-            waiting.push(bare(Ask::Released, 0, released));
+    /// Has what waits written soon.
+    fn tell(&self, waiting: &mut Waiting) {
+        if !waiting.is_told {
+            waiting.is_told = true;
+            self.wake.notify_one();
         }
+    }
+
+    fn write(&self, waiting: &mut Waiting) {
+        (waiting.is_blocked, waiting.is_told) = (false, false);
+        waiting.push_released();
         while !waiting.frames.is_empty() {
             let written = {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -192,25 +211,39 @@ impl Outbox {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     waiting.is_blocked = true;
-                    self.wake.notify_one();
+                    self.tell(waiting);
                     return;
                 }
                 Err(_) => waiting.close(),
             }
         }
         if waiting.is_closed {
-            self.wake.notify_one();
+            self.tell(waiting);
             self.gone.notify_waiters();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 
 impl Waiting {
+    /// What has left is said before what may need the room.
     fn push(&mut self, frame: Vec<u8>) {
+        self.push_released();
+        self.push_alone(frame);
+    }
+
+    /// One at a time: more is added to it as long as it waits.
+    fn push_released(&mut self) {
+        if self.released > 0 && self.frames.len() < SLICES_MAX {
+            let released = std::mem::take(&mut self.released);
+            self.push_alone(bare(Ask::Released, 0, released));
+        }
+    }
+
+    fn push_alone(&mut self, frame: Vec<u8>) {
         self.pushed += frame.len() as u64;
         if !self.is_closed {
             self.bytes += frame.len();

@@ -25,14 +25,16 @@ mod serving;
 
 pub use cgroup::CgroupError;
 pub use frames::Frame;
-pub use jail::JailMode;
 use jail::{Code, Root};
+pub use jail::{JailMode, Layer};
 pub use kernel::Kernel;
 pub use launch::{Confinement, Launcher};
 pub use message::{Figures, Loaded, Unknown};
 #[cfg(test)]
-pub(crate) use one_shot::tests::scripted;
-pub use one_shot::{OneShot, OneShotError, Urgency};
+pub(crate) use one_shot::tests::{launcher_of, scripted};
+pub use one_shot::{MachineCode, OneShot, OneShotError, Urgency};
+#[doc(hidden)]
+pub use process::{Heard, hear_anything, heed_anything};
 pub use proving::{Proven, prove, serve_proof};
 pub use serving::serve;
 pub use spawn::Starter;
@@ -46,7 +48,7 @@ use here::Here;
 use message::Started;
 use process::{Messages, Process, Taking};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -96,6 +98,13 @@ enum Kind {
     Process(Process),
 }
 
+/// The end of a process, once it comes.
+#[derive(Debug)]
+pub struct Gone {
+    gone: CancellationToken,
+    tasks: TaskTracker,
+}
+
 /// Why a replica does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartFailure {
@@ -105,9 +114,12 @@ pub enum StartFailure {
     /// The same, in the words of the process that tried.
     #[error("{0}")]
     Refused(String),
-    /// Its process cannot be started, or has ended.
+    /// Its process has ended, or is not ready in time.
     #[error("its process does not start: {0}")]
     Process(String),
+    /// The host cannot start one.
+    #[error("no process can be started: {0}")]
+    Host(String),
 }
 
 /// A call's outputs, to be read until [`Event::End`]. Dropping them stops the
@@ -145,12 +157,8 @@ pub fn control_groups() -> Result<PathBuf, CgroupError> {
 
 /// Enters the jail of a process that only computes something, from what it is given to
 /// what it gives. `parent` has started it.
-pub fn enter_to_compute(
-    confinement: &Confinement,
-    parent: i32,
-    without: Option<&str>,
-) -> anyhow::Result<()> {
-    confinement.enter(parent, Root::Here, Code::Never, &[], without)?;
+pub fn enter_to_compute(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
+    confinement.enter(parent, Root::Here, Code::Never, &[])?;
     Ok(())
 }
 
@@ -173,6 +181,17 @@ impl Workers {
                 processes.tasks.wait().await;
             }
         }
+    }
+}
+
+impl Gone {
+    /// Does something then, which [`Workers::drain`] waits for.
+    pub fn then(self, act: impl FnOnce() + Send + 'static) {
+        let Self { gone, tasks } = self;
+        tasks.spawn(async move {
+            gone.cancelled().await;
+            act();
+        });
     }
 }
 
@@ -270,11 +289,19 @@ impl Worker {
         }
     }
 
-    /// Cancelled when its process has ended, if it has one.
-    pub fn gone(&self) -> Option<CancellationToken> {
+    /// Whether its process has ended, if it has one.
+    pub fn has_gone(&self) -> bool {
+        match &self.kind {
+            Kind::Here(_) => false,
+            Kind::Process(process) => process.has_gone(),
+        }
+    }
+
+    /// The end of its process, if it has one, for whoever does something then.
+    pub fn gone(&self) -> Option<Gone> {
         match &self.kind {
             Kind::Here(_) => None,
-            Kind::Process(process) => Some(process.gone().clone()),
+            Kind::Process(process) => Some(process.gone()),
         }
     }
 
@@ -285,6 +312,12 @@ impl Worker {
             Kind::Process(process) => process.why(),
         }
     }
+}
+
+/// What a mutex guards. Nothing is left half done under one, so a panic of whoever had it
+/// is no reason for others to panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an output makes its version hold, as long as this lives.

@@ -18,20 +18,37 @@ use tokio::process::Child;
 /// What is kept of what a process writes about its own end.
 const STDERR_BYTES_MAX: u64 = 4 << 10;
 
-/// What compiling one component may take.
+/// What compiling one component may take, in each of two tries.
 #[derive(Debug, Clone, Copy)]
 struct CompileLimits {
-    /// CPU time, some more than the largest model at hand takes, and memory, of each of
-    /// two tries.
+    /// CPU time, and some more for each MiB of it, whatever that is, up to a bound: twice
+    /// what large honest components at hand take.
     cpu_seconds: u64,
+    cpu_seconds_of_mib: u64,
+    cpu_seconds_max: u64,
+    /// Memory, and the threads that take it.
     data_bytes: u64,
+    threads_max: usize,
     /// Time, waiting for a CPU included.
     timeout: Duration,
 }
 
 impl CompileLimits {
-    const DEFAULT: Self =
-        Self { cpu_seconds: 20, data_bytes: 2 << 30, timeout: Duration::from_secs(180) };
+    const DEFAULT: Self = Self {
+        cpu_seconds: 20,
+        cpu_seconds_of_mib: 2,
+        cpu_seconds_max: 60,
+        data_bytes: 2 << 30,
+        threads_max: 4,
+        timeout: Duration::from_secs(180),
+    };
+
+    /// CPU time for a component of so many bytes.
+    fn cpu_seconds_for(&self, component_bytes: usize) -> u64 {
+        let mib = (component_bytes >> 20) as u64;
+        let more = mib.saturating_mul(self.cpu_seconds_of_mib);
+        self.cpu_seconds.saturating_add(more).min(self.cpu_seconds_max)
+    }
 }
 
 /// How much nicer than calls a process is that nobody waits for.
@@ -61,6 +78,15 @@ pub enum OneShotError {
     /// It cannot be started, or not be spoken to.
     #[error("cannot start a process: {0}")]
     Start(String),
+}
+
+/// Machine code that a process has made.
+#[derive(Debug)]
+pub struct MachineCode {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Where it was made in one pass: the limit that the better way has reached.
+    pub slow_because: Option<String>,
 }
 
 /// What one-shot processes are started from.
@@ -96,14 +122,17 @@ impl OneShot {
         component: &[u8],
         memory_bytes_max: u64,
         urgency: Urgency,
-    ) -> Result<Vec<u8>, OneShotError> {
+    ) -> Result<MachineCode, OneShotError> {
         let one_shot = Self { urgency, ..self.clone() };
         let tried = one_shot.compile_with(component, memory_bytes_max, &[]).await;
         match tried {
-            Err(OneShotError::Limit(_)) => {
-                one_shot.compile_with(component, memory_bytes_max, &["--single-pass"]).await
+            Ok(bytes) => Ok(MachineCode { bytes, slow_because: None }),
+            Err(OneShotError::Limit(limit)) => {
+                let tried =
+                    one_shot.compile_with(component, memory_bytes_max, &["--single-pass"]).await;
+                Ok(MachineCode { bytes: tried?, slow_because: Some(limit) })
             }
-            tried => tried,
+            Err(error) => Err(error),
         }
     }
 
@@ -113,11 +142,14 @@ impl OneShot {
         memory_bytes_max: u64,
         how: &[&str],
     ) -> Result<Vec<u8>, OneShotError> {
-        let CompileLimits { cpu_seconds, data_bytes, timeout } = self.compiling;
+        let CompileLimits { data_bytes, threads_max, timeout, .. } = self.compiling;
+        let cpu_seconds = self.compiling.cpu_seconds_for(component.len());
         let timeout = limit("compile_time", timeout);
         let memory = memory_bytes_max.to_string();
         let arguments = [&["compile-worker", "--memory-bytes-max", &memory], how].concat();
         let confinement = Confinement::of_one_shot(self.launcher.mode(), cpu_seconds, data_bytes);
+        let cpus = confinement.cpus.min(threads_max);
+        let confinement = Confinement { cpus, ..confinement };
         let given = self.run(&arguments, confinement, component, timeout).await?;
         given.ok_or_else(|| OneShotError::Died("it gave no code".to_owned()))
     }
@@ -229,10 +261,15 @@ pub(crate) mod tests {
     use std::path::Path;
     use std::time::Instant;
 
-    /// Processes of a script in a folder, which it calls FOLDER. Another process
-    /// writes it: what this one has open for writing, a process that another test
-    /// starts meanwhile has too, and then the kernel runs it for nobody.
+    /// One-shot processes of a script in a folder, which it calls FOLDER.
     pub(crate) fn scripted(folder: &Path, script: &str) -> OneShot {
+        OneShot::of(launcher_of(folder, script))
+    }
+
+    /// Processes of any kind of such a script. Another process writes it: what this one
+    /// has open for writing, a process that another test starts meanwhile has too, and
+    /// then the kernel runs it for nobody.
+    pub(crate) fn launcher_of(folder: &Path, script: &str) -> Launcher {
         let (text, program) = (folder.join("compiler.sh"), folder.join("compiler"));
         std::fs::write(&text, script.replace("FOLDER", folder.to_str().unwrap())).unwrap();
         let copy = std::process::Command::new("install")
@@ -240,7 +277,7 @@ pub(crate) mod tests {
             .args([&text, &program])
             .status();
         assert!(copy.unwrap().success());
-        OneShot::of(Launcher::of(program))
+        Launcher::of(program)
     }
 
     /// PKG-07, PKG-08.
@@ -255,6 +292,13 @@ pub(crate) mod tests {
         assert!(memory.contains("more than 2147483648 bytes of memory"), "{memory}");
         assert!(told(9, "").contains("was killed"), "{}", told(9, ""));
         assert!(told(11, "odd\n\u{1b}words").contains("odd"), "{}", told(11, "odd"));
+    }
+
+    #[test]
+    fn a_large_component_has_more_time_and_none_has_more_than_a_minute() {
+        let seconds = |bytes| CompileLimits::DEFAULT.cpu_seconds_for(bytes);
+        assert_eq!([0, 1 << 20, 18 << 20].map(seconds), [20, 22, 56]);
+        assert_eq!([20 << 20, usize::MAX].map(seconds), [60, 60]);
     }
 
     #[tokio::test]
@@ -281,7 +325,9 @@ pub(crate) mod tests {
             *) kill -XCPU $$;;\nesac\n";
         let one_shot = scripted(scratch.path(), script);
         let code = one_shot.compile(b"component", 1, Urgency::Waited).await;
-        assert_eq!(code.unwrap(), b"code");
+        let code = code.unwrap();
+        assert_eq!(code.bytes, b"code");
+        assert!(code.slow_because.unwrap().contains("CPU time"));
         let tries = std::fs::read_to_string(scratch.path().join("tries")).unwrap();
         assert_eq!(tries.lines().count(), 2, "{tries}");
         let never = scripted(scratch.path(), "#!/bin/sh\nkill -XCPU $$\n");
@@ -300,7 +346,7 @@ pub(crate) mod tests {
         let one_shot = scripted(scratch.path(), hangs).compiling_within(Duration::from_secs(2));
         let compiling = one_shot.compile(b"component", 1, Urgency::Waited);
         let ended = tokio::time::timeout(Duration::from_secs(12), compiling).await.expect("an end");
-        assert_eq!(ended, Err(OneShotError::Limit("2 s".to_owned())));
+        assert_eq!(ended.unwrap_err(), OneShotError::Limit("2 s".to_owned()));
         let pid: u32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
         let runs = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -63,7 +63,7 @@ fn send_files(socket: &UnixStream, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     if !control.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(io::Error::other("too many files at once"));
     }
-    sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::empty())?;
     Ok(())
 }
 
@@ -71,7 +71,8 @@ fn receive_files(socket: &UnixStream, count: usize) -> io::Result<Vec<File>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_AT_ONCE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    let flags = RecvFlags::CMSG_CLOEXEC;
+    // Nobody inherits these: the process executes nothing.
+    let flags = RecvFlags::empty();
     let received = recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
     let mut files: Vec<File> = Vec::new();
     for message in control.drain() {
@@ -88,7 +89,8 @@ fn receive_files(socket: &UnixStream, count: usize) -> io::Result<Vec<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::package::Content;
+    use crate::limits::Limits;
+    use crate::package::{Content, Sheet};
     use crate::sealed::Sealed;
     use std::io::Read;
 
@@ -104,14 +106,7 @@ mod tests {
             .collect();
         let start = Start {
             version: 1,
-            sheet: crate::package::Sheet {
-                name: "u/a/m".into(),
-                id: "m".into(),
-                version: "0".into(),
-                model_type_id: String::new(),
-                concepts: vec![],
-                limits: crate::limits::Limits::default(),
-            },
+            sheet: Sheet::of_tests(Limits::default()),
             fuel_per_cpu_second: 1,
             graphs: graphs.iter().map(|graph| (graph.name.clone(), String::new())).collect(),
             assets: vec![],

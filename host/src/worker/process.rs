@@ -4,13 +4,17 @@
 //! whatever it is: one frame that makes no sense, or an output beyond what it may hold,
 //! ends it. So does a call that it has not ended in time.
 
+mod anything;
+
+pub use anything::{Heard, hear_anything, heed_anything};
+
 use super::cgroup::Cgroup;
 use super::incoming::Incoming;
 use super::launch::{Confinement, cpus};
 use super::link::{Inbox, Outbox, ends};
 use super::message::{Ask, Begin, Figures, Start, Started, VERSION, bare, frame};
 use super::passing;
-use super::{Processes, Purpose, SendError, StartFailure};
+use super::{Gone, Processes, Purpose, SendError, StartFailure, lock};
 use crate::call::{Deadline, End, Function, Origin, Phase, Receipt, Request, Verdict};
 use crate::limits::{Limits, lifted, limit};
 use crate::package::{Assets, Parts};
@@ -20,16 +24,19 @@ use crate::text::{cut, escape_controls};
 use rustix::net::Shutdown;
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Messages of a client that may be on their way to the guest's side.
 const MESSAGES_AHEAD: usize = 1;
@@ -82,6 +89,8 @@ pub(super) struct Shared {
     stopped: CancellationToken,
     /// It has ended.
     gone: CancellationToken,
+    /// Those who watch its calls, or wait for its end.
+    tasks: TaskTracker,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +128,7 @@ pub(super) struct Messages {
     call: u32,
     function: Function,
     places: Arc<Semaphore>,
+    has_sent: AtomicBool,
 }
 
 /// Tells the process that outputs were taken.
@@ -142,7 +152,7 @@ impl Process {
         let name = parts.sheet.name.clone();
         let fuel_per_cpu_second = processes.fuel_per_cpu_second;
         let limits = Limits { fuel_per_cpu_second, ..parts.sheet.limits.clone() }.lifted();
-        let failed = |error: std::io::Error| StartFailure::Process(error.to_string());
+        let failed = |error: std::io::Error| StartFailure::Host(error.to_string());
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let folder = File::open(parts.assets.path()).map_err(failed)?;
         let launcher = &processes.launcher;
@@ -273,16 +283,22 @@ impl Process {
         };
         let begin = Begin { function, user, left: deadline.left() };
         if let Ok(begin) = frame(Ask::Call, call, 0, &begin) {
-            // The first message follows.
-            shared.outbox.send_later(begin);
+            match function {
+                // A message follows, or that there is none any more.
+                Function::Predict | Function::Generate => shared.outbox.send_with_next(begin),
+                Function::Stream => shared.outbox.send_later(begin),
+            }
         }
         let killed_at =
             Deadline::after(shared.limits.call_timeout).instant() + DEADLINE_GRACE + CANCEL_GRACE;
         let watched = Watched { call, deadline, killed_at, stopped, has_ended, is_over, is_done };
-        tokio::spawn(watched.watch(shared.clone()));
+        shared.tasks.spawn(watched.watch(shared.clone()));
         let taking =
             Taking { outbox: shared.outbox.clone(), call, taken: 0, batch: places.div_ceil(2) };
-        (Messages { shared: shared.clone(), call, function, places: messages }, calling, taking)
+        let has_sent = AtomicBool::new(false);
+        let messages =
+            Messages { shared: shared.clone(), call, function, places: messages, has_sent };
+        (messages, calling, taking)
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -290,16 +306,19 @@ impl Process {
     }
 
     pub(super) fn figures(&self) -> Figures {
-        *self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.shared.figures)
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.shared.pid
     }
 
-    /// Cancelled when the process has ended.
-    pub(super) fn gone(&self) -> &CancellationToken {
-        &self.shared.gone
+    pub(super) fn has_gone(&self) -> bool {
+        self.shared.gone.is_cancelled()
+    }
+
+    pub(super) fn gone(&self) -> Gone {
+        Gone { gone: self.shared.gone.clone(), tasks: self.shared.tasks.clone() }
     }
 
     /// Why the process has ended.
@@ -342,12 +361,13 @@ impl Shared {
             killed: CancellationToken::new(),
             stopped: CancellationToken::new(),
             gone: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         };
         (Arc::new(shared), inbox)
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.calls)
     }
 
     /// Does something with a call that runs, which may end it.
@@ -387,6 +407,8 @@ impl Shared {
         };
         // Whoever tries again at once finds another.
         self.gone.cancel();
+        // A message may be on its way, whose sender waits.
+        self.outbox.close();
         for mut running in running.into_values() {
             running.die(why);
             running.finish();
@@ -539,7 +561,7 @@ impl Watched {
     }
 }
 
-/// Sees to the process until it has ended.
+/// Sees to the process until it has ended, and to those who wait for that.
 async fn tend(
     shared: Arc<Shared>,
     mut child: Child,
@@ -560,9 +582,12 @@ async fn tend(
                 let _ = tokio::time::timeout(STOP_GRACE, &mut listening).await;
                 Some("it was stopped".to_owned())
             }
-            ended = &mut listening => {
-                ended.err().map(|error| format!("it broke the protocol: {error}"))
-            }
+            ended = &mut listening => match ended {
+                // One that ends before it has read all that it was sent.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+                Err(error) => Some(format!("it broke the protocol: {error}")),
+                Ok(()) => None,
+            },
             _ = shared.outbox.run() => None,
         }
     };
@@ -580,6 +605,8 @@ async fn tend(
     }
     shared.end(&why);
     drop(kept);
+    shared.tasks.close();
+    shared.tasks.wait().await;
 }
 
 /// How a process has ended, in the words of the kernel and its own last ones.
@@ -632,6 +659,7 @@ impl Messages {
             self.shared.change(self.call, |running| running.events_left = Some(inputs));
         }
         drop(request);
+        self.has_sent.store(true, Ordering::Relaxed);
         // Until then whoever has received it is charged for it.
         self.shared.outbox.send_whole(message).await;
         Ok(())
@@ -640,8 +668,12 @@ impl Messages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        // The others have one message, and whoever wants no answer drops the call.
-        if self.function == Function::Stream {
+        let has_one = match self.function {
+            Function::Predict | Function::Generate => true,
+            Function::Stream => false,
+        };
+        // Of one alone the process knows that it was the last.
+        if !(has_one && *self.has_sent.get_mut()) {
             self.shared.outbox.send(bare(Ask::NoMore, self.call, 0));
         }
     }

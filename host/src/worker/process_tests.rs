@@ -2,6 +2,7 @@
 
 use super::super::launch::Launcher;
 use super::super::message::{Head, Line, Loaded, Started, Tell};
+use super::super::one_shot::tests::launcher_of;
 use super::*;
 use crate::call::{Event, GuestError, GuestErrorCode, Output, Part, Receipt, Value};
 use crate::package::{AssetFile, AssetsFolder, Sheet};
@@ -252,6 +253,25 @@ async fn a_process_that_ends_ends_its_calls() {
     assert_eq!(messages.send(request).await, Err(SendError::Over));
 }
 
+/// Nobody writes any more then, and nobody would notice that nobody reads.
+#[tokio::test]
+async fn a_message_on_its_way_is_given_up_with_its_process() {
+    let sides = Sides::new();
+    let (messages, mut calling, _taking) = sides.call();
+    let params = "x".repeat(4 << 20);
+    let request = Request { method: String::new(), inputs: vec![], params };
+    let sending = tokio::spawn(async move { messages.send(request).await });
+    while sides.process.shared.outbox.bytes_waiting() < 1 << 20 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!sending.is_finished());
+    sides.process.shared.end("it was the test");
+    let sent = tokio::time::timeout(Duration::from_secs(20), sending).await;
+    assert!(sent.expect("an end").unwrap().is_ok());
+    let Some(Event::End(verdict)) = calling.next().await else { panic!("an end") };
+    assert_eq!(verdict.end, End::WorkerDied("it was the test".into()));
+}
+
 /// A program that starts and says nothing.
 #[tokio::test]
 async fn a_process_that_is_never_ready_is_given_up() {
@@ -262,14 +282,7 @@ async fn a_process_that_is_never_ready_is_given_up() {
     let launcher = Launcher::of(Path::new("/bin/sleep").to_owned());
     let mut processes = Processes::new(launcher, 1, None);
     processes.load_timeout = Duration::from_millis(100);
-    let sheet = Sheet {
-        name: "u/a/m".into(),
-        id: "m".into(),
-        version: "0".into(),
-        model_type_id: String::new(),
-        concepts: vec![],
-        limits: Limits { call_timeout: Duration::from_millis(10), ..limits() },
-    };
+    let sheet = Sheet::of_tests(Limits { call_timeout: Duration::from_millis(10), ..limits() });
     let folder = AssetsFolder::Passed(scratch.path().join("model"));
     let assets = Assets { folder, files: Vec::<AssetFile>::new() };
     let parts = Parts { sheet, graphs: vec![], assets };
@@ -279,14 +292,7 @@ async fn a_process_that_is_never_ready_is_given_up() {
         .await
         .unwrap_err();
     assert!(refused.to_string().starts_with("its process does not start: "), "{refused}");
-    let script = scratch.path().join("script");
-    std::fs::write(&script, "#!/bin/sh\nexec sleep 60\n").unwrap();
-    let copied = std::process::Command::new("install")
-        .args(["-m", "700"])
-        .args([&script, &scratch.path().join("silent")])
-        .status();
-    assert!(copied.unwrap().success());
-    processes.launcher = Launcher::of(scratch.path().join("silent"));
+    processes.launcher = launcher_of(scratch.path(), "#!/bin/sh\nexec sleep 60\n");
     let refused = Process::start(&processes, parts, code, None, Purpose::Serve).await.unwrap_err();
     assert!(refused.to_string().contains("was not ready within"), "{refused}");
 }

@@ -5,14 +5,14 @@
 //! sandboxes is not, and reaches the socket only as what a call gives.
 
 use super::here::{figures_of, started};
-use super::jail::{Code, JailMode, Root, no_more_code, no_more_files};
+use super::jail::{Code, JailError, JailMode, Root, no_more_code, no_more_files};
 use super::launch::Confinement;
 use super::link::{Inbox, Outbox, ends};
 use super::message::{
     Ask, Begin, Figures, Line, SMALL_BYTES_MAX, Tell, VERSION, bare, frame, invalid, read,
 };
 use super::passing;
-use super::{OverLimit, SendError};
+use super::{OverLimit, SendError, lock};
 use crate::call::{
     Deadline, End, Event, Function, Holder, Origin, Phase, Receipt, Request, Verdict,
 };
@@ -27,7 +27,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -53,9 +53,9 @@ const MESSAGES_AHEAD: usize = 1;
 
 /// Becomes a replica, in its jail. Standard input is the socket to the host, and standard
 /// output the folder of assets. Returns when the host needs it no longer.
-pub fn serve(confinement: &Confinement, parent: i32, without: Option<&str>) -> anyhow::Result<()> {
+pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
     let folder = io::stdout();
-    let jail = confinement.enter(parent, Root::Above, Code::Maps, &[folder.as_fd()], without)?;
+    let jail = confinement.enter(parent, Root::Above, Code::Maps, &[folder.as_fd()])?;
     // What is told here the host hears from standard error.
     crate::telemetry::start(Some("warn"), LogFormat::Text)?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -96,12 +96,19 @@ pub fn serve(confinement: &Confinement, parent: i32, without: Option<&str>) -> a
             assets: Assets { folder: AssetsFolder::Passed(assets_path), files: start.assets },
         };
         let compiled = Compiled::trusted(Sealed::trusted(code)?);
-        // No thread makes any more code, whatever the package has in it.
-        let no_more_code = || match no_more_code() {
-            Err(error) if mode == JailMode::Required => Err(error.to_string()),
+        // No thread makes any more of these, whatever the package has in it.
+        let demanded = |refused: Result<(), JailError>| match refused {
+            Err(error) if mode == JailMode::Required => Err(crate::text::with_causes(&error)),
             Ok(()) | Err(_) => Ok(()),
         };
-        let program = Program::of(&runtime, parts, &compiled, Some(lines), no_more_code);
+        let program = Program::of(
+            &runtime,
+            parts,
+            &compiled,
+            Some(lines),
+            || demanded(no_more_code()),
+            || demanded(no_more_files()),
+        );
         drop(compiled);
         let program = match program {
             Ok(program) => Arc::new(program),
@@ -113,13 +120,6 @@ pub fn serve(confinement: &Confinement, parent: i32, without: Option<&str>) -> a
             }
         };
         let started = started(&program).await;
-        // What sandboxes begin with is in memory by now, unless there was none.
-        if started.loaded.is_ok()
-            && let Err(error) = no_more_files()
-            && mode == JailMode::Required
-        {
-            return Err(error.into());
-        }
         let serving = Arc::new(Serving {
             calls: Mutex::default(),
             held: Mutex::new(program.account().charge(Holder::Message, 0)?),
@@ -128,6 +128,7 @@ pub fn serve(confinement: &Confinement, parent: i32, without: Option<&str>) -> a
             lines_lost,
             told: Mutex::default(),
         });
+        crate::heap::give_back_program();
         serving.tell_figures()?;
         serving.outbox.send(frame(Tell::Ready, 0, 0, &started)?);
         let served = serving.serve(inbox).await;
@@ -354,7 +355,7 @@ impl Serving {
                 biased;
                 () = cancelled.cancelled() => return early(End::Cancelled),
                 end = &mut refused => return early(end),
-                event = next(&places, &mut calling) => event,
+                event = self.together(next(&places, &mut calling)) => event,
             };
             let sent = match event {
                 Some(Event::Output(output)) => {
@@ -362,7 +363,7 @@ impl Serving {
                     let bytes = charge.as_ref().map_or(0, Charge::bytes);
                     // A client that has seen enough is told what that took.
                     if let Ok(spent) = frame(Tell::Spent, call, 0, &spent.receipt()) {
-                        self.outbox.send_later(spent);
+                        self.outbox.send_with_next(spent);
                     }
                     let sent = frame(Tell::Output, call, bytes, &output);
                     if let Some(charge) = charge {
@@ -375,10 +376,25 @@ impl Serving {
                 None => return early(End::Cancelled),
             };
             match sent {
-                Ok(sent) => self.outbox.send(sent),
+                Ok(sent) => self.outbox.send_with_next(sent),
                 Err(error) => return early(End::HostBug(error.to_string())),
             }
         }
+    }
+
+    /// Waits for what may be there already. What has not been sent yet goes before it, and
+    /// at once if it is not.
+    async fn together<T>(&self, coming: impl Future<Output = T>) -> T {
+        let mut coming = pin!(coming);
+        for _ in 0..2 {
+            if let Poll::Ready(come) = futures_util::poll!(coming.as_mut()) {
+                return come;
+            }
+            // A guest has often ended when its last output comes.
+            tokio::task::yield_now().await;
+        }
+        self.outbox.flush();
+        coming.await
     }
 
     fn figures(&self) -> Figures {
@@ -428,8 +444,4 @@ async fn next(places: &Semaphore, calling: &mut Calling) -> Option<Event> {
         place.forget();
     }
     event
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

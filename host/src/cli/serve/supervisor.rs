@@ -6,7 +6,6 @@ use rustix::time::{ClockId, clock_gettime};
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
@@ -73,12 +72,24 @@ impl Supervisor {
 /// A path, or a name without a file that begins with `@`.
 fn connect(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match name.as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'@', name @ ..] => without_file(name)?,
         _ => SocketAddr::from_pathname(name)?,
     };
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     Ok((socket, address))
+}
+
+#[cfg(target_os = "linux")]
+fn without_file(name: &[u8]) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt;
+    SocketAddr::from_abstract_name(name)
+}
+
+/// Elsewhere each has a file.
+#[cfg(not(target_os = "linux"))]
+fn without_file(_: &[u8]) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]
@@ -97,8 +108,7 @@ mod tests {
         let path = folder.path().join("notify");
         let at_path = UnixDatagram::bind(&path).unwrap();
         let name = format!("ringfence-{}", folder.path().display());
-        let at_name =
-            UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let at_name = UnixDatagram::bind_addr(&without_file(name.as_bytes()).unwrap()).unwrap();
         for (socket, name) in
             [(at_path, path.into_os_string()), (at_name, format!("@{name}").into())]
         {

@@ -153,16 +153,17 @@ pub(super) fn read(
     Ok(bytes)
 }
 
-/// A file that an engine reads.
-pub(super) struct Graph<'a> {
+/// A file below `1/` that is taken as it is.
+pub(super) struct Found<'a> {
     pub(super) code: &'a Dir,
     pub(super) name: &'a str,
     pub(super) path: &'a str,
 }
 
-impl Graph<'_> {
-    /// Reads the file. One that somebody else may write to is kept in memory.
-    pub(super) fn take(
+impl Found<'_> {
+    /// Reads a graph, which is for an engine. One that somebody else may write to is kept
+    /// in memory.
+    pub(super) fn take_graph(
         &self,
         taking: Taking,
         bytes_max: u64,
@@ -184,18 +185,10 @@ impl Graph<'_> {
         listing.list(path, bytes, sha256);
         Ok(Content::File { file: Arc::new(file), bytes })
     }
-}
 
-/// A file that guests can read.
-pub(super) struct Asset<'a> {
-    pub(super) code: &'a Dir,
-    pub(super) name: &'a str,
-    pub(super) path: &'a str,
-}
-
-impl Asset<'_> {
-    /// Reads the file and takes it into the private folder. Returns its length.
-    pub(super) fn take(
+    /// Reads an asset, which is for guests, and takes it into the private folder. Returns
+    /// its length.
+    pub(super) fn take_asset(
         &self,
         taking: Taking,
         copies: &Dir,

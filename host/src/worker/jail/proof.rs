@@ -2,14 +2,9 @@
 //! after it has entered the jail; how it ended says whether the jail held. A report says
 //! what was set up, and this what it is worth.
 
-use super::raw::{self, Way};
 use libc::{EACCES, ENOSYS, EPERM};
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
-use std::io;
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::BorrowedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 /// What a process exits with that has done what it should not, and one that was refused
 /// for another reason than the jail. An error on the way to it is 1.
@@ -90,26 +85,6 @@ impl Outcome {
     }
 }
 
-/// Tries an act. `root` is open, and is the directory that everything is in, outside of
-/// the jail. The process may not come back from it, and must exit afterwards.
-pub(crate) fn attempt(act: Act, root: BorrowedFd<'_>) -> Outcome {
-    let tried = match act {
-        Act::OpenFile => open(root, "dev/null", OFlags::RDONLY),
-        Act::OpenDir => open(root, ".", OFlags::RDONLY | OFlags::DIRECTORY),
-        Act::WriteFile => write_file(root),
-        Act::Connect => connect(),
-        Act::Fork => reached(no_program().spawn().map(drop)),
-        Act::Exec => reached(Err(no_program().exec())),
-        Act::Ptrace => raw::trace_me(),
-        Act::Signal => signal(),
-        Act::MapCode => raw::map_code(Way::Mapped).or_else(|_| raw::map_code(Way::Changed)),
-    };
-    match tried {
-        Ok(()) => Outcome::Done,
-        Err(error) => Outcome::Refused(error.raw_os_error().unwrap_or_default()),
-    }
-}
-
 /// What the end of the process says about the jail: an error, if it did not hold or
 /// nobody knows.
 pub(crate) fn judge(act: Act, exit: ExitStatus) -> Result<(), String> {
@@ -118,44 +93,6 @@ pub(crate) fn judge(act: Act, exit: ExitStatus) -> Result<(), String> {
         (Some(code), _) if code == i32::from(DONE) => Err(format!("it could {}", act.as_str())),
         _ => Err(format!("the attempt to {} ended otherwise: {exit}", act.as_str())),
     }
-}
-
-fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<()> {
-    openat(root, path, flags | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(())
-}
-
-fn write_file(root: BorrowedFd<'_>) -> io::Result<()> {
-    let name = format!("tmp/ringfence-proof-{}", std::process::id());
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    openat(root, &name, flags, Mode::RUSR | Mode::WUSR)?;
-    unlinkat(root, &name, AtFlags::empty())?;
-    Ok(())
-}
-
-/// Whether anybody listens elsewhere is not known, so it listens itself.
-fn connect() -> io::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    TcpStream::connect(listener.local_addr()?).map(drop)
-}
-
-/// There is none, so that nothing is run should the jail not hold. It keeps what is
-/// open: to open anything else for it would be refused first, and prove nothing.
-fn no_program() -> Command {
-    Command::new("/ringfence-no-such-program")
-}
-
-/// Whoever gets so far that there is no such program could have run another.
-fn reached(ended: io::Result<()>) -> io::Result<()> {
-    match ended {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        ended => ended,
-    }
-}
-
-fn signal() -> io::Result<()> {
-    let parent = rustix::process::getppid().ok_or(io::ErrorKind::NotFound)?;
-    Ok(rustix::process::test_kill_process(parent)?)
 }
 
 #[cfg(test)]

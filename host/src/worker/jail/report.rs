@@ -1,10 +1,11 @@
 //! What a jail is made of, and which of it a machine holds.
 
+use super::{JailError, JailMode};
 use std::fmt;
 
 /// One wall of the jail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layer {
+pub enum Layer {
     /// Limits that the kernel counts for each process.
     Limits,
     /// No variables, no descriptors of others, and an empty directory to stand in.
@@ -43,6 +44,11 @@ impl Layer {
     /// any user can have them.
     pub(crate) const REQUIRED: [Self; 5] =
         [Self::Limits, Self::Environment, Self::Privileges, Self::Files, Self::Calls];
+
+    /// Which one a name is for.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|layer| layer.as_str() == name)
+    }
 
     /// Its name, in a few words.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -100,8 +106,16 @@ impl Report {
         self.layers.iter().map(|(layer, hold)| (*layer, hold))
     }
 
+    /// Fails if a layer is missing that is demanded.
+    pub(super) fn checked(self, mode: JailMode) -> Result<Self, JailError> {
+        match (mode, self.missing()) {
+            (JailMode::Required, Some(missing)) => Err(JailError::Missing(missing)),
+            (JailMode::Required | JailMode::BestEffort, _) => Ok(self),
+        }
+    }
+
     /// The required layers that are missing, with why; none if all are there.
-    pub(super) fn missing(&self) -> Option<String> {
+    fn missing(&self) -> Option<String> {
         let missing: Vec<_> = self
             .iter()
             .filter(|(layer, _)| Layer::REQUIRED.contains(layer))

@@ -1,7 +1,8 @@
 //! Namespaces, and a root directory in which there is next to nothing. All of it is a second
 //! wall behind others, and none of it fails a start.
 //!
-//! There is no PID namespace: it would take in children alone, and nothing here forks.
+//! There is no PID namespace: it would take in children alone, and nothing here forks. Nor
+//! is a worker made the first process of one, which loses the signals that say how it ended.
 //! There is no mount namespace either: from an empty root there is nothing to reach.
 
 use super::{Hold, Root, raw};

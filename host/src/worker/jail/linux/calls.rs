@@ -49,7 +49,7 @@ pub(crate) fn no_more_code() -> Result<(), JailError> {
         let rules = making(libc::PROT_EXEC)?;
         apply_filter_all_threads(&program(rules, NOT_PERMITTED, SeccompAction::Allow)?)
     };
-    refuse().map_err(JailError::Code)
+    refuse().map_err(|error: Error| JailError::Code(error.into()))
 }
 
 /// Refuses, in all threads, to make files in memory, which no limit of the process counts,
@@ -59,7 +59,7 @@ pub(crate) fn no_more_files() -> Result<(), JailError> {
         let rules = Rules::default().any(&[libc::SYS_memfd_create, libc::SYS_seccomp]);
         apply_filter_all_threads(&program(rules, NOT_PERMITTED, SeccompAction::Allow)?)
     };
-    refuse().map_err(JailError::Code)
+    refuse().map_err(|error: Error| JailError::Files(error.into()))
 }
 
 const SHARED: u32 = libc::MAP_SHARED as u32;
