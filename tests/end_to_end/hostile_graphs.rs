@@ -4,7 +4,9 @@
 use crate::upload::{archive, left_in, lines, make_model, send, state};
 use prost::Message;
 use ringfence::proto::clarifai::api::status::StatusCode;
-use ringfence_tests::{Canary, Client, Host, block_on, field, guests, request, text_input};
+use ringfence_tests::{
+    Canary, Client, Host, Variant, block_on, field, guests, request, text_input,
+};
 use std::path::{Path, PathBuf};
 use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -80,25 +82,65 @@ fn sparse() -> pb::GraphProto {
     pb::GraphProto { sparse_initializer: vec![weights], ..of_nodes(vec![]) }
 }
 
-/// One node of more work than may be begun: 10,001³ multiplications.
-fn giant() -> pb::GraphProto {
-    let side =
-        || Dimension { value: Some(dimension::Value::DimValue(10_001)), ..Default::default() };
-    let port = |name: &str| pb::ValueInfoProto {
+/// What goes in or comes out: a matrix of floating-point numbers.
+fn port(name: &str, rows: i64, columns: i64) -> pb::ValueInfoProto {
+    let side = |length| Dimension {
+        value: Some(dimension::Value::DimValue(length)),
+        ..Default::default()
+    };
+    let dim = vec![side(rows), side(columns)];
+    pb::ValueInfoProto {
         name: name.to_owned(),
         r#type: Some(pb::TypeProto {
             value: Some(type_proto::Value::TensorType(type_proto::Tensor {
                 elem_type: DataType::Float as i32,
-                shape: Some(pb::TensorShapeProto { dim: vec![side(), side()] }),
+                shape: Some(pb::TensorShapeProto { dim }),
             })),
             ..Default::default()
         }),
         ..Default::default()
-    };
+    }
+}
+
+/// One node of more work than may be begun: 10,001³ multiplications.
+fn giant() -> pb::GraphProto {
+    let port = |name| port(name, 10_001, 10_001);
     pb::GraphProto {
         input: vec![port("x")],
         output: vec![port("y")],
         ..of_nodes(vec![node("MatMul", &["x", "x"])])
+    }
+}
+
+/// Four numbers become as many, by way of a node of 6,000³ multiplications, which may be
+/// begun and takes many seconds.
+fn slow() -> pb::GraphProto {
+    const SIDE: i64 = 6_000;
+    let named = |name: &str, node: pb::NodeProto| pb::NodeProto {
+        name: name.to_owned(),
+        output: vec![name.to_owned()],
+        ..node
+    };
+    let reduced = |operator: &str, input: &str| {
+        let keeps_none = pb::AttributeProto {
+            name: "keepdims".to_owned(),
+            r#type: AttributeType::Int as i32,
+            i: 0,
+            ..Default::default()
+        };
+        pb::NodeProto { attribute: vec![keeps_none], ..node(operator, &[input]) }
+    };
+    pb::GraphProto {
+        input: vec![port("x", 1, 4)],
+        output: vec![port("y", 1, 4)],
+        node: vec![
+            named("least", reduced("ReduceMin", "x")),
+            named("matrix", node("Expand", &["least", "s"])),
+            named("product", node("MatMul", &["matrix", "matrix"])),
+            named("most", reduced("ReduceMax", "product")),
+            named("y", node("Add", &["x", "most"])),
+        ],
+        ..from_shape("Expand", &[], &[SIDE, SIDE])
     }
 }
 
@@ -124,6 +166,28 @@ fn nested_fields(depth: usize) -> Vec<u8> {
         bytes = field(number, &bytes);
     }
     bytes
+}
+
+/// What nothing in a process can stop: its caller is told at the deadline, the process is
+/// ended soon after, and nobody else notices.
+#[test]
+fn a_process_whose_engine_computes_for_too_long_is_ended() {
+    let variant = Variant::of(guests::COMPUTE_LOOP, &[("64Mi", "1Gi"), ("200m", "1")]);
+    std::fs::write(variant.folder().join("1/double.onnx"), file(slow())).unwrap();
+    let mut host = Host::serve(&[guests::ECHO, variant.path()]);
+    let workers = host.workers();
+    assert_eq!(workers.len(), 2);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let canary = Canary::start(&host).await;
+        let answer = client.predict("compute-loop", vec![text_input("x")]).await;
+        assert_eq!(answer.reason(), "WALL_DEADLINE", "{answer:?}");
+        host.wait_until("the end of its process", |host| {
+            host.log().contains("it did not end a call within call_timeout")
+                && host.workers().iter().filter(|pid| workers.contains(pid)).count() == 1
+        });
+        canary.ends(&mut host, "an engine that computes for too long").await;
+    });
 }
 
 /// NN-06, NN-07, NN-09, NN-11, NN-12.

@@ -13,6 +13,7 @@ pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> 
         Some(path) => settings::open(path).map_err(usage)?,
         None => Settings::default(),
     };
+    let is_required = args.host_config.is_some() && settings.jail() == JailMode::Required;
     let mut findings = doctor::examine(&Surroundings {
         root: "/".into(),
         data_dir: args.data_dir.clone().unwrap_or(settings.data_dir),
@@ -20,7 +21,7 @@ pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> 
         ld_library_path: std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default(),
     });
     let proven = super::serve::runtime()?.block_on(proven())?;
-    findings.extend(doctor::of_jail(&proven.layers, &proven.failures));
+    findings.extend(doctor::of_jail(&proven.layers, &proven.failures, is_required));
     let mut out = std::io::stdout().lock();
     for finding in &findings {
         let line = if global.json { object(finding) } else { line(finding) };

@@ -1,9 +1,8 @@
 //! What the outer wall can be made of here. Whether it holds is tried elsewhere, by
 //! processes that are in it.
 
-use super::resources::version_2;
 use super::{Finding, Surroundings, kernel_version};
-use rustix::fs::{Access, access};
+use crate::worker::{CgroupError, may_divide};
 
 /// Versions of Landlock's interface, and the kernel that each came with.
 const LANDLOCK: [(u32, (u32, u32)); 7] = [
@@ -88,20 +87,12 @@ fn user_namespaces(surroundings: &Surroundings) -> Finding {
 fn cgroup(surroundings: &Surroundings) -> Finding {
     let topic = "jail: control group";
     let advice = "start it by systemd with `Delegate=yes`";
-    let Some(base) = version_2(surroundings) else {
-        return missing(topic, "version 2 is not mounted", "a system with control groups 2 has it");
-    };
-    let groups = surroundings.read("/proc/self/cgroup").unwrap_or_default();
-    let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::")) else {
-        return missing(topic, "this process is in none of version 2", advice);
-    };
-    let group = surroundings.at(base.join(group.trim_start_matches('/')));
-    let ours = ["cgroup.procs", "cgroup.subtree_control"]
-        .iter()
-        .all(|file| access(group.join(file), Access::WRITE_OK).is_ok());
-    match ours {
-        true => Finding::ok(topic, "this process may divide its own"),
-        false => missing(topic, "this process may not divide its own", advice),
+    match may_divide(&surroundings.root) {
+        Ok(()) => Finding::ok(topic, "this process may divide its own"),
+        Err(error @ (CgroupError::Mounted(_) | CgroupError::None)) => {
+            missing(topic, &error.to_string(), "a system with control groups 2 alone has them")
+        }
+        Err(error) => missing(topic, &error.to_string(), advice),
     }
 }
 
@@ -140,10 +131,9 @@ mod tests {
             ("sys/kernel/security/lsm", "landlock"),
             ("proc/sys/kernel/seccomp/actions_avail", "kill_process kill_thread errno allow"),
             ("proc/sys/user/max_user_namespaces", "1000"),
-            ("proc/self/cgroup", "0::/mine\n"),
+            ("proc/self/cgroup", "0::/\n"),
             ("sys/fs/cgroup/cgroup.controllers", "memory"),
-            ("sys/fs/cgroup/mine/cgroup.procs", ""),
-            ("sys/fs/cgroup/mine/cgroup.subtree_control", ""),
+            ("sys/fs/cgroup/cgroup.type", "domain"),
         ]);
         for finding in examine(&all.surroundings()) {
             assert_eq!(finding.verdict, crate::doctor::Verdict::Ok, "{finding:?}");

@@ -57,15 +57,19 @@ impl Finding {
 }
 
 /// How the jail holds, by processes that were in it: a line for each layer, and what was
-/// not refused.
-pub fn of_jail(layers: &[String], failures: &[String]) -> Vec<Finding> {
+/// not refused. Where the jail is required, that keeps a host from starting.
+pub fn of_jail(layers: &[String], failures: &[String], is_required: bool) -> Vec<Finding> {
     const ADVICE: &str = "a host that listens beyond loopback does not start without the layers \
                           that it requires";
+    const REQUIRED: &str = "this host requires its jail, and does not start";
     let layer = |line: &String| match line.contains("missing:") {
         true => Finding::warn("jail", line, "see operating.md for what each layer needs"),
         false => Finding::ok("jail", line),
     };
-    let failure = |line: &String| Finding::warn("jail", line, ADVICE);
+    let failure = |line: &String| match is_required {
+        true => Finding::fail("jail", line, REQUIRED),
+        false => Finding::warn("jail", line, ADVICE),
+    };
     layers.iter().map(layer).chain(failures.iter().map(failure)).collect()
 }
 
@@ -154,6 +158,16 @@ mod tests {
                 ld_library_path: OsString::new(),
             }
         }
+    }
+
+    #[test]
+    fn a_jail_that_does_not_hold_keeps_a_host_from_starting_that_requires_it() {
+        let verdicts = |is_required| {
+            let found = of_jail(&["user: held".into()], &["it could".into()], is_required);
+            found.iter().map(|finding| finding.verdict).collect::<Vec<_>>()
+        };
+        assert_eq!(verdicts(true), [Verdict::Ok, Verdict::Fail]);
+        assert_eq!(verdicts(false), [Verdict::Ok, Verdict::Warn]);
     }
 
     #[test]

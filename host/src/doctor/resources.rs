@@ -101,7 +101,7 @@ fn limit_bytes(surroundings: &Surroundings) -> Option<u64> {
 }
 
 /// Where version 2 is mounted, alone or beside version 1.
-pub(super) fn version_2(surroundings: &Surroundings) -> Option<PathBuf> {
+fn version_2(surroundings: &Surroundings) -> Option<PathBuf> {
     [CGROUP.into(), Path::new(CGROUP).join("unified")]
         .into_iter()
         .find(|base| surroundings.at(base.join("cgroup.controllers")).is_file())

@@ -36,6 +36,9 @@ pub enum CgroupError {
     /// The machine has none of version 2, or the process is in none of them.
     #[error("this process is in no control group of version 2")]
     None,
+    /// They are elsewhere, beside those of version 1, which has the controllers.
+    #[error("there are no control groups of version 2 in {0:?}")]
+    Mounted(PathBuf),
     /// It is somebody else's to divide.
     #[error("nobody has delegated the control group {0:?} to this process (systemd: Delegate=yes)")]
     NotDelegated(PathBuf),
@@ -63,11 +66,21 @@ pub(super) fn prepare() -> Result<PathBuf, CgroupError> {
     Ok(root)
 }
 
+/// Whether this process may divide its control group, below a root directory; nothing is
+/// changed.
+pub fn may_divide(root: &Path) -> Result<(), CgroupError> {
+    let groups = read(&root.join("proc/self/cgroup"))?;
+    delegated(&root.join("sys/fs/cgroup"), &groups).map(drop)
+}
+
 /// The directory of the control group that this process is in, where `mounted` is
 /// `/sys/fs/cgroup` and `groups` what `/proc/self/cgroup` says. systemd marks what it has
 /// delegated, and a container sees its own group as the root, which only the machine's
 /// has no type.
 fn delegated(mounted: &Path, groups: &str) -> Result<PathBuf, CgroupError> {
+    if !mounted.join("cgroup.controllers").exists() {
+        return Err(CgroupError::Mounted(mounted.to_owned()));
+    }
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
     let group = group.ok_or(CgroupError::None)?;
     let root = mounted.join(group);
@@ -217,6 +230,8 @@ mod tests {
             assert_eq!(delegated(mounted, own).unwrap(), group);
         }
         assert!(matches!(delegated(mounted, "4:memory:/other\n"), Err(CgroupError::None)));
+        let not_mounted = delegated(&mounted.join("host"), own);
+        assert!(matches!(not_mounted, Err(CgroupError::Mounted(_))));
         // The machine's own root, and that of a container.
         assert!(matches!(delegated(mounted, "0::/\n"), Err(CgroupError::NotDelegated(_))));
         fs::write(mounted.join("cgroup.type"), "domain\n").unwrap();

@@ -232,6 +232,7 @@ impl Launcher {
     /// there is nothing.
     pub(super) fn command(&self, arguments: &[&str], confinement: &Confinement) -> Command {
         let mut command = Command::new(&self.program);
+        command.arg0("ringfence");
         command.args(arguments).args(confinement.arguments()).env_clear().current_dir(&self.empty);
         // Whoever stops the host by its terminal stops the host, which sees to these.
         command.process_group(0);

@@ -23,7 +23,7 @@ mod kernel;
 mod process;
 mod serving;
 
-pub use cgroup::CgroupError;
+pub use cgroup::{CgroupError, may_divide};
 pub use frames::Frame;
 use jail::{Code, Root};
 pub use jail::{JailMode, Layer};
