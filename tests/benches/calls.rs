@@ -108,7 +108,7 @@ async fn sandboxes(time: Duration) {
     let variant = unlimited(guests::ECHO);
     let package = folder::open(variant.folder(), scratch.path(), folder::Taking::Copy).unwrap();
     let program =
-        Arc::new(Program::admit(&runtime, package, &Code::Component, Surroundings::Real).unwrap());
+        Arc::new(Program::admit(&runtime, &package, &Code::Component, Surroundings::Real).unwrap());
     let mut times = Times::default();
     let started = Instant::now();
     while started.elapsed() < time {

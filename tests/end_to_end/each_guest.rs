@@ -406,6 +406,12 @@ async fn load_keeps(client: &Client) {
     }
 }
 
+async fn load_leaves(client: &Client) {
+    for _ in 0..3 {
+        assert_eq!(client.predict_request(plain("load-leaves")).await.text(), "print print");
+    }
+}
+
 async fn load_loops(client: &Client) {
     let answer = client.predict_request(plain("load-loops")).await;
     assert_burnt_in_load(&answer);

@@ -51,6 +51,7 @@ mod receipts;
 mod replicas;
 mod seam;
 mod settings;
+mod snapshots;
 mod soak;
 mod start;
 mod time;

@@ -284,7 +284,12 @@ fn a_users_quota_is_held_and_changed_while_the_host_runs() {
     let other = Variant::of(guests::TYPED, &[("  user_id: local\n", "")]);
     let refused = host.ringfence_as(&alice, &["upload", other.path()]);
     assert!(text(&refused).contains("compiled in the last hour"), "{}", text(&refused));
-    // What is compiled already is not compiled again.
+    // What is compiled with its own state counts, too; but nothing is compiled again.
+    let refused = host.ringfence_as(&alice, &["upload", second.path()]);
+    assert!(text(&refused).contains("compiled in the last hour"), "{}", text(&refused));
+    host.operate(&["users", "quota", "alice", "--compilations-per-hour", "9"]);
+    upload(&host, &alice, second.path());
+    host.operate(&["users", "quota", "alice", "--compilations-per-hour", "0"]);
     upload(&host, &alice, second.path());
 
     // What counts is what is stored, and not what is sent of it.

@@ -88,6 +88,8 @@ pub mod calls {
         LOADING.store(true, Ordering::Relaxed);
         let loaded = M::load();
         LOADING.store(false, Ordering::Relaxed);
+        #[cfg(target_family = "wasm")]
+        crate::standard::close();
         match model.set(loaded.map_err(Error::into_raw)?) {
             Ok(()) => Ok(()),
             Err(_) => Err(Error::failed_precondition("the model is already loaded").into_raw()),

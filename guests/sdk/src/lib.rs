@@ -28,11 +28,13 @@
 //! and the log macros ([`info!`] and so on) are plain calls. [`Outputs`] and
 //! [`Requests`] are borrowed for one call.
 //!
-//! Avoid in `load`, though the standard library has them: `println!` and
-//! `std::fs` (the C library keeps handles of its own), `std::time::Instant`
-//! kept in the model (clocks differ between copies), and random numbers (every
-//! copy would go on with the same ones; see [`random`]). A `HashMap` is fine,
-//! but all copies share its seed.
+//! `println!` and `std::fs` may be used in `load`: what the C library keeps of
+//! them is closed after it, where the target is `wasm32-wasip2`. Avoid a
+//! `std::fs::File` that the model keeps, the clocks of `std::time` (a copy would
+//! take the past for the present), and random numbers (every copy would go on
+//! with the same ones; see [`random`]): such a model works, but `load` runs for
+//! each call, as `ringfence test` tells. A `HashMap` is fine, but all copies
+//! share its seed.
 //!
 //! # Outside the sandbox
 //!
@@ -55,6 +57,8 @@ mod output;
 mod params;
 pub mod random;
 pub mod raw;
+#[cfg(target_family = "wasm")]
+mod standard;
 mod stream;
 mod tensor;
 mod value;

@@ -11,6 +11,7 @@ use crate::nn::{self, Port};
 use crate::package::config::Config;
 use crate::package::folder::{self, FolderError};
 use crate::package::{Package, admission, capability};
+use crate::sandbox;
 use crate::text::{escape_controls, hex, printable};
 use anyhow::Context;
 use cap_std::ambient_authority;
@@ -191,6 +192,17 @@ fn component(bytes: &[u8], graphs: &[&str], sheet: &mut Sheet) -> anyhow::Result
     if let Err(error) = admission::admit(bytes, u64::MAX) {
         sheet.push(("refused", error.to_string()));
     }
+    sheet.push((
+        "snapshot",
+        match sandbox::form(bytes) {
+            Ok(()) => {
+                "calls begin with a copy of what load-model leaves, unless that does what no \
+                       copy can have; `ringfence test` says so"
+                    .to_owned()
+            }
+            Err(unfit) => format!("none, so load-model runs for each call: {unfit}"),
+        },
+    ));
     for producer in &found.producers {
         sheet.push(("made by", producer.clone()));
     }

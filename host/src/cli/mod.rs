@@ -450,6 +450,9 @@ pub(crate) struct CompileWorkerArgs {
     /// What the component may start with
     #[arg(long)]
     pub(crate) memory_bytes_max: u64,
+    /// Leave it as it is; else it can be asked for its state
+    #[arg(long)]
+    pub(crate) as_it_is: bool,
     /// Allocate registers in the way that takes least
     #[arg(long)]
     pub(crate) single_pass: bool,

@@ -6,7 +6,7 @@
 
 use super::{CallWorkerArgs, CompileWorkerArgs, ConfinementArgs, JailProofArgs};
 use crate::package::admission;
-use crate::sandbox::{Registers, compile};
+use crate::sandbox::{Instrumented, Registers, compile};
 use crate::worker::{self, Confinement, Frame};
 use std::io::{self, Read};
 use std::process::ExitCode;
@@ -23,10 +23,14 @@ pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
         true => Registers::SinglePass,
         false => Registers::Best,
     };
+    let instrumented = match args.as_it_is {
+        true => Instrumented::No,
+        false => Instrumented::ForSnapshot,
+    };
     let compiled = admission::admit(&component, args.memory_bytes_max)
         .map_err(|error| error.to_string())
         .and_then(|()| {
-            compile(&component, registers, args.confinement.cpus).map_err(|error| {
+            compile(&component, instrumented, registers, args.confinement.cpus).map_err(|error| {
                 format!("1/model.wasm is not a component that this host can run: {error}")
             })
         });

@@ -20,7 +20,9 @@ use crate::call::{
 use crate::package::folder::{self, Taking};
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
-use crate::sandbox::{Code, Diagnostics, Program, Runtime, Surroundings, calibrate};
+use crate::sandbox::{
+    Code, Diagnostics, Program, Runtime, Snapshot, Surroundings, Unfit, calibrate,
+};
 use crate::server::request::{InputError, Turn, parse, plain_input, typed_input};
 use crate::server::response::{self, CallerKind, Form};
 use crate::server::sent::Sent;
@@ -41,6 +43,8 @@ const EXAMPLE: &str = "example.";
 /// One of the functions, and how it went.
 struct Ran {
     function: String,
+    /// What is left of `load-model` for calls to begin with.
+    snapshot: Option<Result<Snapshot, Unfit>>,
     /// Nothing for `load-model`, which succeeded.
     verdict: Option<Verdict>,
     receipt: Receipt,
@@ -232,11 +236,21 @@ async fn call_all(
     let asked = plain(given.message.clone())?;
     let measured = calibrate().map_err(|error| anyhow!("cannot measure this machine: {error}"))?;
     let runtime = Runtime::start_with(Diagnostics::On, measured)?;
-    let program = Program::admit(&runtime, package, &Code::Component, Surroundings::Seeded(seed))
-        .map_err(usage)?;
-    let program = Arc::new(program);
+    let surroundings = Surroundings::Seeded(seed);
+    let program = Program::admit(&runtime, &package, &Code::Component, surroundings);
+    let mut program = Arc::new(program.map_err(usage)?);
     let methods = program.methods().await.map_err(usage)?;
-    let loaded = load(&program).await;
+    let mut loaded = load(&program).await;
+    if loaded.is_ok() {
+        let snapshot = program.snapshot(package.component.clone()).await;
+        if let Ok(snapshot) = &snapshot {
+            // Calls begin here as they do on a host.
+            let code = Code::Copies(snapshot.clone(), methods.clone());
+            let copies = Program::admit(&runtime, &package, &code, surroundings);
+            program = Arc::new(copies.map_err(usage)?);
+        }
+        loaded.snapshot = Some(snapshot);
+    }
     seen(&loaded)?;
     let mut all = vec![loaded];
     let mut skipped = Vec::new();
@@ -344,6 +358,7 @@ async fn load(program: &Arc<Program>) -> Ran {
     };
     Ran {
         function: "load-model".to_owned(),
+        snapshot: None,
         verdict,
         receipt,
         image: None,
@@ -380,6 +395,7 @@ async fn call(
                 let receipt = verdict.receipt;
                 return Ok(Ran {
                     function: name.to_owned(),
+                    snapshot: None,
                     verdict: Some(verdict),
                     receipt,
                     image,

@@ -102,7 +102,7 @@ impl Loader {
         if is_unfit() {
             return None;
         }
-        let made = self.code().make_ahead(*component, async {
+        let made = self.machine_code().make_ahead(*component, async {
             tracing::debug!(model = %name, version, "is compiled anew");
             self.source(name, version).await
         });

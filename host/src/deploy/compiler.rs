@@ -4,7 +4,7 @@
 //! time, and a call waits for no component but its own and those of other calls.
 
 use super::error::StartError;
-use crate::sandbox::Compiled;
+use crate::sandbox::{Compiled, Instrumented};
 use crate::sealed::Sealed;
 use crate::store::{Sha256Digest, Store, StoreError};
 use crate::worker::{MachineCode, OneShot, Urgency};
@@ -106,19 +106,44 @@ impl Compiler {
         if let Some(code) = self.cached(digest).await {
             return Ok(code);
         }
-        let _alone = self.place(digest).lock_owned().await;
+        let _alone = self.alone(digest).await;
         // Another may have made it meanwhile.
         if let Some(code) = self.cached(digest).await {
             return Ok(code);
         }
         let _turn = self.turn().await?;
-        let code = self.one_shot.compile(component, memory_bytes_max, Urgency::Waited).await;
+        let code = self
+            .one_shot
+            .compile(component, Instrumented::ForSnapshot, memory_bytes_max, Urgency::Waited)
+            .await;
         let (code, kept) = self.keep(digest, code.map_err(StartError::Compile)?).await?;
         if let Err(error) = kept {
             // It is slower the next time, and works.
             tracing::warn!(%error, "cannot keep a compiled component");
         }
         Ok(Compiled::trusted(code))
+    }
+
+    /// The machine code of a component with a version's state in it, or why there is none;
+    /// the author reads that.
+    pub(super) async fn of_snapshot(
+        &self,
+        component: &[u8],
+        memory_bytes_max: u64,
+    ) -> Result<Sealed, String> {
+        let _turn = self.turn().await.map_err(|error| error.to_string())?;
+        let code = self
+            .one_shot
+            .compile(component, Instrumented::No, memory_bytes_max, Urgency::Waited)
+            .await
+            .map_err(|error| format!("it cannot be compiled with its state: {error}"))?;
+        let sealed = tokio::task::spawn_blocking(move || Sealed::of(code.bytes.as_slice())).await;
+        sealed.map_err(std::io::Error::other).flatten().map_err(|error| error.to_string())
+    }
+
+    /// Has what is known under a key to oneself.
+    pub(super) async fn alone(&self, key: Sha256Digest) -> OwnedMutexGuard<()> {
+        self.place(key).lock_owned().await
     }
 
     /// Makes the machine code of a component that nobody waits for, once nobody
@@ -137,7 +162,10 @@ impl Compiler {
         let Some(Source { component, memory_bytes_max }) = source.await? else {
             return Ok(Ahead::NotNeeded);
         };
-        let code = self.one_shot.compile(&component, memory_bytes_max, Urgency::Ahead).await;
+        let code = self
+            .one_shot
+            .compile(&component, Instrumented::ForSnapshot, memory_bytes_max, Urgency::Ahead)
+            .await;
         let (_, kept) = self.keep(digest, code.map_err(StartError::Compile)?).await?;
         Ok(kept.map_or_else(Ahead::NotKept, |()| Ahead::Made))
     }

@@ -74,8 +74,12 @@ impl Loader {
         self.workers.fuel_per_cpu_second()
     }
 
-    pub(super) fn code(&self) -> &Compiler {
+    pub(super) fn machine_code(&self) -> &Compiler {
         &self.code
+    }
+
+    pub(super) fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// Where what guests of a version write is kept, if it is.
@@ -85,7 +89,7 @@ impl Loader {
 
     /// Starts a replica of a package.
     pub async fn start(&self, package: Package) -> Result<Worker, StartError> {
-        let compiled = self.compiled(&package).await?;
+        let compiled = self.code(&package).await?;
         let name = package.config.name.clone();
         self.start_again(&name, package.into(), compiled).await
     }
@@ -106,12 +110,6 @@ impl Loader {
         tracing::info!(model = %name, pid, took_ms, "a replica runs");
         tell(&name.to_string(), log.as_ref(), &worker);
         Ok(worker)
-    }
-
-    /// Starts a replica that nobody calls but to try it out; what its guests write is
-    /// kept nowhere.
-    pub async fn try_out(&self, parts: Parts, compiled: Compiled) -> Result<Worker, StartError> {
-        Ok(Worker::start(&self.workers, parts, compiled, None, Purpose::TryOut).await?)
     }
 
     /// The machine code of a package's component.

@@ -11,6 +11,7 @@ mod version;
 
 mod compiler;
 mod loader;
+mod snapshots;
 
 mod anew;
 mod called;
@@ -34,6 +35,7 @@ pub use error::{ComputeError, DeployError, LeaseError, ModelError, Resource, Sta
 pub use loader::{Loader, component_of};
 pub use pools::{CLUSTER_LOCAL, NODEPOOL_DEFAULT, Pools};
 pub use replicas::Load;
+pub use snapshots::Taken;
 pub use table::{Model, Target, Wanted};
 pub use version::{Lease, Source, Version};
 

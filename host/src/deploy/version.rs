@@ -102,7 +102,7 @@ impl Version {
         let (name, version) = (config.name.clone(), package.version.clone());
         let model_type_id = config.model_type_id.clone();
         let concepts = config.concepts.len() as u64;
-        let compiled = loader.compiled(&package).await?;
+        let compiled = loader.code(&package).await?;
         let parts = Parts::from(package);
         let folder = Some((parts.clone(), compiled.clone()));
         let worker = loader.start_again(&name, parts, compiled).await?;

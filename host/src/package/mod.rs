@@ -109,21 +109,30 @@ impl From<Package> for Parts {
 }
 
 impl Package {
-    /// What a replica needs of it, which takes its graphs and assets away.
-    pub fn take_parts(&mut self) -> Parts {
+    fn sheet(&self) -> Sheet {
         let config = &self.config;
         let concepts = config.concepts.iter();
-        let sheet = Sheet {
+        Sheet {
             name: config.name.to_string(),
             id: config.name.id().to_owned(),
             version: self.version.clone(),
             model_type_id: config.model_type_id.clone(),
             concepts: concepts.map(|concept| (concept.id.clone(), concept.name.clone())).collect(),
             limits: config.limits.clone(),
-        };
+        }
+    }
+
+    /// What a replica needs of it, which takes its graphs and assets away.
+    pub fn take_parts(&mut self) -> Parts {
+        let sheet = self.sheet();
         let nowhere = Assets { folder: AssetsFolder::Passed("".into()), files: Vec::new() };
         let assets = std::mem::replace(&mut self.assets, nowhere);
         Parts { sheet, graphs: std::mem::take(&mut self.graphs), assets }
+    }
+
+    /// The same, which leaves them to it, too.
+    pub fn parts(&self) -> Parts {
+        Parts { sheet: self.sheet(), graphs: self.graphs.clone(), assets: self.assets.clone() }
     }
 
     /// The limits that `config.yaml` asks for.

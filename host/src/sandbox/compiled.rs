@@ -5,6 +5,7 @@
 
 use super::Diagnostics;
 use super::engine::config;
+use super::snapshot::{self, Copied};
 use crate::sealed::Sealed;
 use crate::text::hex;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,21 +14,48 @@ use wasmtime::component::Component;
 
 /// The machine code of a component. Whoever makes one vouches for its bytes.
 #[derive(Debug, Clone)]
-pub struct Compiled(Sealed);
+pub struct Compiled {
+    code: Sealed,
+    beginning: Beginning,
+}
+
+/// What its sandboxes begin with.
+#[derive(Debug, Clone)]
+pub enum Beginning {
+    /// They run `load-model`.
+    Load,
+    /// The same, and what one of them leaves is to be written into this component.
+    Write(Sealed),
+    /// They are copies of one that has run it.
+    Copy(Copied),
+}
 
 impl Compiled {
     /// Takes bytes that [`compile`] has made and that nobody else can have
     /// changed: they came through a pipe of a process that this one started, or
     /// their MAC matches these very bytes.
     pub fn trusted(code: Sealed) -> Self {
-        Self(code)
+        Self { code, beginning: Beginning::Load }
+    }
+
+    /// The same, whose sandboxes begin so.
+    pub fn beginning_with(self, beginning: Beginning) -> Self {
+        Self { beginning, ..self }
+    }
+
+    /// What its sandboxes begin with.
+    pub fn beginning(&self) -> &Beginning {
+        &self.beginning
     }
 
     /// The bytes, for another process.
     pub fn sealed(&self) -> &Sealed {
-        &self.0
+        &self.code
     }
 }
+
+/// Of what this program does to a component before it compiles it.
+const FORM: u32 = 1;
 
 /// How the compiler gives values registers. Either code runs on the same host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +67,25 @@ pub enum Registers {
     SinglePass,
 }
 
+/// What is compiled of a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instrumented {
+    /// What can be asked for its state, so that it can be written into the component;
+    /// itself, where it cannot be made so.
+    ForSnapshot,
+    /// Itself.
+    No,
+}
+
 /// Compiles a component. Takes seconds and memory that its author decides on,
 /// so it is done in a process of its own. Each thread takes memory for the function that it
 /// has before it.
-pub fn compile(component: &[u8], registers: Registers, threads: usize) -> Result<Vec<u8>, String> {
+pub fn compile(
+    component: &[u8],
+    instrumented: Instrumented,
+    registers: Registers,
+    threads: usize,
+) -> Result<Vec<u8>, String> {
     let text = |error: wasmtime::Error| format!("{error:#}");
     let mut config = config(Diagnostics::Off);
     if registers == Registers::SinglePass {
@@ -51,6 +94,12 @@ pub fn compile(component: &[u8], registers: Registers, threads: usize) -> Result
     let engine = wasmtime::Engine::new(&config).map_err(text)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| error.to_string())?;
+    let asked = match instrumented {
+        // Why it cannot be written is told by whoever tries.
+        Instrumented::ForSnapshot => snapshot::asked(component).ok(),
+        Instrumented::No => None,
+    };
+    let component = asked.as_deref().unwrap_or(component);
     pool.install(|| engine.precompile_component(component)).map_err(text)
 }
 
@@ -62,11 +111,12 @@ pub fn compiler_id() -> Result<String, String> {
     // Always the same keys; another hash would only mean compiling once more.
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
+    FORM.hash(&mut hasher);
     Ok(hex(&hasher.finish().to_be_bytes()))
 }
 
 pub(super) fn load(engine: &wasmtime::Engine, compiled: &Compiled) -> wasmtime::Result<Component> {
-    let code = compiled.0.to_vec()?;
+    let code = compiled.code.to_vec()?;
     // JUSTIFICATION: components are compiled in another process, so that nothing
     // that an author sends is compiled where tokens are.
     // SAFETY: `Compiled` holds only what `compile` has made, unchanged; wasmtime
@@ -86,7 +136,7 @@ mod tests {
         let component = [0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00];
         let runtime = Runtime::of_compiled(1, 1).unwrap();
         for registers in [Registers::Best, Registers::SinglePass] {
-            let code = compile(&component, registers, 1).unwrap();
+            let code = compile(&component, Instrumented::No, registers, 1).unwrap();
             let code = Compiled::trusted(Sealed::of(code.as_slice()).unwrap());
             assert!(load(runtime.engine(), &code).is_ok(), "{registers:?}");
         }

@@ -6,7 +6,7 @@ use super::convert::guest_error;
 use super::cpu::Share;
 use super::engine::EPOCH;
 use super::meters::{Meters, nanoseconds, thread_cpu};
-use super::program::Shared;
+use super::program::{Shared, Surroundings};
 use super::state::State;
 use super::stop::{Stop, end_of, memory};
 use super::streams::{Gone, Received, Sink, Source};
@@ -32,7 +32,8 @@ const FUEL_YIELD_INTERVAL: u64 = 1_000_000_000;
 /// has been answered.
 const LATE_DROP_BYTES_MAX: u64 = 4 << 20;
 
-/// A sandbox whose `load-model` has run and which no call has used.
+/// A sandbox whose `load-model` has run, or that begins as if it had, and which no call
+/// has used.
 pub(crate) struct Instance {
     shared: Arc<Shared>,
     held: Held,
@@ -48,7 +49,7 @@ pub(crate) struct Used {
 
 /// A store whose end is charged to its replica, wherever it comes: unmapping what
 /// a guest has touched takes time, too. Fields are dropped in their order.
-struct Held {
+pub(super) struct Held {
     _begins: Begins,
     store: Store<State>,
     _ends: Ends,
@@ -63,6 +64,10 @@ struct Ends {
 }
 
 impl Held {
+    pub(super) fn store(&mut self) -> &mut Store<State> {
+        &mut self.store
+    }
+
     fn new(store: Store<State>, share: &Arc<Share>) -> Self {
         let began = Arc::new(AtomicU64::new(0));
         let ends = Ends { began: began.clone(), share: share.clone() };
@@ -98,18 +103,21 @@ pub(crate) struct Job {
 }
 
 impl Instance {
-    /// Makes a sandbox and runs `load-model` in it.
+    /// Makes a sandbox, and runs `load-model` in it unless it begins as if it had.
     pub(crate) async fn load(
         shared: &Arc<Shared>,
         deadline: Instant,
     ) -> Result<Self, Box<Verdict>> {
         let limits = &shared.limits;
-        let mut held = shared.share.charged(|| fresh(shared, deadline))?;
+        let mut held = shared.share.charged(|| fresh(shared, deadline, shared.surroundings))?;
         let mut store = &mut held.store;
         let meters = store.data().meters.clone();
         let loading = async {
             let runner = shared.pre.instantiate_async(&mut store).await?;
-            let loaded = runner.ringfence_model_runner().call_load_model(&mut store).await?;
+            let loaded = match shared.copied {
+                Some(_) => Ok(()),
+                None => runner.ringfence_model_runner().call_load_model(&mut store).await?,
+            };
             Ok::<_, wasmtime::Error>((runner, loaded))
         };
         let (end, error) = match before(deadline, shared.share.run(&meters, loading)).await {
@@ -131,7 +139,7 @@ impl Instance {
         shared: &Arc<Shared>,
         deadline: Instant,
     ) -> Result<String, Box<Verdict>> {
-        let mut held = shared.share.charged(|| fresh(shared, deadline))?;
+        let mut held = shared.share.charged(|| fresh(shared, deadline, shared.surroundings))?;
         let mut store = &mut held.store;
         let meters = store.data().meters.clone();
         let asking = async {
@@ -216,10 +224,14 @@ pub(crate) enum Left {
 }
 
 /// A store with all of its limits, and nothing in it.
-fn fresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Held, Box<Verdict>> {
+pub(super) fn fresh(
+    shared: &Arc<Shared>,
+    deadline: Instant,
+    surroundings: Surroundings,
+) -> Result<Held, Box<Verdict>> {
     let limits = &shared.limits;
     let early = |end| Box::new(Verdict::early(end, Phase::Load));
-    let state = State::new(shared, deadline).map_err(|stop| match stop {
+    let state = State::new(shared, deadline, surroundings).map_err(|stop| match stop {
         Stop::Memory(over) => early(memory(over)),
         stop => early(End::HostBug(stop.to_string())),
     })?;

@@ -25,6 +25,8 @@ pub(crate) struct Limiter {
     memory_growths: u64,
     last_growth_bytes: u64,
     denied: Option<OverLimit>,
+    /// Whether what asks for more is the host, which reads the guest's memory.
+    is_lifted: bool,
     table_elements_max: usize,
     memories_max: usize,
     tables_max: usize,
@@ -45,6 +47,7 @@ impl Limiter {
             memory_growths: 0,
             last_growth_bytes: 0,
             denied: None,
+            is_lifted: false,
             table_elements_max: limits.table_elements_max,
             memories_max: limits.memories_max,
             tables_max: limits.tables_max,
@@ -62,6 +65,12 @@ impl Limiter {
     pub(crate) fn start_call(&mut self) {
         self.denied = None;
         self.memory_bytes_start = self.memory.bytes();
+    }
+
+    /// From here on nothing of the guest's runs, and what its memory grows by is not
+    /// charged.
+    pub(crate) fn lift(&mut self) {
+        self.is_lifted = true;
     }
 
     /// Bytes of linear memory.
@@ -93,6 +102,9 @@ impl ResourceLimiter for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         self.last_growth_bytes = 0;
+        if self.is_lifted {
+            return Ok(true);
+        }
         if maximum.is_some_and(|maximum| desired > maximum) {
             // The guest's own declaration forbids it; that is no limit of ours.
             return Ok(false);

@@ -13,6 +13,7 @@ mod linker;
 mod kept;
 mod program;
 mod ready;
+mod snapshot;
 
 mod calling;
 
@@ -41,10 +42,11 @@ pub(crate) mod wire;
 pub use account::{Account, Charge, OverLimit};
 pub use calibration::{calibrate, calibration_id};
 pub use calling::{Calling, Requests, SendError, Spent};
-pub use compiled::{Compiled, Registers, compile, compiler_id};
+pub use compiled::{Beginning, Compiled, Instrumented, Registers, compile, compiler_id};
 pub use fuel::FUEL_VERSION;
 pub use log::Lines;
 pub use program::{AdmitError, Code, MethodsError, Program, Surroundings};
+pub use snapshot::{Copied, SNAPSHOT_BYTES_MAX, Snapshot, Unfit, form};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
 pub(crate) use calling::{Answers, give_up_at, sides};

@@ -5,12 +5,14 @@ use super::account::Account;
 use super::bindings::ModelRunnerPre;
 use super::bindings::ringfence::model::context;
 use super::calling::{self, Calling, Requests};
+use super::compiled::Beginning;
 use super::cpu::Share;
 use super::engine::Running;
 use super::instance::{Hold, Instance, Job, Left, Used};
 use super::kept::Kept;
 use super::log::{self, Lines};
 use super::ready::{Ready, Taken, load_deadline};
+use super::snapshot::{self, Copied, Snapshot, Unfit};
 use super::state::State;
 use super::streams::Sink;
 use crate::call::{
@@ -20,6 +22,7 @@ use crate::limits::{Isolation, Limits};
 use crate::nn::Graphs;
 use crate::package::{AssetFile, Assets, GraphFile, Package, Parts, Sheet, admission};
 use crate::telemetry::Rate;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::fs::File;
@@ -57,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) log: Option<Lines>,
     pub(crate) sandboxes_made: AtomicU64,
     pub(crate) surroundings: Surroundings,
+    /// What its sandboxes are copies of, if they are.
+    pub(crate) copied: Option<Copied>,
 }
 
 /// What a guest finds around it: the time, and random numbers.
@@ -64,9 +69,21 @@ pub(crate) struct Shared {
 pub enum Surroundings {
     /// The machine's own.
     Real,
+    /// The same, with what the guest draws of random numbers counted.
+    Watched,
     /// Made of a seed, the same in every sandbox, so that the same call burns
     /// the same fuel. For tests by a model's author.
     Seeded(u64),
+}
+
+impl Surroundings {
+    /// The same, where it is counted how often a guest looks.
+    pub(super) fn watched(self) -> Self {
+        match self {
+            Self::Real | Self::Watched => Self::Watched,
+            Self::Seeded(seed) => Self::Seeded(seed),
+        }
+    }
 }
 
 /// What a program's machine code is made of.
@@ -74,8 +91,8 @@ pub enum Surroundings {
 pub enum Code {
     /// The package's component, compiled here. For its own author only.
     Component,
-    /// What was compiled elsewhere.
-    Compiled(super::Compiled),
+    /// The same with its state in it, and the methods that it had before.
+    Copies(Snapshot, Methods),
 }
 
 /// Why a package cannot be made a program.
@@ -118,16 +135,23 @@ impl Program {
     /// has to compile; blocks.
     pub fn admit(
         runtime: &Arc<Runtime>,
-        package: Package,
+        package: &Package,
         code: &Code,
         surroundings: Surroundings,
     ) -> Result<Self, AdmitError> {
         admission::admit(&package.component, package.limits().memory_bytes_max)?;
-        let component = match code {
-            Code::Component => Component::from_binary(runtime.engine(), &package.component),
-            Code::Compiled(compiled) => super::compiled::load(runtime.engine(), compiled),
+        let (component, copied) = match code {
+            Code::Component => {
+                let asked = snapshot::asked(&package.component).ok();
+                let bytes = asked.as_deref().unwrap_or(&package.component);
+                (Component::from_binary(runtime.engine(), bytes), None)
+            }
+            Code::Copies(Snapshot { component, bytes }, methods) => {
+                let copied = Copied { methods: methods.declared().to_owned(), bytes: *bytes };
+                (Component::from_binary(runtime.engine(), component), Some(copied))
+            }
         };
-        Self::made(runtime, package.into(), component, None, surroundings)
+        Self::made(runtime, package.parts(), component, copied, None, surroundings)
     }
 
     /// Makes a program of a package whose component another process has admitted and
@@ -150,13 +174,18 @@ impl Program {
             Ok(component)
         });
         imaged().map_err(AdmitError::Component)?;
-        Self::made(runtime, parts, component, lines, Surroundings::Real)
+        let copied = match compiled.beginning() {
+            Beginning::Load | Beginning::Write(_) => None,
+            Beginning::Copy(copied) => Some(copied.clone()),
+        };
+        Self::made(runtime, parts, component, copied, lines, Surroundings::Real)
     }
 
     fn made(
         runtime: &Arc<Runtime>,
         parts: Parts,
         component: wasmtime::Result<Component>,
+        copied: Option<Copied>,
         log: Option<Lines>,
         surroundings: Surroundings,
     ) -> Result<Self, AdmitError> {
@@ -193,6 +222,7 @@ impl Program {
             log,
             sandboxes_made: AtomicU64::new(0),
             surroundings,
+            copied,
         };
         Ok(Self { shared: Arc::new(shared), ready: Ready::new(), kept: Kept::new() })
     }
@@ -200,6 +230,9 @@ impl Program {
     /// Asks the guest which typed methods it has, in a sandbox of its own that
     /// does nothing else.
     pub async fn methods(self: &Arc<Self>) -> Result<Methods, MethodsError> {
+        if let Some(copied) = &self.shared.copied {
+            return Ok(Methods::parse(&copied.methods)?);
+        }
         let program = self.clone();
         let asked = self.on_executor(async move {
             Instance::methods(&program.shared, load_deadline(&program.shared)).await
@@ -213,6 +246,22 @@ impl Program {
         let program = self.clone();
         // Kept even if whoever asked has gone.
         self.on_executor(async move { program.ready.warm(&program.shared).await }).await
+    }
+
+    /// Runs `load-model` in a sandbox of its own, and writes what that leaves into
+    /// `component`, which this program was made of.
+    pub async fn snapshot(self: &Arc<Self>, component: Bytes) -> Result<Snapshot, Unfit> {
+        let program = self.clone();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let running = self.running();
+        self.shared.runtime.executor().spawn(async move {
+            let _running = running;
+            let taking = Instance::snapshot(&program.shared, &component);
+            let taken = AssertUnwindSafe(taking).catch_unwind().await;
+            // Whoever asked may have gone.
+            let _ = sender.send(taken.unwrap_or_else(|_| Err(broken())));
+        });
+        receiver.await.unwrap_or_else(|_| Err(broken()))
     }
 
     /// Runs what a guest does outside of a call where guests run.
@@ -374,6 +423,11 @@ impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Program").field("model", &self.shared.label).finish_non_exhaustive()
     }
+}
+
+/// What writes it panics where it does not know how.
+fn broken() -> Unfit {
+    Unfit::Form("it has something that is not known how to write".to_owned())
 }
 
 fn host_bug(text: &str, phase: Phase) -> Verdict {

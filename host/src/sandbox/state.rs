@@ -7,6 +7,7 @@ use super::log::GuestLog;
 use super::meters::Meters;
 use super::program::Shared;
 use super::program::Surroundings;
+use super::snapshot::Unfit;
 use super::stdio::LogStream;
 use super::stop::Stop;
 use crate::call::{HostCall, HostCalls};
@@ -42,7 +43,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(shared: &Arc<Shared>, deadline: Instant) -> Result<Self, Stop> {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        deadline: Instant,
+        surroundings: Surroundings,
+    ) -> Result<Self, Stop> {
         let limits: &Limits = &shared.limits;
         let limiter = Limiter::new(&shared.account, limits)?;
         let rate = shared.log_rate.clone();
@@ -63,9 +68,16 @@ impl State {
             .allow_udp(false)
             .preopened_dir(shared.assets.path(), "/model", FsPerms::ReadOnly)
             .map_err(|error| Stop::HostBug(format!("cannot open the assets: {error:#}")))?;
-        match shared.surroundings {
+        match surroundings {
             Surroundings::Real => {
                 wasi.monotonic_clock(Monotonic::new(&ambient)).wall_clock(Wall::new(&ambient));
+            }
+            Surroundings::Watched => {
+                let seed = || getrandom::u64().map_err(|error| Stop::HostBug(error.to_string()));
+                wasi.monotonic_clock(Monotonic::new(&ambient))
+                    .wall_clock(Wall::new(&ambient))
+                    .secure_random(Seeded::new(seed()?, &ambient))
+                    .insecure_random(Seeded::new(seed()?, &ambient));
             }
             Surroundings::Seeded(seed) => {
                 wasi.monotonic_clock(Counting::new(&ambient))
@@ -107,6 +119,31 @@ impl State {
         self.host_calls = HostCalls::default();
         self.ambient.clock_reads.reset();
         self.ambient.random_draws.reset();
+    }
+
+    /// Whether a copy of the guest's memory is all that a sandbox needs to go on as this
+    /// one would.
+    pub(super) fn is_whole_in_memory(&mut self) -> Result<(), Unfit> {
+        let of = |count: usize, kind: &str| match count {
+            0 => None,
+            1 => Some(format!("a handle of {kind}")),
+            count => Some(format!("{count} handles of {kind}")),
+        };
+        let kinds = [
+            of(self.table.iter_mut().count(), "wasi:nn"),
+            of(self.wasi_table.iter_mut().count(), "WASI"),
+        ];
+        let open: Vec<_> = kinds.into_iter().flatten().collect();
+        if !open.is_empty() {
+            return Err(Unfit::Handles(open.join(" and ")));
+        }
+        if self.ambient.random_draws.value() > 0 {
+            return Err(Unfit::Random);
+        }
+        match self.ambient.clock_reads.value() {
+            0 => Ok(()),
+            _ => Err(Unfit::Clock),
+        }
     }
 
     /// What the guest has asked of the host.

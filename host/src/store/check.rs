@@ -1,7 +1,7 @@
 //! Whether what is on disk is what was written, and freeing what nothing
 //! refers to.
 
-use super::compiled;
+use super::compiled::{self, SnapshotKeys};
 use super::record::{self, RowError};
 use super::rows::{
     AppRow, ClusterRow, DeploymentRow, FileRow, ModelRow, NodepoolRow, ShareRow, TokenRow, UserRow,
@@ -176,8 +176,16 @@ impl Store {
             }
         }
         if let Some(compiler) = compiler {
-            let kept: HashSet<String> =
-                used.iter().map(|digest| compiled::name(digest, compiler)).collect();
+            let snapshots = self.versions()?.into_iter().flat_map(|version| {
+                let SnapshotKeys { about, code } = SnapshotKeys::of(&version.name, &version.id);
+                [about, code]
+            });
+            let kept: HashSet<String> = used
+                .iter()
+                .copied()
+                .chain(snapshots)
+                .map(|digest| compiled::name(&digest, compiler))
+                .collect();
             freed.bytes += self.compiled.retain(|name| kept.contains(name))?;
         }
         Ok(freed)

@@ -1,4 +1,4 @@
-//! Compiled components, each with a MAC over its bytes.
+//! Compiled components, each with a MAC over its bytes, and what is known of snapshots.
 //!
 //! Owns `cache/` of the data directory, which may be emptied at any time. What
 //! is loaded from it would run with no sandbox around it if it were replaced,
@@ -6,8 +6,10 @@
 //! does not match the very bytes that are handed out.
 
 use super::{Key, Sha256Digest, StoreError, private};
+use crate::package::config::ModelName;
 use crate::sealed::Sealed;
 use crate::text::hex;
+use sha2::{Digest, Sha256};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -121,6 +123,24 @@ impl CompiledCache {
         let mut hashing = self.key.hashing(&[b"compiled\0", name.as_bytes(), b"\0"]);
         code.pieces(|bytes| hashing.add(bytes))?;
         Ok(hashing.finish())
+    }
+}
+
+/// Under which names the cache has what is known of a version's snapshot, and its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotKeys {
+    /// What is known.
+    pub about: Sha256Digest,
+    /// The machine code.
+    pub code: Sha256Digest,
+}
+
+impl SnapshotKeys {
+    /// Those of a version.
+    pub fn of(name: &ModelName, version: &str) -> Self {
+        // No part of a name has a slash or a zero in it.
+        let key = |what: &str| Sha256::digest(format!("{what}\0{name}\0{version}")).into();
+        Self { about: key("about snapshot"), code: key("code of snapshot") }
     }
 }
 

@@ -36,6 +36,7 @@ pub use backup::BackedUp;
 pub use blobs::Sha256Digest;
 pub use calibration::calibration_of;
 pub use check::{Freed, Report};
+pub use compiled::SnapshotKeys;
 pub use error::StoreError;
 pub use inspect::{DataDir, inspect};
 pub use key::{Key, KeyedHash};

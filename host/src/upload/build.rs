@@ -4,7 +4,7 @@
 use super::builds::BuildState;
 use super::receiving::{Receiving, Said};
 use super::{Place, UploadError, quota, trial};
-use crate::deploy::{Amount, Deployments, StartError, component_of};
+use crate::deploy::{Amount, Deployments, StartError, Taken, component_of};
 use crate::package::archive::{self, ArchiveError};
 use crate::package::checkpoint;
 use crate::package::config::ModelName;
@@ -166,14 +166,15 @@ impl Build {
             quota::quota_of(&store, self.name.user_id()).map_err(|error| store_refusal(&error))?;
         let loader = uploads.deployments.loader();
         let component = component_of(&package).map_err(|error| error.to_string())?;
-        if !store.has_compiled(&component, loader.compiler()) {
+        let snapshot = loader.snapshot(&package).await.map_err(|error| start_refusal(&error))?;
+        if !store.has_compiled(&component, loader.compiler()) || snapshot.is_none() {
             uploads
                 .compilations
                 .note(self.name.user_id(), quota.compilations_per_hour_max, Instant::now())
                 .map_err(|error| error.to_string())?;
         }
         let began = Instant::now();
-        let compiled = loader.compiled(&package).await.map_err(|error| start_refusal(&error))?;
+        let compiled = loader.code_to_try(&package).await.map_err(|error| start_refusal(&error))?;
         self.tell(&format!("1/model.wasm was compiled in {} ms", began.elapsed().as_millis()));
         let methods = self.try_out(&mut package, compiled).await?;
         self.keep(package, methods).await
@@ -218,7 +219,17 @@ impl Build {
         let examples = uploads.examples;
         // Its files are small, and those of a package that was just unpacked.
         let example = |methods: &_| examples(self.folder.path(), package, methods);
-        trial::try_out(&worker, example, |text| self.tell(text)).await
+        let methods = trial::try_out(&worker, example, |text| self.tell(text)).await?;
+        let taken = loader.keep_written(package, &worker).await;
+        match taken.map_err(|error| start_refusal(&error))? {
+            Taken::Copies(_) => self.tell("calls start from what load-model has left"),
+            Taken::Unfit(why) => {
+                self.tell(&format!(
+                    "load-model runs for each call, since there is no snapshot: {why}"
+                ));
+            }
+        }
+        Ok(methods)
     }
 
     /// Stores the version and makes it callable.

@@ -6,8 +6,12 @@ use super::message::{Figures, Loaded, Started, Unknown};
 use crate::call::{Deadline, Function, Holder, Origin};
 use crate::limits::Limits;
 use crate::package::Parts;
-use crate::sandbox::{Calling, Compiled, Lines, MethodsError, Program, Requests, Runtime};
+use crate::sandbox::{
+    Beginning, Calling, Compiled, Lines, MethodsError, Program, Requests, Runtime,
+};
 use crate::telemetry::VersionLog;
+use bytes::Bytes;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +31,7 @@ impl Here {
         let (runtime, lines) = (runtime.clone(), log.clone());
         let lines =
             lines.map(|log| Lines::to(move |origin, level, line| log.output(origin, level, line)));
+        let component = to_write(&compiled);
         let admitted = tokio::task::spawn_blocking(move || {
             Program::of(&runtime, parts, &compiled, lines, || Ok(()), || Ok(()))
         });
@@ -34,7 +39,8 @@ impl Here {
             Ok(program) => Arc::new(program?),
             Err(panic) => return Err(StartFailure::Refused(panic.to_string())),
         };
-        let started = started(&program).await;
+        let component = component.map_err(|error| StartFailure::Host(error.to_string()))?;
+        let started = started(&program, component).await;
         Ok((Self { program }, started))
     }
 
@@ -58,8 +64,9 @@ impl Here {
     }
 }
 
-/// Asks for the typed methods, and loads a first sandbox.
-pub(super) async fn started(program: &Arc<Program>) -> Started {
+/// Asks for the typed methods, loads a first sandbox, and writes what that leaves into a
+/// component, if there is one for it.
+pub(super) async fn started(program: &Arc<Program>, component: Option<Bytes>) -> Started {
     let methods = match program.methods().await {
         Ok(methods) => Ok(methods.declared().to_owned()),
         Err(error) => {
@@ -75,7 +82,27 @@ pub(super) async fn started(program: &Arc<Program>) -> Started {
     let loaded = program.warm().await;
     let wall = began.elapsed();
     let loaded = loaded.map(|receipt| Loaded { receipt, wall }).map_err(|verdict| *verdict);
-    Started { methods, loaded }
+    let written = match (component, &methods, &loaded) {
+        (Some(component), Ok(_), Ok(_)) => {
+            Some(program.snapshot(component).await.map_err(|unfit| unfit.to_string()))
+        }
+        // Why is told already.
+        (None, _, _) | (_, Err(_), _) | (_, _, Err(_)) => None,
+    };
+    let (snapshot, unfit) = match written {
+        Some(Ok(snapshot)) => (Some(snapshot), None),
+        Some(Err(unfit)) => (None, Some(unfit)),
+        None => (None, None),
+    };
+    Started { methods, loaded, snapshot, unfit }
+}
+
+/// The component that is to be written, if one is.
+pub(super) fn to_write(compiled: &Compiled) -> io::Result<Option<Bytes>> {
+    match compiled.beginning() {
+        Beginning::Write(component) => Ok(Some(component.to_vec()?.into())),
+        Beginning::Load | Beginning::Copy(_) => Ok(None),
+    }
 }
 
 /// What a program's replica holds and has had.

@@ -6,7 +6,7 @@ use super::process::{Running, Shared};
 use super::{StartFailure, lock};
 use crate::call::{End, Event, GuestError, Holder, Output, Receipt, Verdict};
 use crate::limits::{Limits, limit};
-use crate::sandbox::{Charge, bytes_of, held_by, shown};
+use crate::sandbox::{Charge, SNAPSHOT_BYTES_MAX, Snapshot, bytes_of, held_by, shown};
 use crate::text::{cut, escape_controls};
 use std::io;
 use std::sync::Arc;
@@ -29,6 +29,18 @@ const COUNT_MAX: u64 = 1 << 48;
 pub(super) struct Incoming {
     pub(super) shared: Arc<Shared>,
     pub(super) ready: Option<Ready>,
+    pub(super) written: Written,
+}
+
+/// A component with the state in it that `load-model` has left.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// None is to come.
+    No,
+    /// One may come before the process is ready.
+    Awaited,
+    /// It has come.
+    Come(Snapshot),
 }
 
 impl Incoming {
@@ -40,6 +52,10 @@ impl Incoming {
             tokio::task::coop::consume_budget().await;
             if head.kind == Tell::Output {
                 self.output(&head, &mut inbox).await?;
+                continue;
+            }
+            if head.kind == Tell::Snapshot {
+                self.snapshot(&head, &mut inbox).await?;
                 continue;
             }
             if u64::from(head.length) > limit("worker_frame", SMALL_BYTES_MAX) {
@@ -75,12 +91,30 @@ impl Incoming {
         })
     }
 
+    /// It is as long as a component may be, and is looked at in another process.
+    async fn snapshot(&mut self, head: &Head<Tell>, inbox: &mut Inbox) -> io::Result<()> {
+        if !matches!(self.written, Written::Awaited) {
+            return Err(invalid("nothing was to be written"));
+        }
+        if u64::from(head.length) > limit("worker_frame", SNAPSHOT_BYTES_MAX) {
+            return Err(invalid("a snapshot is too long"));
+        }
+        let component = inbox.body(head.length).await?.to_vec();
+        let bytes = head.value.min(self.shared.limits.memory_bytes_max);
+        self.written = Written::Come(Snapshot { component, bytes });
+        Ok(())
+    }
+
     fn take(&mut self, head: &Head<Tell>, body: &[u8]) -> io::Result<()> {
         let limits = self.shared.limits.clone();
         let cpus = self.shared.cpus;
         match head.kind {
             Tell::Ready => {
-                let started = read::<Started>(body, SMALL_BYTES_MAX)?;
+                let mut started = read::<Started>(body, SMALL_BYTES_MAX)?;
+                started.snapshot = match std::mem::replace(&mut self.written, Written::No) {
+                    Written::Come(snapshot) => Some(snapshot),
+                    Written::No | Written::Awaited => None,
+                };
                 let ready = self.ready.take();
                 let ready = ready.ok_or_else(|| invalid("it is ready once more"))?;
                 // Whoever waited may have given up.
@@ -97,7 +131,7 @@ impl Incoming {
                 );
                 Ok(())
             }
-            Tell::Output => Err(invalid("an output is no small frame")),
+            Tell::Output | Tell::Snapshot => Err(invalid("it is no small frame")),
             Tell::InputFailed => {
                 let error = cleaned_error(read(body, SMALL_BYTES_MAX)?, &limits);
                 let held = error.message.len() + error.info.len() + size_of::<GuestError>();
@@ -187,6 +221,9 @@ fn cleaned_start(mut started: Started, limits: &Limits, cpus: u32) -> Started {
         if let Some(verdict) = ended {
             clean_end(&mut verdict.end, limits);
         }
+    }
+    if let Some(unfit) = &mut started.unfit {
+        *unfit = shown(unfit, limits.error_text_bytes_max);
     }
     match &mut started.loaded {
         Err(verdict) => {

@@ -9,6 +9,7 @@ use super::jail::{Code, Jail, JailError, JailMode, Layer, Report, Root, enter_wi
 use super::spawn::Starter;
 use crate::limits::{Limits, lifted, limit};
 use crate::package::Parts;
+use crate::sandbox::{Beginning, Compiled, SNAPSHOT_BYTES_MAX};
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -33,9 +34,13 @@ const GRAPH_COPIES: u64 = 4;
 /// How many times its size machine code takes: as it is read, and as it is mapped.
 const CODE_COPIES: u64 = 2;
 
-/// Calls that a package has to answer before it is kept: `methods`, `load-model`, the
-/// example; and CPU time for loading its graphs.
-const CALLS_TO_TRY: u32 = 3;
+/// How many times its size what is written takes: as segments of data, as a module, as a
+/// component, and on its way to the host.
+const WRITTEN_COPIES: u64 = 5;
+
+/// Calls that a package has to answer before it is kept: `methods`, `load-model`, once more
+/// to be written, the example; and CPU time for loading its graphs.
+const CALLS_TO_TRY: u32 = 4;
 const CPU_SECONDS_TO_LOAD: u64 = 60;
 
 /// What a sandbox's stack is mapped with.
@@ -90,7 +95,7 @@ impl Confinement {
     pub(super) fn of_replica(
         mode: JailMode,
         parts: &Parts,
-        code_bytes: u64,
+        compiled: &Compiled,
         purpose: Purpose,
     ) -> Self {
         let (limits, assets) = (&parts.sheet.limits, &parts.assets.files);
@@ -100,11 +105,22 @@ impl Confinement {
         let beside = assets.iter().map(|asset| asset.size).fold(0, u64::saturating_add);
         let graph_bytes = if graphs > 0 { graphs.saturating_add(beside) } else { 0 };
         let files = parts.graphs.len().saturating_add(assets.len());
+        let code_bytes = compiled.sealed().len();
+        // What sandboxes share of their memories, or what it takes to write that.
+        let written_bytes = match compiled.beginning() {
+            Beginning::Load => 0,
+            Beginning::Copy(copied) => copied.bytes,
+            Beginning::Write(component) => {
+                let written = component.len().saturating_add(SNAPSHOT_BYTES_MAX);
+                written.saturating_mul(WRITTEN_COPIES)
+            }
+        };
         let sandboxes = (limits.concurrency_max as u64).saturating_add(2);
         let data_bytes = [
             limits.memory_bytes_max,
             graph_bytes.saturating_mul(GRAPH_COPIES),
             code_bytes.saturating_mul(CODE_COPIES),
+            written_bytes,
             sandboxes.saturating_mul(FIBRE_STACK_BYTES),
             threads(cpus()).saturating_mul(THREAD_STACK_BYTES),
             PROGRAM_BYTES,
@@ -249,6 +265,7 @@ impl Launcher {
 mod tests {
     use super::*;
     use crate::package::{AssetFile, Assets, AssetsFolder, Content, GraphFile, Sheet};
+    use crate::sealed::Sealed;
 
     /// MEM-12: the account is the limit, and what no account sees has room beside it.
     #[test]
@@ -263,7 +280,9 @@ mod tests {
         };
         let of = |limits: &Limits, graph, asset, code| {
             let parts = parts(limits, graph, asset);
-            Confinement::of_replica(JailMode::Required, &parts, code, Purpose::Serve).data_bytes
+            let code = Sealed::of(vec![0; code].as_slice()).unwrap();
+            let code = Compiled::trusted(code);
+            Confinement::of_replica(JailMode::Required, &parts, &code, Purpose::Serve).data_bytes
         };
         let small = Limits { memory_bytes_max: 64 << 20, concurrency_max: 1, ..Limits::default() };
         let more = Limits { concurrency_max: 11, ..small.clone() };
@@ -275,6 +294,6 @@ mod tests {
         assert_eq!(of(&small, 1 << 20, 1 << 21, 0) - least, GRAPH_COPIES * (3 << 20));
         assert_eq!(of(&small, 0, 1 << 21, 1 << 20) - least, CODE_COPIES << 20);
         let absurd = Limits { memory_bytes_max: u64::MAX, ..small };
-        assert_eq!(of(&absurd, 1, u64::MAX, u64::MAX), u64::MAX);
+        assert_eq!(of(&absurd, 1, u64::MAX, 1), u64::MAX);
     }
 }

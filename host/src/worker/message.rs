@@ -7,6 +7,7 @@
 
 use crate::call::{Function, Holder, Receipt, Verdict};
 use crate::package::{AssetFile, Sheet};
+use crate::sandbox::{Copied, Snapshot};
 use crate::telemetry::Level;
 use postcard::de_flavors::Flavor;
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 /// Of the form of frames; both sides are the same program, unless something is very
 /// wrong.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 /// Bytes of a head: the length of the body, the call, a value and the kind.
 pub(super) const HEAD_BYTES: usize = 17;
@@ -77,6 +78,9 @@ pub(super) enum Tell {
     Line,
     /// What the replica holds and has had.
     Figures,
+    /// The component with the state in it that `load-model` leaves: the body as it is; the
+    /// value is the bytes of its memories.
+    Snapshot,
 }
 
 /// One of the kinds of a side.
@@ -117,6 +121,7 @@ impl Kind for Tell {
         Self::Spent,
         Self::Line,
         Self::Figures,
+        Self::Snapshot,
     ];
 }
 
@@ -161,6 +166,13 @@ impl<K: Kind> Head<K> {
 /// A frame without a body.
 pub(super) fn bare<K: Kind>(kind: K, call: u32, value: u64) -> Vec<u8> {
     Head { kind, call, value, length: 0 }.bytes().to_vec()
+}
+
+/// A frame whose body is these very bytes.
+pub(super) fn whole<K: Kind>(kind: K, call: u32, value: u64, body: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    let head = Head { kind, call, value, length }.bytes();
+    Ok([&head[..], body].concat())
 }
 
 /// A frame with one. Only a body of four gigabytes cannot be sent.
@@ -231,12 +243,14 @@ impl<'de> Flavor<'de> for Bounded<'de> {
     }
 }
 
-/// What a replica starts from. Its machine code, then its graphs follow as open files.
+/// What a replica starts from. Its machine code, the component that is to be written, if
+/// one is, and its graphs follow as open files.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Start {
     pub(super) version: u16,
     pub(super) sheet: Sheet,
     pub(super) fuel_per_cpu_second: u64,
+    pub(super) begins: Begins,
     /// Name, and the folder that it is in.
     pub(super) graphs: Vec<(String, String)>,
     pub(super) assets: Vec<AssetFile>,
@@ -246,6 +260,18 @@ pub(super) struct Start {
     pub(super) lifted: String,
 }
 
+/// What a replica's sandboxes begin with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Begins {
+    /// `load-model`.
+    Load,
+    /// The same; what it leaves is to be written into the component, which follows the
+    /// machine code as an open file.
+    Write,
+    /// A copy.
+    Copy(Copied),
+}
+
 /// What a replica has shown when it takes calls.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Started {
@@ -253,6 +279,11 @@ pub(super) struct Started {
     pub(super) methods: Result<String, Unknown>,
     /// What `load-model` took, or how it ended.
     pub(super) loaded: Result<Loaded, Verdict>,
+    /// What was to be written, which comes before this in a frame of its own.
+    #[serde(skip)]
+    pub(super) snapshot: Option<Snapshot>,
+    /// Why there is none, where there was to be one.
+    pub(super) unfit: Option<String>,
 }
 
 /// Why the typed methods of a model are not known.

@@ -42,7 +42,7 @@ pub use spawn::Starter;
 use crate::call::{Deadline, Event, Function, Methods, Origin, Request, SignatureError, Verdict};
 use crate::limits::Limits;
 use crate::package::Parts;
-use crate::sandbox::{Calling, Charge, Compiled, Requests, Runtime};
+use crate::sandbox::{Calling, Charge, Compiled, Requests, Runtime, Snapshot};
 use crate::telemetry::VersionLog;
 use here::Here;
 use message::Started;
@@ -90,6 +90,7 @@ pub struct Worker {
     kind: Kind,
     methods: Result<Methods, Unknown>,
     loaded: Result<Loaded, Verdict>,
+    written: Mutex<Option<Result<Snapshot, String>>>,
 }
 
 #[derive(Debug)]
@@ -218,12 +219,16 @@ impl Worker {
                 (Kind::Process(process), started)
             }
         };
-        let Started { methods, loaded } = started;
+        let Started { methods, loaded, snapshot, unfit } = started;
+        let written = match (snapshot, unfit) {
+            (Some(snapshot), _) => Some(Ok(snapshot)),
+            (None, unfit) => unfit.map(Err),
+        };
         let methods = methods.and_then(|text| {
             let unknown = |error: SignatureError| Unknown { why: error.to_string(), ended: None };
             Methods::parse(&text).map_err(unknown)
         });
-        Ok(Self { kind, methods, loaded })
+        Ok(Self { kind, methods, loaded, written: Mutex::new(written) })
     }
 
     /// Starts a call, which ends without a verdict when `ended` is cancelled.
@@ -258,6 +263,18 @@ impl Worker {
     /// What loading the first sandbox took, or how it ended.
     pub fn loaded(&self) -> Result<&Loaded, &Verdict> {
         self.loaded.as_ref()
+    }
+
+    /// The component with the state in it that `load-model` has left, or why there is none;
+    /// once, where that was to be written and the model has loaded.
+    pub fn take_written(&self) -> Option<Result<Snapshot, String>> {
+        lock(&self.written).take()
+    }
+
+    /// Its process was not the first to try, and is not to write anything; why, is for
+    /// [`Worker::take_written`].
+    pub fn is_unwritten(&self, why: String) {
+        *lock(&self.written) = Some(Err(why));
     }
 
     /// What it holds now, and has had.

@@ -7,6 +7,7 @@
 use super::frames::Frame;
 use super::launch::{Confinement, Launcher};
 use crate::limits::limit;
+use crate::sandbox::Instrumented;
 use crate::text::cut;
 use rustix::process::{Pid, setpriority_process};
 use std::io;
@@ -120,16 +121,21 @@ impl OneShot {
     pub async fn compile(
         &self,
         component: &[u8],
+        instrumented: Instrumented,
         memory_bytes_max: u64,
         urgency: Urgency,
     ) -> Result<MachineCode, OneShotError> {
         let one_shot = Self { urgency, ..self.clone() };
-        let tried = one_shot.compile_with(component, memory_bytes_max, &[]).await;
+        let how = match instrumented {
+            Instrumented::ForSnapshot => [].as_slice(),
+            Instrumented::No => &["--as-it-is"],
+        };
+        let tried = one_shot.compile_with(component, memory_bytes_max, how).await;
         match tried {
             Ok(bytes) => Ok(MachineCode { bytes, slow_because: None }),
             Err(OneShotError::Limit(limit)) => {
-                let tried =
-                    one_shot.compile_with(component, memory_bytes_max, &["--single-pass"]).await;
+                let how = [how, &["--single-pass"]].concat();
+                let tried = one_shot.compile_with(component, memory_bytes_max, &how).await;
                 Ok(MachineCode { bytes: tried?, slow_because: Some(limit) })
             }
             Err(error) => Err(error),
@@ -308,7 +314,7 @@ pub(crate) mod tests {
         let script = "#!/bin/sh\nread -r component; nice >> FOLDER/nice\n";
         let one_shot = scripted(scratch.path(), script);
         for urgency in [Urgency::Waited, Urgency::Ahead] {
-            one_shot.compile(b"component\n", 1, urgency).await.unwrap_err();
+            one_shot.compile(b"component\n", Instrumented::No, 1, urgency).await.unwrap_err();
         }
         let nice = std::fs::read_to_string(scratch.path().join("nice")).unwrap();
         let nice: Vec<i32> = nice.lines().map(|line| line.parse().unwrap()).collect();
@@ -324,14 +330,15 @@ pub(crate) mod tests {
             *single-pass*) printf 'C\\004\\000\\000\\000\\000\\000\\000\\000code';;\n\
             *) kill -XCPU $$;;\nesac\n";
         let one_shot = scripted(scratch.path(), script);
-        let code = one_shot.compile(b"component", 1, Urgency::Waited).await;
+        let code = one_shot.compile(b"component", Instrumented::No, 1, Urgency::Waited).await;
         let code = code.unwrap();
         assert_eq!(code.bytes, b"code");
         assert!(code.slow_because.unwrap().contains("CPU time"));
         let tries = std::fs::read_to_string(scratch.path().join("tries")).unwrap();
         assert_eq!(tries.lines().count(), 2, "{tries}");
         let never = scripted(scratch.path(), "#!/bin/sh\nkill -XCPU $$\n");
-        let refused = never.compile(b"component", 1, Urgency::Waited).await.unwrap_err();
+        let refused =
+            never.compile(b"component", Instrumented::No, 1, Urgency::Waited).await.unwrap_err();
         assert!(refused.to_string().contains("more than 20 s of CPU time"), "{refused}");
     }
 
@@ -344,7 +351,7 @@ pub(crate) mod tests {
         let hangs = "#!/bin/sh\n\
             echo $$ > FOLDER/pid; while true; do echo noise >&2; sleep 0.01; done\n";
         let one_shot = scripted(scratch.path(), hangs).compiling_within(Duration::from_secs(2));
-        let compiling = one_shot.compile(b"component", 1, Urgency::Waited);
+        let compiling = one_shot.compile(b"component", Instrumented::No, 1, Urgency::Waited);
         let ended = tokio::time::timeout(Duration::from_secs(12), compiling).await.expect("an end");
         assert_eq!(ended.unwrap_err(), OneShotError::Limit("2 s".to_owned()));
         let pid: u32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();

@@ -3,9 +3,10 @@
 //! The host sends before it waits for anything, and the process reads before it has
 //! any thread, so both block.
 
-use super::message::{Ask, HEAD_BYTES, Head, START_BYTES_MAX, Start, frame, invalid, read};
+use super::message::{Ask, Begins, HEAD_BYTES, Head, START_BYTES_MAX, Start, frame, invalid, read};
 use crate::package::GraphFile;
-use crate::sandbox::Compiled;
+use crate::sandbox::{Beginning, Compiled};
+use crate::sealed::Sealed;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -28,6 +29,9 @@ pub(super) fn send(
 ) -> io::Result<()> {
     socket.write_all(&frame(Ask::Start, 0, 0, start)?)?;
     send_files(socket, &[compiled.sealed().as_fd()])?;
+    if let Beginning::Write(component) = compiled.beginning() {
+        send_files(socket, &[component.as_fd()])?;
+    }
     for graphs in graphs.chunks(FILES_AT_ONCE) {
         let files: Vec<_> =
             graphs.iter().map(|graph| graph.content.file()).collect::<io::Result<_>>()?;
@@ -36,8 +40,9 @@ pub(super) fn send(
     Ok(())
 }
 
-/// Receives it: what is said, the machine code, and the graphs.
-pub(super) fn receive(socket: &UnixStream) -> io::Result<(Start, File, Vec<File>)> {
+/// Receives it: what is said, the machine code with what its sandboxes begin with, and the
+/// graphs.
+pub(super) fn receive(socket: &UnixStream) -> io::Result<(Start, Compiled, Vec<File>)> {
     let mut head = [0; HEAD_BYTES];
     let mut from = socket;
     from.read_exact(&mut head)?;
@@ -48,7 +53,16 @@ pub(super) fn receive(socket: &UnixStream) -> io::Result<(Start, File, Vec<File>
     let mut body = vec![0; usize::try_from(head.length).map_err(io::Error::other)?];
     from.read_exact(&mut body)?;
     let start: Start = read(&body, START_BYTES_MAX.saturating_mul(8))?;
-    let compiled = receive_files(socket, 1)?.pop().ok_or_else(|| invalid("there is no code"))?;
+    let file = || {
+        let file = receive_files(socket, 1)?.pop().ok_or_else(|| invalid("there is no code"))?;
+        Sealed::trusted(file)
+    };
+    let code = Compiled::trusted(file()?);
+    let compiled = code.beginning_with(match &start.begins {
+        Begins::Load => Beginning::Load,
+        Begins::Write => Beginning::Write(file()?),
+        Begins::Copy(copied) => Beginning::Copy(copied.clone()),
+    });
     let mut graphs = Vec::with_capacity(start.graphs.len());
     while graphs.len() < start.graphs.len() {
         graphs
@@ -91,7 +105,6 @@ mod tests {
     use super::*;
     use crate::limits::Limits;
     use crate::package::{Content, Sheet};
-    use crate::sealed::Sealed;
     use std::io::Read;
 
     #[test]
@@ -108,23 +121,24 @@ mod tests {
             version: 1,
             sheet: Sheet::of_tests(Limits::default()),
             fuel_per_cpu_second: 1,
+            begins: Begins::Write,
             graphs: graphs.iter().map(|graph| (graph.name.clone(), String::new())).collect(),
             assets: vec![],
             assets_path: "/model".into(),
             lifted: String::new(),
         };
-        let compiled = Compiled::trusted(Sealed::of(&b"code"[..]).unwrap());
+        let sealed = |bytes: &[u8]| Sealed::of(bytes).unwrap();
+        let compiled = Compiled::trusted(sealed(b"code"))
+            .beginning_with(Beginning::Write(sealed(b"component")));
         let sending = std::thread::spawn(move || {
             send(&here, &start, &compiled, &graphs).unwrap();
         });
         let (start, code, graphs) = receive(&there).unwrap();
         sending.join().unwrap();
         assert_eq!(start.graphs.len(), 200);
-        let text = std::fs::read_to_string(format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&code)
-        ));
-        assert_eq!(text.unwrap(), "code");
+        assert_eq!(code.sealed().to_vec().unwrap(), b"code");
+        let Beginning::Write(component) = code.beginning() else { panic!("{code:?}") };
+        assert_eq!(component.to_vec().unwrap(), b"component");
         for (number, graph) in graphs.iter().enumerate() {
             let content = Sealed::trusted(graph.try_clone().unwrap()).unwrap();
             assert_eq!(content.to_vec().unwrap(), [number as u8]);

@@ -9,16 +9,16 @@ mod anything;
 pub use anything::{Heard, hear_anything, heed_anything};
 
 use super::cgroup::Cgroup;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, Written};
 use super::launch::{Confinement, cpus};
 use super::link::{Inbox, Outbox, ends};
-use super::message::{Ask, Begin, Figures, Start, Started, VERSION, bare, frame};
+use super::message::{Ask, Begin, Begins, Figures, Start, Started, VERSION, bare, frame};
 use super::passing;
 use super::{Gone, Processes, Purpose, SendError, StartFailure, lock};
 use crate::call::{Deadline, End, Function, Origin, Phase, Receipt, Request, Verdict};
 use crate::limits::{Limits, lifted, limit};
 use crate::package::{Assets, Parts};
-use crate::sandbox::{Account, Answers, Calling, Compiled, give_up_at, rate, sides};
+use crate::sandbox::{Account, Answers, Beginning, Calling, Compiled, give_up_at, rate, sides};
 use crate::telemetry::{Rate, VersionLog};
 use crate::text::{cut, escape_controls};
 use rustix::net::Shutdown;
@@ -156,8 +156,7 @@ impl Process {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let folder = File::open(parts.assets.path()).map_err(failed)?;
         let launcher = &processes.launcher;
-        let confinement =
-            Confinement::of_replica(launcher.mode(), &parts, compiled.sealed().len(), purpose);
+        let confinement = Confinement::of_replica(launcher.mode(), &parts, &compiled, purpose);
         let mut command = launcher.command(&["call-worker"], &confinement);
         command
             .current_dir(parts.assets.empty())
@@ -176,12 +175,22 @@ impl Process {
         });
         let stderr = child.stderr.take();
 
+        let begins = match compiled.beginning() {
+            Beginning::Load => Begins::Load,
+            Beginning::Write(_) => Begins::Write,
+            Beginning::Copy(copied) => Begins::Copy(copied.clone()),
+        };
+        let written = match begins {
+            Begins::Write => Written::Awaited,
+            Begins::Load | Begins::Copy(_) => Written::No,
+        };
         // Its folder of assets is open there, and has to stay.
         let passed = tokio::task::spawn_blocking(move || {
             let start = Start {
                 version: VERSION,
                 sheet: parts.sheet.clone(),
                 fuel_per_cpu_second,
+                begins,
                 graphs: parts.graphs.iter().map(|g| (g.name.clone(), g.folder.clone())).collect(),
                 assets: parts.assets.files.clone(),
                 assets_path: parts.assets.path(),
@@ -206,7 +215,7 @@ impl Process {
         let call_timeout = limits.call_timeout;
         let (shared, inbox) = Shared::of(stream, name, limits, log, pid);
         let (ready, started) = oneshot::channel();
-        let incoming = Incoming { shared: shared.clone(), ready: Some(ready) };
+        let incoming = Incoming { shared: shared.clone(), ready: Some(ready), written };
         processes.tasks.spawn(tend(
             shared.clone(),
             child,
@@ -217,7 +226,8 @@ impl Process {
         ));
         // Its process goes with this, should the start not come to an end.
         let process = Self { shared };
-        let within = call_timeout.saturating_mul(2).saturating_add(processes.load_timeout);
+        // `methods`, and `load-model` once more where what it leaves is written.
+        let within = call_timeout.saturating_mul(3).saturating_add(processes.load_timeout);
         let within = limit("start_time", within);
         let started = match tokio::time::timeout(within, started).await {
             Ok(Ok(started)) => started?,

@@ -30,7 +30,8 @@ impl Sides {
         let (here, there) = tokio::net::UnixStream::pair().unwrap();
         let (shared, inbox) = Shared::of(here, "u/a/m".into(), limits(), None, 1);
         let (ready, is_ready) = oneshot::channel();
-        let mut incoming = Incoming { shared: shared.clone(), ready: Some(ready) };
+        let mut incoming =
+            Incoming { shared: shared.clone(), ready: Some(ready), written: Written::No };
         let listening = tokio::spawn(async move { incoming.listen(inbox).await });
         Self { process: Process { shared }, there, listening, ready: is_ready }
     }
@@ -81,7 +82,8 @@ fn over() -> Vec<u8> {
 
 fn started() -> Vec<u8> {
     let loaded = Loaded { receipt: Receipt::default(), wall: Duration::ZERO };
-    let started = Started { methods: Ok(String::new()), loaded: Ok(loaded) };
+    let started =
+        Started { methods: Ok(String::new()), loaded: Ok(loaded), snapshot: None, unfit: None };
     frame(Tell::Ready, 0, 0, &started).unwrap()
 }
 
@@ -133,6 +135,7 @@ async fn whatever_makes_no_sense_is_the_end_of_its_process() {
         (vec![over(), over()], "a call is over twice"),
         (vec![end(), over(), over()], "it is about no call"),
         (vec![bare(Tell::Taken, 1, 0)], "it takes messages that were not sent"),
+        (vec![bare(Tell::Snapshot, 0, 1)], "nothing was to be written"),
         (vec![started(), started()], "it is ready once more"),
         (vec![frame(Tell::Ready, 0, 0, &7_u8).unwrap()], "a frame makes no sense"),
         (
@@ -216,7 +219,7 @@ async fn a_process_that_floods_its_socket_can_be_ended() {
     here.set_nonblocking(true).unwrap();
     let here = tokio::net::UnixStream::from_std(here).unwrap();
     let (shared, inbox) = Shared::of(here, "u/a/m".into(), limits(), None, 1);
-    let mut incoming = Incoming { shared: shared.clone(), ready: None };
+    let mut incoming = Incoming { shared: shared.clone(), ready: None, written: Written::No };
     let flood = frame(Tell::Figures, 0, 0, &Figures::default()).unwrap().repeat(1000);
     let flooding = std::thread::spawn(move || while there.write_all(&flood).is_ok() {});
     {

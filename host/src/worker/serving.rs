@@ -4,12 +4,12 @@
 //! Owns the process's side of the protocol. The host is trusted here; what runs in the
 //! sandboxes is not, and reaches the socket only as what a call gives.
 
-use super::here::{figures_of, started};
+use super::here::{figures_of, started, to_write};
 use super::jail::{Code, JailError, JailMode, Root, no_more_code, no_more_files};
 use super::launch::Confinement;
 use super::link::{Inbox, Outbox, ends};
 use super::message::{
-    Ask, Begin, Figures, Line, SMALL_BYTES_MAX, Tell, VERSION, bare, frame, invalid, read,
+    Ask, Begin, Figures, Line, SMALL_BYTES_MAX, Tell, VERSION, bare, frame, invalid, read, whole,
 };
 use super::passing;
 use super::{OverLimit, SendError, lock};
@@ -18,8 +18,7 @@ use crate::call::{
 };
 use crate::limits;
 use crate::package::{Assets, AssetsFolder, Content, GraphFile, Parts};
-use crate::sandbox::{Calling, Charge, Compiled, Lines, Program, Requests, Runtime, Spent};
-use crate::sealed::Sealed;
+use crate::sandbox::{Calling, Charge, Lines, Program, Requests, Runtime, Snapshot, Spent};
 use crate::telemetry::LogFormat;
 use std::collections::HashMap;
 use std::io;
@@ -31,6 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,7 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
     // What is told here the host hears from standard error.
     crate::telemetry::start(Some("warn"), LogFormat::Text)?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let (start, code, graphs) = passing::receive(&socket)?;
+    let (start, compiled, graphs) = passing::receive(&socket)?;
     if start.version != VERSION {
         return Err(invalid("the host is of another version").into());
     }
@@ -95,7 +95,7 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
             graphs: graphs.collect::<io::Result<_>>()?,
             assets: Assets { folder: AssetsFolder::Passed(assets_path), files: start.assets },
         };
-        let compiled = Compiled::trusted(Sealed::trusted(code)?);
+        let component = to_write(&compiled)?;
         // No thread makes any more of these, whatever the package has in it.
         let demanded = |refused: Result<(), JailError>| match refused {
             Err(error) if mode == JailMode::Required => Err(crate::text::with_causes(&error)),
@@ -119,7 +119,7 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
                 return Ok(wait_for_the_end(inbox).await?);
             }
         };
-        let started = started(&program).await;
+        let mut started = started(&program, component).await;
         let serving = Arc::new(Serving {
             calls: Mutex::default(),
             held: Mutex::new(program.account().charge(Holder::Message, 0)?),
@@ -130,6 +130,9 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
         });
         crate::heap::give_back_program();
         serving.tell_figures()?;
+        if let Some(Snapshot { component, bytes }) = started.snapshot.take() {
+            serving.outbox.send_whole(whole(Tell::Snapshot, 0, bytes, &component)?).await;
+        }
         serving.outbox.send(frame(Tell::Ready, 0, 0, &started)?);
         let served = serving.serve(inbox).await;
         writing.abort();
@@ -266,8 +269,7 @@ impl Serving {
         let answering = Answering { call, calling, places, cancelled, refusal };
         let serving = self.clone();
         tokio::spawn(async move {
-            serving.answer_to_the_end(answering, nothing_runs, &spent).await;
-            feeding.abort();
+            serving.answer_to_the_end(answering, feeding, nothing_runs, &spent).await;
             lock(&serving.calls).remove(&call);
         });
     }
@@ -304,6 +306,7 @@ impl Serving {
     async fn answer_to_the_end(
         &self,
         answering: Answering,
+        feeding: JoinHandle<()>,
         mut nothing_runs: oneshot::Receiver<()>,
         spent: &Spent,
     ) {
@@ -330,6 +333,9 @@ impl Serving {
                 verdict = answer.as_mut() => break verdict,
             }
         };
+        // A message that waits for the guest is not held any more when the next call comes.
+        feeding.abort();
+        let _ = feeding.await;
         let end = frame(Tell::End, call, 0, &verdict).unwrap_or_default();
         self.outbox.send(end);
         if !is_over {

@@ -302,7 +302,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let House { runtime, executor, folder, scratch, .. } = &*HOUSE;
     std::fs::write(folder.path().join("1/model.wasm"), model(input)).unwrap();
     let package = folder::open(folder.path(), scratch.path(), folder::Taking::Nothing).unwrap();
-    let program = Program::admit(runtime, package, &Code::Component, Surroundings::Real).unwrap();
+    let program = Program::admit(runtime, &package, &Code::Component, Surroundings::Real).unwrap();
     let program = Arc::new(program);
     let functions = [Function::Predict, Function::Generate, Function::Stream];
     let function = functions[input.iter().map(|byte| usize::from(*byte)).sum::<usize>() % 3];

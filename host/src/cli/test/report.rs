@@ -6,6 +6,7 @@ use super::suggest::Suggestion;
 use crate::call::{End, Holder, HostCall, Phase, Receipt, Trace, TraceFrame, Verdict};
 use crate::limits::CPU_BURST;
 use crate::proto::clarifai::api;
+use crate::sandbox::{Snapshot, Unfit};
 use crate::server::status::Outcome;
 use crate::text::printable;
 use serde_json::json;
@@ -90,6 +91,7 @@ impl Report {
             lines.push(format!("  called {calls}"));
         }
         lines.push(format!("  {}", measures(ran)));
+        lines.extend(ran.snapshot.as_ref().map(begins));
         for line in lines {
             let line = if self.terminal { printable(&line) } else { line };
             writeln!(self.out, "{line}")?;
@@ -124,6 +126,8 @@ impl Report {
         let calls = ran.receipt.host_calls.iter();
         let host_calls: serde_json::Map<String, serde_json::Value> =
             calls.map(|(call, times)| (call.as_str().to_owned(), times.into())).collect();
+        let unfit = ran.snapshot.as_ref().and_then(|snapshot| snapshot.as_ref().err());
+        let snapshot = ran.snapshot.as_ref().and_then(|snapshot| snapshot.as_ref().ok());
         let trace = ran.verdict.as_ref().and_then(|verdict| verdict.trace.as_deref());
         json!({
             "function": ran.function,
@@ -131,6 +135,8 @@ impl Report {
             "reason": outcome.reason,
             "text": outcome.text,
             "on_cpu_instead": self.on_cpu,
+            "no_snapshot_because": unfit.map(ToString::to_string),
+            "snapshot_bytes": snapshot.map(|snapshot| snapshot.bytes),
             "outputs": ran.outputs.iter().map(render::json).collect::<Vec<_>>(),
             "errors": ran.failures.iter().map(|error| &error.message).collect::<Vec<_>>(),
             "fuel": ran.receipt.fuel,
@@ -147,6 +153,18 @@ impl Report {
             "host_calls": host_calls,
             "stack": trace.map(|trace| trace.frames.iter().map(frame).collect::<Vec<_>>()),
         })
+    }
+}
+
+/// What each call begins with.
+fn begins(snapshot: &Result<Snapshot, Unfit>) -> String {
+    match snapshot {
+        Ok(Snapshot { bytes: held, .. }) => {
+            format!("  each call begins with a copy of the {} that this left", bytes(*held))
+        }
+        Err(unfit) => {
+            format!("  load-model runs for each call, since no snapshot is taken: {unfit}")
+        }
     }
 }
 

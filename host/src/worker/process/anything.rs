@@ -4,7 +4,7 @@
 //! What listens is what listens in a host. There is no process, and so nothing that could
 //! be killed: that it would be is what is told.
 
-use super::super::incoming::Incoming;
+use super::super::incoming::{Incoming, Written};
 use super::super::message::{
     Ask, Begin, HEAD_BYTES, Head, SMALL_BYTES_MAX, START_BYTES_MAX, Start, invalid, read,
 };
@@ -67,7 +67,8 @@ async fn hear_to_the_end(bytes: &[u8]) -> io::Result<Heard> {
     };
     let (shared, inbox) = Shared::of(here, "u/a/m".to_owned(), limits, None, 0);
     let (ready, mut is_ready) = oneshot::channel();
-    let mut incoming = Incoming { shared: shared.clone(), ready: Some(ready) };
+    let mut incoming =
+        Incoming { shared: shared.clone(), ready: Some(ready), written: Written::No };
     let process = Process { shared };
     let call = |function| {
         let (never, origin) = (CancellationToken::new(), Origin::from("caller"));

@@ -24,7 +24,8 @@ fn output(call: u32, value: Value) -> Vec<u8> {
 
 fn started() -> Vec<u8> {
     let loaded = Loaded { receipt: Receipt::default(), wall: Duration::ZERO };
-    let started = Started { methods: Ok(String::new()), loaded: Ok(loaded) };
+    let started =
+        Started { methods: Ok(String::new()), loaded: Ok(loaded), snapshot: None, unfit: None };
     frame(Tell::Ready, 0, 0, &started).unwrap()
 }
 
