@@ -121,7 +121,25 @@ impl Limits {
     }
 }
 
+/// Tables of a component for which there are places that are used again.
+pub const POOLED_TABLES_MAX: u32 = 4;
+
+/// Callers at a time whose sandboxes are kept for them. The one that called longest ago
+/// makes room.
+pub const KEPT_CALLERS_MAX: usize = 64;
+
 impl Limits {
+    /// Sandboxes of a replica that there may be at once: one for each call, one that is
+    /// being dropped for each, the one for the next call, one that is asked for its methods,
+    /// and those that are kept.
+    pub fn sandboxes_max(&self) -> usize {
+        let kept = match self.isolation {
+            Isolation::Call => 0,
+            Isolation::Caller => KEPT_CALLERS_MAX,
+        };
+        self.concurrency_max.saturating_mul(2).saturating_add(2).saturating_add(kept)
+    }
+
     /// Bytes that one call from the guest to the host, or one result back, may
     /// carry: the largest output or tensor, and a little for what is around it; but no
     /// more than the version may hold at all.

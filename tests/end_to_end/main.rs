@@ -12,6 +12,7 @@
 mod each_guest;
 
 mod batches;
+mod bench;
 mod digits;
 mod scribe;
 mod streams;

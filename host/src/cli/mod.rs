@@ -8,6 +8,7 @@ pub mod build;
 pub mod checkpoints;
 
 mod apps;
+mod bench;
 mod calls;
 mod client;
 mod compute;
@@ -42,11 +43,11 @@ use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
 use crate::telemetry::LogFormat;
 use crate::worker::{JailMode, Layer};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::ModelRef;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -79,7 +80,7 @@ struct Cli {
 }
 
 /// What every subcommand takes.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args)]
 pub(crate) struct GlobalArgs {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
@@ -137,6 +138,8 @@ enum Command {
     Generate(CallArgs),
     /// Send each line of standard input as it is read, print the outputs as they come
     Stream(StreamArgs),
+    /// Put load on a running host, and say what its callers see
+    Bench(BenchArgs),
     /// Print what a model's guests wrote, and how its calls were stopped
     Logs(LogsArgs),
     /// Say what this machine offers to a host and what it lacks
@@ -706,6 +709,78 @@ pub(crate) struct StreamArgs {
     pub(crate) place: compute::PlaceArgs,
 }
 
+/// `bench`
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// USER/APP/MODEL[@VERSION], or MODEL for one in your app `main`
+    pub(crate) model: ModelRef,
+    /// What each call is
+    #[arg(long, value_enum, default_value_t = BenchFunction::Predict)]
+    pub(crate) function: BenchFunction,
+    /// A text
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+    /// A file with an image, audio, a video or text; one of each kind
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) params: ParamArgs,
+    #[command(flatten)]
+    pub(crate) place: compute::PlaceArgs,
+    /// Callers that call again as soon as they have their answer; with --rate, the most calls at a time [default: 1; with --rate, 256]
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<NonZeroUsize>,
+    /// Calls a second, whether or not earlier ones are answered; times count from when a call was due
+    #[arg(long, value_name = "CALLS", value_parser = positive)]
+    pub(crate) rate: Option<f64>,
+    /// Connections that the callers share [default: one for each caller, at most 16]
+    #[arg(long, value_name = "N")]
+    pub(crate) connections: Option<NonZeroUsize>,
+    /// Messages of each stream; one waits for the output of the one before
+    #[arg(long, value_name = "N", default_value = "16")]
+    pub(crate) messages: NonZeroUsize,
+    /// How long to measure, such as 500ms, 10s or 1m; of each where two are compared
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = bench::time)]
+    pub(crate) duration: Duration,
+    /// How long to call before that
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = bench::time)]
+    pub(crate) warm_up: Duration,
+    /// Measure two in turns and compare them: each an address (http://HOST:PORT) of a server with the model, or another model of the host
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    pub(crate) compare: Vec<String>,
+    /// Turns of each where two are compared
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub(crate) rounds: NonZeroU32,
+}
+
+/// What each call of `bench` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchFunction {
+    /// A request and its answer.
+    Predict,
+    /// A request and outputs as they come.
+    Generate,
+    /// Messages and an output for each.
+    Stream,
+}
+
+impl BenchFunction {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Generate => "generate",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0. && number.is_finite() => Ok(number),
+        _ => Err("write a number above 0".to_owned()),
+    }
+}
+
 /// Inference parameters.
 #[derive(Debug, Args)]
 pub(crate) struct ParamArgs {
@@ -745,6 +820,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Predict(args) => predict::run(&args, &global),
         Command::Generate(args) => generate::run(&args, &global),
         Command::Stream(args) => stream::run(&args, &global),
+        Command::Bench(args) => bench::run(&args, &global),
         Command::Logs(args) => logs::run(&args, &global),
         Command::Build(args) => build::run(&args, &global),
         Command::Doctor(args) => doctor::run(&args, &global),

@@ -4,7 +4,7 @@
 //! nothing.
 
 use super::client::ModelRef;
-use super::{CallArgs, Usage};
+use super::{BenchArgs, CallArgs, Usage};
 use crate::proto::clarifai::api::{
     Audio, Data, Image, Input, Model, ModelVersion, OutputInfo, PostModelOutputsRequest, Text,
     Video,
@@ -40,6 +40,19 @@ pub(super) fn of_call(args: &CallArgs) -> anyhow::Result<PostModelOutputsRequest
         return Err(Usage("there is no input; give --text, --file or --url".to_owned()).into());
     }
     let request = of_data(&args.model, data, &args.params.param);
+    Ok(PostModelOutputsRequest { runner_selector: args.place.selector(), ..request })
+}
+
+/// The request of each call that is measured.
+pub(super) fn of_bench(
+    args: &BenchArgs,
+    model: &ModelRef,
+) -> anyhow::Result<PostModelOutputsRequest> {
+    let data = of_files(args.text.as_deref(), &args.file)?;
+    if data == Data::default() {
+        return Err(Usage("there is no input; give --text or --file".to_owned()).into());
+    }
+    let request = of_data(model, data, &args.params.param);
     Ok(PostModelOutputsRequest { runner_selector: args.place.selector(), ..request })
 }
 

@@ -136,12 +136,9 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 /// The runtime of sockets, health and timers. Guests have another one, which must not
-/// keep this one from the CPUs; here both intervals are 1 so that neither I/O nor a
-/// timer waits for many tasks.
+/// keep this one from the CPUs.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .event_interval(1)
-        .global_queue_interval(1)
         .thread_name("server")
         .on_thread_start(be_prompt)
         .enable_all()

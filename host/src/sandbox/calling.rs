@@ -162,6 +162,11 @@ impl Answers {
         }
     }
 
+    /// Throws away what nobody reads any more.
+    pub(crate) fn discard(self) {
+        self.waiting.lock().discard();
+    }
+
     /// Throws away what nobody has read soon after the deadline, or after `stopped`.
     pub(crate) async fn discarded(self, stopped: &CancellationToken) {
         let Self { waiting, give_up_at, .. } = self;
@@ -207,6 +212,13 @@ impl Calling {
 }
 
 impl Requests {
+    /// Gives the guest its first message, for which there is room.
+    pub(crate) fn first(&self, request: Request) -> Result<(), SendError> {
+        let bytes = size::of_request(&request);
+        let charge = self.account.charge(Holder::Message, bytes)?;
+        self.sender.try_send(Received { request, charge }).map_err(|_| SendError::Over)
+    }
+
     /// Sends a message to the guest and waits while the guest is slow.
     pub async fn send(&self, request: Request) -> Result<(), SendError> {
         let bytes = size::of_request(&request);

@@ -9,8 +9,8 @@ use super::snapshot::{self, Copied};
 use crate::sealed::Sealed;
 use crate::text::hex;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use wasmtime::RegallocAlgorithm;
 use wasmtime::component::Component;
+use wasmtime::{RegallocAlgorithm, ResourcesRequired};
 
 /// The machine code of a component. Whoever makes one vouches for its bytes.
 #[derive(Debug, Clone)]
@@ -115,6 +115,16 @@ pub fn compiler_id() -> Result<String, String> {
     Ok(hex(&hasher.finish().to_be_bytes()))
 }
 
+/// What each instance of a component takes, if it is one that can be loaded. Why it
+/// cannot is told by whoever loads it.
+pub(super) fn resources(
+    config: &wasmtime::Config,
+    compiled: &Compiled,
+) -> Option<ResourcesRequired> {
+    let engine = wasmtime::Engine::new(config).ok()?;
+    load(&engine, compiled).ok()?.resources_required()
+}
+
 pub(super) fn load(engine: &wasmtime::Engine, compiled: &Compiled) -> wasmtime::Result<Component> {
     let code = compiled.code.to_vec()?;
     // JUSTIFICATION: components are compiled in another process, so that nothing
@@ -127,6 +137,7 @@ pub(super) fn load(engine: &wasmtime::Engine, compiled: &Compiled) -> wasmtime::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
     use crate::sandbox::Runtime;
 
     /// PKG-07: what is compiled in one pass runs where the rest does.
@@ -134,12 +145,12 @@ mod tests {
     fn code_of_either_kind_is_loaded_without_a_compiler() {
         // An empty component.
         let component = [0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00];
-        let runtime = Runtime::of_compiled(1, 1).unwrap();
         for registers in [Registers::Best, Registers::SinglePass] {
             let code = compile(&component, Instrumented::No, registers, 1).unwrap();
             let code = Compiled::trusted(Sealed::of(code.as_slice()).unwrap());
+            let runtime = Runtime::of_compiled(1, 1, &Limits::default(), &code).unwrap();
             assert!(load(runtime.engine(), &code).is_ok(), "{registers:?}");
+            assert!(Component::from_binary(runtime.engine(), &component).is_err());
         }
-        assert!(Component::from_binary(runtime.engine(), &component).is_err());
     }
 }

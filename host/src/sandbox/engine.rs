@@ -3,14 +3,17 @@
 use super::Diagnostics;
 use super::cpu::Cpus;
 use super::fuel::prices;
-use crate::limits::{WASM_STACK_BYTES, lifted};
+use crate::limits::{Limits, WASM_STACK_BYTES, lifted};
 use crate::sched::be_prompt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use wasmtime::{Config, OptLevel, Strategy, WasmBacktraceDetails};
+use wasmtime::{
+    Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, ResourcesRequired,
+    Strategy, WasmBacktraceDetails,
+};
 
 /// How long an epoch lasts. A guest yields at the end of one if it has run for as
 /// long since it last did, so its turns are between one and two epochs: a time slice
@@ -26,6 +29,10 @@ const FRAMES_MAX: usize = 32;
 
 /// Whole stack of a fibre; what wasm does not use is for the host's functions.
 const FIBRE_STACK_BYTES: usize = 2 << 20;
+
+/// Of a place for a table, and of one for a stack: bytes that are zeroed after each sandbox
+/// rather than given back to the system, which takes longer.
+const KEPT_BYTES: usize = 32 << 10;
 
 /// Every setting that an untrusted component meets.
 pub(crate) fn config(diagnostics: Diagnostics) -> Config {
@@ -65,6 +72,26 @@ pub(crate) fn config(diagnostics: Diagnostics) -> Config {
             .wasm_backtrace_details(WasmBacktraceDetails::Enable)
             .wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES_MAX)),
     };
+    config
+}
+
+/// The same in a process that runs sandboxes of one component alone, which takes these:
+/// their memories, tables and stacks have places that are made once and used again. No
+/// other version's sandboxes ever have them.
+pub(super) fn pooled(mut config: Config, limits: &Limits, each: &ResourcesRequired) -> Config {
+    let count = u32::try_from(limits.sandboxes_max()).unwrap_or(u32::MAX);
+    let instances = u32::try_from(limits.instances_max).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(count)
+        .total_core_instances(count.saturating_mul(instances))
+        .max_core_instances_per_component(instances)
+        .total_memories(count.saturating_mul(each.num_memories))
+        .total_tables(count.saturating_mul(each.num_tables))
+        .table_elements(limits.table_elements_max)
+        .table_keep_resident(KEPT_BYTES)
+        .total_stacks(count)
+        .async_stack_keep_resident(KEPT_BYTES);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 

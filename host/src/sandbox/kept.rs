@@ -3,12 +3,9 @@
 //! Owns who gets it: nobody else, ever. There is one for each caller, so many
 //! callers, and only where half of `cpu_memory` stays for calls.
 
-use crate::limits::limit;
+use crate::limits::{KEPT_CALLERS_MAX as CALLERS_MAX, limit};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Callers at a time. The one that called longest ago makes room.
-const CALLERS_MAX: usize = 64;
 
 /// Sandboxes by caller, the one that called longest ago first.
 #[derive(Debug)]

@@ -57,7 +57,7 @@ pub(crate) use meters::{Meters, Waits};
 pub(crate) use state::State;
 pub(crate) use stop::Stop;
 
-use crate::limits::FUEL_PER_CPU_SECOND;
+use crate::limits::{self, FUEL_PER_CPU_SECOND, Limits};
 use crate::nn::Nn;
 use engine::Ticker;
 use executor::Executor;
@@ -128,9 +128,18 @@ impl Runtime {
     pub(crate) fn of_compiled(
         fuel_per_cpu_second: u64,
         cpus: usize,
+        of_version: &Limits,
+        compiled: &Compiled,
     ) -> Result<Arc<Self>, StartError> {
         let mut config = engine::config(Diagnostics::Off);
         config.enable_compiler(false);
+        // One of many tables would take more room for places than they are worth; its
+        // sandboxes are mapped anew each time.
+        if let Some(each) = compiled::resources(&config, compiled)
+            && each.num_tables <= limits::POOLED_TABLES_MAX
+        {
+            config = engine::pooled(config, of_version, &each);
+        }
         Self::start_as(&config, Diagnostics::Off, fuel_per_cpu_second, cpus)
     }
 

@@ -13,7 +13,7 @@ use super::kept::Kept;
 use super::log::{self, Lines};
 use super::ready::{Ready, Taken, load_deadline};
 use super::snapshot::{self, Copied, Snapshot, Unfit};
-use super::state::State;
+use super::state::{State, files_of};
 use super::streams::Sink;
 use crate::call::{
     Deadline, End, Function, Methods, Origin, Phase, Receipt, SignatureError, Verdict,
@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 
 /// A version that can be called.
 pub struct Program {
@@ -53,7 +54,9 @@ pub(crate) struct Shared {
     pub(crate) graphs: Graphs,
     pub(crate) info: context::ModelInfo,
     pub(crate) label: Arc<str>,
-    pub(crate) assets: Assets,
+    /// What guests may open.
+    pub(crate) files: WasiFilesystemCtx,
+    _assets: Assets,
     pub(crate) asset_files: HashMap<String, File>,
     pub(crate) log_rate: Arc<Rate>,
     /// Where guests' lines go; nothing where nobody keeps them.
@@ -206,6 +209,10 @@ impl Program {
                 .map_err(|source| AdmitError::Asset { name: asset.name.clone(), source })?;
             asset_files.insert(asset.name.clone(), file);
         }
+        let files = files_of(&assets).map_err(|error| AdmitError::Asset {
+            name: "/model".to_owned(),
+            source: std::io::Error::other(error),
+        })?;
         let label = sheet.name.into();
         let shared = Shared {
             runtime: runtime.clone(),
@@ -216,7 +223,8 @@ impl Program {
             graphs,
             info,
             label,
-            assets,
+            files,
+            _assets: assets,
             asset_files,
             log_rate: log::rate(),
             log,
@@ -281,6 +289,12 @@ impl Program {
         })
     }
 
+    /// Runs what a call needs beside its guest where guests run, so that nobody has to be
+    /// woken elsewhere for it.
+    pub(crate) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.shared.runtime.executor().spawn(work);
+    }
+
     /// The limits of the version.
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
@@ -324,6 +338,21 @@ impl Program {
         deadline: Deadline,
         hold: H,
     ) -> (Requests, Calling) {
+        let (requests, calling, running) = self.prepared(ended, function, origin, deadline, hold);
+        self.beside(running);
+        (requests, calling)
+    }
+
+    /// The same, whose guest runs as what comes back is polled: with time of this runtime
+    /// or another one, until something makes it wait.
+    pub(crate) fn prepared<H: Send + Sync + 'static>(
+        self: &Arc<Self>,
+        ended: &CancellationToken,
+        function: Function,
+        origin: impl Into<Origin>,
+        deadline: Deadline,
+        hold: H,
+    ) -> (Requests, Calling, impl Future<Output = ()> + Send + 'static) {
         let limits = &self.shared.limits;
         let (request_sender, requests) = mpsc::channel(limits.messages_buffered_max);
         let stop = ended.child_token();
@@ -343,7 +372,7 @@ impl Program {
             unread_timeout: limits.unread_timeout,
         };
         let hold: Hold = Arc::new(hold);
-        self.shared.runtime.executor().spawn(async move {
+        let running = async move {
             let (deadline, held) = (deadline.instant(), hold.clone());
             let job = Job { function, origin, requests, sink, deadline, meters, hold };
             let loaded = AtomicBool::new(false);
@@ -357,9 +386,13 @@ impl Program {
             };
             if let Some((verdict, used)) = ended {
                 answers.end(verdict);
+                drop(held);
+                // Whoever waits for the verdict goes first.
+                tokio::task::yield_now().await;
                 drop(used);
+            } else {
+                drop(held);
             }
-            drop(held);
             let refilled = async {
                 // A version that cannot load says so to the next caller.
                 if loaded.into_inner() {
@@ -368,8 +401,8 @@ impl Program {
                 }
             };
             tokio::join!(refilled, answers.discarded(&stopped));
-        });
-        (Requests { sender: request_sender, account }, calling)
+        };
+        (Requests { sender: request_sender, account }, calling, running)
     }
 
     async fn run(&self, job: Job, loaded: &AtomicBool) -> (Verdict, Option<Used>) {
@@ -379,7 +412,7 @@ impl Program {
         let own = caller.as_ref().and_then(|caller| self.kept.take(caller));
         let taken = match own {
             Some(own) => Taken::Ready(own),
-            None => self.ready.take(job.deadline).await,
+            None => self.ready.take(job.deadline, &self.shared).await,
         };
         let (instance, load) = match taken {
             Taken::Ready(instance) => (Ok(*instance), Duration::ZERO),

@@ -58,13 +58,18 @@ impl Ready {
         }
     }
 
-    /// The sandbox that waits or is about to, if it comes in time.
-    pub(super) async fn take(&self, deadline: Instant) -> Taken<'_> {
+    /// The sandbox that waits or is about to, if it comes in time. A copy is made sooner
+    /// than waited for, where there is room for both.
+    pub(super) async fn take(&self, deadline: Instant, shared: &Shared) -> Taken<'_> {
         let loading = {
             let mut place = self.lock();
             match std::mem::replace(&mut *place, Place::Empty) {
                 Place::Empty => return self.own(),
                 Place::Loaded(instance) => return Taken::Ready(instance),
+                Place::Loading(loading) if shared.copied.is_some() && self.has_room(shared) => {
+                    *place = Place::Loading(loading);
+                    return self.own();
+                }
                 Place::Loading(loading) => loading,
             }
         };

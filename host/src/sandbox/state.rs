@@ -13,10 +13,11 @@ use super::stop::Stop;
 use crate::call::{HostCall, HostCalls};
 use crate::limits::Limits;
 use crate::nn::guest::NnState;
+use crate::package::Assets;
 use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::filesystem::FsPerms;
+use wasmtime_wasi::filesystem::{FsPerms, WasiFilesystemCtx, WasiFilesystemCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 /// The data of one store.
@@ -40,6 +41,17 @@ pub(crate) struct State {
     /// When what runs now must have ended.
     pub(crate) deadline: Instant,
     wasi: WasiCtx,
+    /// The folder of assets, which is open once for all sandboxes.
+    files: WasiFilesystemCtx,
+}
+
+/// What guests may open: the assets, read-only, at `/model`.
+pub(super) fn files_of(assets: &Assets) -> wasmtime::Result<WasiFilesystemCtx> {
+    let mut wasi = WasiCtxBuilder::new();
+    // On the guest's own thread and in its turn, so that it is charged.
+    wasi.allow_blocking_current_thread(true);
+    wasi.preopened_dir(assets.path(), "/model", FsPerms::ReadOnly)?;
+    Ok(wasi.build().filesystem().clone())
 }
 
 impl State {
@@ -65,9 +77,7 @@ impl State {
             // On the guest's own thread and in its turn, so that it is charged.
             .allow_blocking_current_thread(true)
             .allow_tcp(false)
-            .allow_udp(false)
-            .preopened_dir(shared.assets.path(), "/model", FsPerms::ReadOnly)
-            .map_err(|error| Stop::HostBug(format!("cannot open the assets: {error:#}")))?;
+            .allow_udp(false);
         match surroundings {
             Surroundings::Real => {
                 wasi.monotonic_clock(Monotonic::new(&ambient)).wall_clock(Wall::new(&ambient));
@@ -101,6 +111,7 @@ impl State {
             ambient,
             deadline,
             wasi: wasi.build(),
+            files: shared.files.clone(),
             shared: shared.clone(),
         })
     }
@@ -158,6 +169,12 @@ impl State {
 impl wasmtime_wasi_io::IoView for State {
     fn table(&mut self) -> &mut ResourceTable {
         &mut self.wasi_table
+    }
+}
+
+impl State {
+    pub(super) fn files(&mut self) -> WasiFilesystemCtxView<'_> {
+        WasiFilesystemCtxView { ctx: &mut self.files, table: &mut self.wasi_table }
     }
 }
 

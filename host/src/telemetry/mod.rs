@@ -19,6 +19,7 @@ pub use writer::Dropped;
 pub use version_log::{Entry, Kind, Level, ReadError, VersionLog, VersionLogs};
 
 use crate::limits::limit;
+use rand::Rng;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -65,11 +66,8 @@ impl Telemetry {
 /// A fresh identifier of a request: 32 hexadecimal digits.
 pub fn request_id() -> String {
     let mut bytes = [0; 16];
-    if getrandom::fill(&mut bytes).is_err() {
-        // The identifier only has to tell log lines apart; zeros are a poor
-        // but harmless one.
-        tracing::error!("the system has no random numbers");
-    }
+    // Of a generator that the system has seeded: there are several for each call.
+    rand::rng().fill_bytes(&mut bytes);
     crate::text::hex(&bytes)
 }
 

@@ -18,6 +18,12 @@ const LINES_WAITING_MAX: usize = 1024;
 /// is none.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
+/// Lines that are written at once.
+const LINES_TOGETHER_MAX: usize = 64;
+
+/// How long lines are gathered after some have been written.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// How often a flush looks whether there is room for it.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -85,17 +91,35 @@ impl LogWriter {
 }
 
 fn write_all(receiver: &Receiver<Message>, mut target: impl Write, lost: &Dropped) {
-    while let Ok(message) = receiver.recv() {
-        match message {
-            Message::Line(line) => {
-                if target.write_all(&line).and_then(|()| target.flush()).is_err() {
-                    lost.add();
+    let mut lines = Vec::new();
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => lines.push(line),
+                Message::Flush(done) => {
+                    write(&mut lines, &mut target, lost);
+                    // Whoever asked may have given up.
+                    let _ = done.try_send(());
                 }
             }
-            // Whoever asked may have given up.
-            Message::Flush(done) => drop(done.try_send(())),
+            next = match lines.len() < LINES_TOGETHER_MAX {
+                true => receiver.try_recv().ok(),
+                false => None,
+            };
         }
+        write(&mut lines, &mut target, lost);
+        // Where there is one line there are often more, and who sends them need not wake
+        // this thread for each.
+        std::thread::sleep(GATHER);
     }
+}
+
+fn write(lines: &mut Vec<Vec<u8>>, target: &mut impl Write, lost: &Dropped) {
+    if target.write_all(&lines.concat()).and_then(|()| target.flush()).is_err() {
+        lines.iter().for_each(|_| lost.add());
+    }
+    lines.clear();
 }
 
 impl<'a> MakeWriter<'a> for LogWriter {

@@ -7,7 +7,7 @@ use super::Purpose;
 use super::cgroup::Quota;
 use super::jail::{Code, Jail, JailError, JailMode, Layer, Report, Root, enter_without};
 use super::spawn::Starter;
-use crate::limits::{Limits, lifted, limit};
+use crate::limits::{Limits, POOLED_TABLES_MAX, lifted, limit};
 use crate::package::Parts;
 use crate::sandbox::{Beginning, Compiled, SNAPSHOT_BYTES_MAX};
 use std::fs::File;
@@ -42,6 +42,13 @@ const WRITTEN_COPIES: u64 = 5;
 /// to be written, the example; and CPU time for loading its graphs.
 const CALLS_TO_TRY: u32 = 4;
 const CPU_SECONDS_TO_LOAD: u64 = 60;
+
+/// How many times `cpu_memory` is mapped: a memory's place stays as large as the last
+/// sandbox there had it until the next one begins there.
+const MEMORY_COPIES: u64 = 2;
+
+/// What places for a sandbox's tables are mapped with, each of the largest table.
+const TABLES_BYTES: u64 = POOLED_TABLES_MAX as u64 * 800_000;
 
 /// What a sandbox's stack is mapped with.
 const FIBRE_STACK_BYTES: u64 = 2 << 20;
@@ -115,13 +122,13 @@ impl Confinement {
                 written.saturating_mul(WRITTEN_COPIES)
             }
         };
-        let sandboxes = (limits.concurrency_max as u64).saturating_add(2);
+        let sandboxes = limits.sandboxes_max() as u64;
         let data_bytes = [
-            limits.memory_bytes_max,
+            limits.memory_bytes_max.saturating_mul(MEMORY_COPIES),
             graph_bytes.saturating_mul(GRAPH_COPIES),
             code_bytes.saturating_mul(CODE_COPIES),
             written_bytes,
-            sandboxes.saturating_mul(FIBRE_STACK_BYTES),
+            sandboxes.saturating_mul(FIBRE_STACK_BYTES + TABLES_BYTES),
             threads(cpus()).saturating_mul(THREAD_STACK_BYTES),
             PROGRAM_BYTES,
         ]
@@ -264,6 +271,7 @@ impl Launcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{Isolation, KEPT_CALLERS_MAX};
     use crate::package::{AssetFile, Assets, AssetsFolder, Content, GraphFile, Sheet};
     use crate::sealed::Sealed;
 
@@ -286,11 +294,14 @@ mod tests {
         };
         let small = Limits { memory_bytes_max: 64 << 20, concurrency_max: 1, ..Limits::default() };
         let more = Limits { concurrency_max: 11, ..small.clone() };
+        let caller = Limits { isolation: Isolation::Caller, ..small.clone() };
         let larger = Limits { memory_bytes_max: 128 << 20, ..small.clone() };
         let least = of(&small, 0, 0, 0);
         assert!(least >= (64 << 20) + PROGRAM_BYTES);
-        assert_eq!(of(&more, 0, 0, 0) - least, 10 * FIBRE_STACK_BYTES);
-        assert_eq!(of(&larger, 0, 0, 0) - least, 64 << 20);
+        let each = FIBRE_STACK_BYTES + TABLES_BYTES;
+        assert_eq!(of(&more, 0, 0, 0) - least, 2 * 10 * each);
+        assert_eq!(of(&caller, 0, 0, 0) - least, KEPT_CALLERS_MAX as u64 * each);
+        assert_eq!(of(&larger, 0, 0, 0) - least, MEMORY_COPIES * (64 << 20));
         assert_eq!(of(&small, 1 << 20, 1 << 21, 0) - least, GRAPH_COPIES * (3 << 20));
         assert_eq!(of(&small, 0, 1 << 21, 1 << 20) - least, CODE_COPIES << 20);
         let absurd = Limits { memory_bytes_max: u64::MAX, ..small };

@@ -42,7 +42,10 @@ const READ_BYTES: usize = 64 << 10;
 pub(super) struct Outbox {
     stream: Arc<UnixStream>,
     waiting: Mutex<Waiting>,
+    /// Something waits for the other side to take more, or there is no such side.
     wake: Notify,
+    /// Something waits for something else to go with.
+    later: Notify,
     /// Something was written, or never will be.
     gone: Notify,
 }
@@ -62,8 +65,6 @@ struct Waiting {
     written: usize,
     /// Whether the other side takes no more at the moment.
     is_blocked: bool,
-    /// Whether the one task knows that something waits.
-    is_told: bool,
     /// Whether there is nobody to write to.
     is_closed: bool,
 }
@@ -79,8 +80,8 @@ pub(super) struct Inbox {
 pub(super) fn ends(stream: UnixStream) -> (Arc<Outbox>, Inbox) {
     let stream = Arc::new(stream);
     let waiting = Mutex::default();
-    let (wake, gone) = (Notify::new(), Notify::new());
-    let outbox = Outbox { stream: stream.clone(), waiting, wake, gone };
+    let (wake, later, gone) = (Notify::new(), Notify::new(), Notify::new());
+    let outbox = Outbox { stream: stream.clone(), waiting, wake, later, gone };
     (Arc::new(outbox), Inbox { stream, buffer: BytesMut::new() })
 }
 
@@ -118,14 +119,17 @@ impl Outbox {
     pub(super) fn release(&self, bytes: u64) {
         let mut waiting = self.lock();
         waiting.released = waiting.released.saturating_add(bytes);
-        self.tell(&mut waiting);
+        self.later.notify_one();
     }
 
     /// Sends a frame with the next one, or soon.
     pub(super) fn send_later(&self, frame: Vec<u8>) {
         let mut waiting = self.lock();
         waiting.push_small(frame);
-        self.tell(&mut waiting);
+        match waiting.is_closed {
+            true => self.wake.notify_one(),
+            false => self.later.notify_one(),
+        }
     }
 
     /// Sends a frame with the next one, which is about to come.
@@ -133,7 +137,7 @@ impl Outbox {
         let mut waiting = self.lock();
         waiting.push_small(frame);
         if waiting.is_closed {
-            self.tell(&mut waiting);
+            self.wake.notify_one();
         }
     }
 
@@ -162,9 +166,13 @@ impl Outbox {
     /// Writes what could not be written at once, until the other side has gone.
     pub(super) async fn run(&self) -> io::Result<()> {
         loop {
-            self.wake.notified().await;
-            if !self.lock().is_blocked {
-                let _ = tokio::time::timeout(LATER, self.wake.notified()).await;
+            tokio::select! {
+                biased;
+                () = self.wake.notified() => {}
+                () = self.later.notified() => {
+                    // Most often something goes before that.
+                    let _ = tokio::time::timeout(LATER, self.wake.notified()).await;
+                }
             }
             loop {
                 {
@@ -182,26 +190,20 @@ impl Outbox {
         }
     }
 
-    /// Has what waits written soon.
-    fn tell(&self, waiting: &mut Waiting) {
-        if !waiting.is_told {
-            waiting.is_told = true;
-            self.wake.notify_one();
-        }
-    }
-
     fn write(&self, waiting: &mut Waiting) {
-        (waiting.is_blocked, waiting.is_told) = (false, false);
+        let was_blocked = std::mem::replace(&mut waiting.is_blocked, false);
         waiting.push_released();
         while !waiting.frames.is_empty() {
             let written = {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let mut skip = waiting.written;
+                let mut count = 0;
                 for (slice, frame) in slices.iter_mut().zip(&waiting.frames) {
                     *slice = IoSlice::new(frame.get(skip..).unwrap_or_default());
                     skip = 0;
+                    count += 1;
                 }
-                self.stream.try_write_vectored(&slices)
+                self.stream.try_write_vectored(slices.get(..count).unwrap_or_default())
             };
             match written {
                 Ok(count) => {
@@ -211,14 +213,16 @@ impl Outbox {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     waiting.is_blocked = true;
-                    self.tell(waiting);
+                    if !was_blocked {
+                        self.wake.notify_one();
+                    }
                     return;
                 }
                 Err(_) => waiting.close(),
             }
         }
         if waiting.is_closed {
-            self.tell(waiting);
+            self.wake.notify_one();
             self.gone.notify_waiters();
         }
     }

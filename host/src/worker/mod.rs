@@ -128,6 +128,7 @@ pub enum StartFailure {
 #[derive(Debug)]
 pub struct Outputs {
     calling: Calling,
+    /// Goes after the other, so that it finds that nobody wants any more.
     taking: Option<Taking>,
 }
 

@@ -5,6 +5,7 @@
 //! ends it. So does a call that it has not ended in time.
 
 mod anything;
+mod watch;
 
 pub use anything::{Heard, hear_anything, heed_anything};
 
@@ -18,7 +19,7 @@ use super::{Gone, Processes, Purpose, SendError, StartFailure, lock};
 use crate::call::{Deadline, End, Function, Origin, Phase, Receipt, Request, Verdict};
 use crate::limits::{Limits, lifted, limit};
 use crate::package::{Assets, Parts};
-use crate::sandbox::{Account, Answers, Beginning, Calling, Compiled, give_up_at, rate, sides};
+use crate::sandbox::{Account, Answers, Beginning, Calling, Compiled, rate, sides};
 use crate::telemetry::{Rate, VersionLog};
 use crate::text::{cut, escape_controls};
 use rustix::net::Shutdown;
@@ -33,10 +34,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use watch::{Left, Watched};
 
 /// Messages of a client that may be on their way to the guest's side.
 const MESSAGES_AHEAD: usize = 1;
@@ -91,6 +93,10 @@ pub(super) struct Shared {
     gone: CancellationToken,
     /// Those who watch its calls, or wait for its end.
     tasks: TaskTracker,
+    /// There is a call to look after.
+    called: Notify,
+    /// Calls that are over and may still be read.
+    left: Mutex<Vec<Left>>,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +125,8 @@ pub(super) struct Running {
     runs: Option<(Box<dyn Send + Sync>, oneshot::Sender<()>)>,
     /// Whoever watches it has what is left.
     done: oneshot::Sender<Answers>,
+    /// What it takes to watch it, until somebody does.
+    watched: Option<Watched>,
 }
 
 /// The way in for a call's messages.
@@ -131,10 +139,10 @@ pub(super) struct Messages {
     has_sent: AtomicBool,
 }
 
-/// Tells the process that outputs were taken.
+/// Tells the process that outputs were taken, and that nobody takes more.
 #[derive(Debug)]
 pub(super) struct Taking {
-    outbox: Arc<Outbox>,
+    shared: Arc<Shared>,
     call: u32,
     taken: usize,
     /// After so many it is told.
@@ -260,6 +268,8 @@ impl Process {
         let (ends, has_ended) = oneshot::channel();
         let (over, is_over) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
+        let killed_at =
+            Deadline::after(shared.limits.call_timeout).instant() + DEADLINE_GRACE + CANCEL_GRACE;
         let call = {
             let mut calls = shared.calls();
             // A number comes again after four billion others.
@@ -273,8 +283,10 @@ impl Process {
             if let Some(why) = &calls.over {
                 answers.end(Verdict::early(End::WorkerDied(why.clone()), Phase::Call));
                 messages.close();
-                drop(done.send(answers));
+                shared.keep(answers, stopped, deadline);
             } else {
+                let watched =
+                    Watched { call, deadline, killed_at, stopped, has_ended, is_over, is_done };
                 let running = Running {
                     answers,
                     origin,
@@ -286,6 +298,7 @@ impl Process {
                     began: Instant::now(),
                     runs: Some((Box::new(hold), over)),
                     done,
+                    watched: Some(watched),
                 };
                 calls.running.insert(call, running);
             }
@@ -299,12 +312,8 @@ impl Process {
                 Function::Stream => shared.outbox.send_later(begin),
             }
         }
-        let killed_at =
-            Deadline::after(shared.limits.call_timeout).instant() + DEADLINE_GRACE + CANCEL_GRACE;
-        let watched = Watched { call, deadline, killed_at, stopped, has_ended, is_over, is_done };
-        shared.tasks.spawn(watched.watch(shared.clone()));
-        let taking =
-            Taking { outbox: shared.outbox.clone(), call, taken: 0, batch: places.div_ceil(2) };
+        shared.called.notify_one();
+        let taking = Taking { shared: shared.clone(), call, taken: 0, batch: places.div_ceil(2) };
         let has_sent = AtomicBool::new(false);
         let messages =
             Messages { shared: shared.clone(), call, function, places: messages, has_sent };
@@ -372,6 +381,8 @@ impl Shared {
             stopped: CancellationToken::new(),
             gone: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            called: Notify::new(),
+            left: Mutex::default(),
         };
         (Arc::new(shared), inbox)
     }
@@ -392,7 +403,7 @@ impl Shared {
         drop(calls);
         // What it held goes without the lock.
         if let Some(ended) = ended {
-            ended.finish();
+            ended.finish(self);
         }
         Some(changed)
     }
@@ -421,7 +432,7 @@ impl Shared {
         self.outbox.close();
         for mut running in running.into_values() {
             running.die(why);
-            running.finish();
+            running.finish(self);
         }
     }
 }
@@ -476,98 +487,21 @@ impl Running {
         Verdict { receipt, ..Verdict::early(end, Phase::Call) }
     }
 
-    fn finish(self) {
+    fn finish(self, shared: &Shared) {
         self.messages.close();
-        // Whoever watches may have ended with the runtime.
-        drop(self.done.send(self.answers));
+        match self.watched {
+            Some(Watched { stopped, deadline, .. }) => {
+                shared.keep(self.answers, stopped, deadline);
+            }
+            // Whoever watches may have ended with the runtime.
+            None => drop(self.done.send(self.answers)),
+        }
     }
 }
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Running").field("origin", &self.origin).finish_non_exhaustive()
-    }
-}
-
-/// A call whose end is seen to.
-struct Watched {
-    call: u32,
-    deadline: Deadline,
-    /// When nothing may run for it any more. A caller's own deadline may be earlier, and
-    /// is no reason to end the calls of others.
-    killed_at: Instant,
-    /// Nobody wants its outputs.
-    stopped: CancellationToken,
-    /// It has a verdict.
-    has_ended: oneshot::Receiver<()>,
-    /// Nothing runs for it any more.
-    is_over: oneshot::Receiver<()>,
-    /// And all that came out of it has come here.
-    is_done: oneshot::Receiver<Answers>,
-}
-
-impl Watched {
-    /// Sees to it that a call ends: when nobody wants its outputs, at its deadline, and,
-    /// if need be, with its process.
-    async fn watch(mut self, shared: Arc<Shared>) {
-        let (deadline, stopped) = (self.deadline, self.stopped.clone());
-        let late = deadline.instant() + DEADLINE_GRACE;
-        let is_over = tokio::select! {
-            _ = &mut self.is_over => true,
-            () = stopped.cancelled() => false,
-            () = tokio::time::sleep_until(late.into()) => {
-                shared.change(self.call, Running::is_late);
-                false
-            }
-        };
-        if !is_over {
-            // Its guest is told; what an engine does for it may take longer.
-            let is_over = self.insist(&shared).await;
-            let killed_at = self.killed_at.into();
-            if !is_over && tokio::time::timeout_at(killed_at, &mut self.is_over).await.is_err() {
-                shared.kill("it did not end a call within call_timeout");
-            }
-        }
-        let done = tokio::select! {
-            done = &mut self.is_done => done,
-            () = stopped.cancelled() => self.given_up(&shared).await,
-            () = tokio::time::sleep_until(give_up_at(deadline).into()) => {
-                self.given_up(&shared).await
-            }
-        };
-        if let Ok(answers) = done {
-            answers.discarded(&self.stopped).await;
-        }
-    }
-
-    /// Has the process end the call's guest. One that does not even say so hangs. Whether
-    /// nothing runs for the call any more.
-    async fn insist(&mut self, shared: &Shared) -> bool {
-        shared.outbox.send(bare(Ask::Cancel, self.call, 0));
-        let answered = async {
-            tokio::select! {
-                _ = &mut self.is_over => true,
-                _ = &mut self.has_ended => false,
-            }
-        };
-        match tokio::time::timeout(CANCEL_GRACE, answered).await {
-            Ok(is_over) => is_over,
-            Err(_) => {
-                shared.change(self.call, |running| running.end_early(End::DeadlinePassed));
-                shared.kill("it did not end a call that it was told to end");
-                false
-            }
-        }
-    }
-
-    /// Has the process give up what nobody takes.
-    async fn given_up(&mut self, shared: &Shared) -> Result<Answers, oneshot::error::RecvError> {
-        shared.outbox.send(bare(Ask::Cancel, self.call, 0));
-        if let Ok(done) = tokio::time::timeout(CANCEL_GRACE, &mut self.is_done).await {
-            return done;
-        }
-        shared.kill("it did not give up the outputs of a call");
-        (&mut self.is_done).await
     }
 }
 
@@ -599,6 +533,7 @@ async fn tend(
                 Ok(()) => None,
             },
             _ = shared.outbox.run() => None,
+            never = shared.sweep() => match never {},
         }
     };
     let why = match why {
@@ -615,6 +550,8 @@ async fn tend(
     }
     shared.end(&why);
     drop(kept);
+    // What has come out of its calls may still be read.
+    shared.sweep_to_the_end().await;
     shared.tasks.close();
     shared.tasks.wait().await;
 }
@@ -694,9 +631,15 @@ impl Taking {
     pub(super) fn one(&mut self) {
         self.taken += 1;
         if self.taken >= self.batch {
-            self.outbox.send(bare(Ask::Taken, self.call, self.taken as u64));
+            self.shared.outbox.send(bare(Ask::Taken, self.call, self.taken as u64));
             self.taken = 0;
         }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.shared.unwanted(self.call);
     }
 }
 

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -46,6 +46,10 @@ const TRIM_AFTER: Duration = Duration::from_millis(500);
 
 /// How long after the last call it still tells what has changed.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// A guest that takes less CPU time in a call is done before another thread had begun with
+/// it.
+const SHORT_CALL_NS: u64 = 200_000;
 
 /// Messages of a client that wait for the guest beside those that the call has room
 /// for.
@@ -69,11 +73,7 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
         false => start.assets_path.clone(),
     };
     socket.set_nonblocking(true)?;
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .event_interval(1)
-        .global_queue_interval(1)
-        .enable_all()
-        .build()?;
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     crate::sched::be_prompt();
     let Confinement { mode, cpus, .. } = *confinement;
     tokio.block_on(async {
@@ -84,7 +84,8 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
             tokio::spawn(async move { outbox.run().await })
         };
         let lines = lines_to(&outbox, &lines_lost);
-        let runtime = Runtime::of_compiled(start.fuel_per_cpu_second, cpus)?;
+        let runtime =
+            Runtime::of_compiled(start.fuel_per_cpu_second, cpus, &start.sheet.limits, &compiled)?;
         let graphs = start.graphs.into_iter().zip(graphs);
         let graphs = graphs.map(|((name, folder), file)| {
             let bytes = file.metadata()?.len();
@@ -126,6 +127,7 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
             program,
             outbox,
             lines_lost,
+            call_ns: AtomicU64::new(0),
             told: Mutex::default(),
         });
         crate::heap::give_back_program();
@@ -170,19 +172,43 @@ struct Serving {
     /// What the host still has of the outputs.
     held: Mutex<Charge>,
     lines_lost: Arc<AtomicU64>,
+    /// CPU time of a call's guest, of late.
+    call_ns: AtomicU64,
     /// What the host knows.
     told: Mutex<Figures>,
 }
 
 /// A call that runs, as the frames about it find it.
 struct Running {
-    messages: Option<mpsc::Sender<Request>>,
+    messages: Way,
     /// Outputs that the host has room for.
     places: Arc<Semaphore>,
     cancelled: CancellationToken,
     spent: Spent,
     told: Option<Receipt>,
 }
+
+/// The way of a client's messages to the guest.
+enum Way {
+    /// There is one, with which the guest starts.
+    One(Box<Starting>),
+    /// There are many, which are brought to the guest as it takes them.
+    Many(mpsc::Sender<Request>),
+    /// There are no more.
+    Over,
+}
+
+/// A call whose guest does not run yet.
+struct Starting {
+    requests: Requests,
+    /// Whoever hears why its message was not taken.
+    refused: oneshot::Sender<End>,
+    guest: Work,
+    /// What brings its outputs to the host.
+    answer: Work,
+}
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Serving {
     /// Serves until the host closes its side.
@@ -215,15 +241,13 @@ impl Serving {
                 Ask::Call => self.begin(head.call, read(&body, SMALL_BYTES_MAX)?),
                 Ask::Message => {
                     let request = read(&body, u64::from(head.length).saturating_mul(32))?;
-                    self.with(head.call, |call| {
-                        if let Some(messages) = &call.messages {
-                            // A call that is about to be over takes none.
-                            drop(messages.try_send(request));
-                        }
-                    });
+                    self.message(head.call, request).await;
                 }
-                Ask::NoMore => self.with(head.call, |call| call.messages = None),
-                Ask::Cancel => self.with(head.call, |call| call.cancelled.cancel()),
+                Ask::NoMore => self.no_more(head.call),
+                Ask::Cancel => {
+                    self.with(head.call, |call| call.cancelled.cancel());
+                    self.no_more(head.call);
+                }
                 Ask::Taken => self.with(head.call, |call| {
                     call.places.add_permits(usize::try_from(head.value).unwrap_or(0));
                 }),
@@ -239,14 +263,73 @@ impl Serving {
         }
     }
 
-    /// Starts a call, and the tasks that bring its messages and its outputs.
+    /// A message for a guest, which may be what it starts with.
+    async fn message(&self, call: u32, request: Request) {
+        let starting = {
+            let mut calls = lock(&self.calls);
+            // One that is over takes none.
+            let Some(running) = calls.get_mut(&call) else { return };
+            match std::mem::replace(&mut running.messages, Way::Over) {
+                Way::One(starting) => starting,
+                Way::Many(messages) => {
+                    // The host sends no more than there is room for.
+                    drop(messages.try_send(request));
+                    running.messages = Way::Many(messages);
+                    return;
+                }
+                Way::Over => return,
+            }
+        };
+        let Starting { requests, refused, guest, answer } = *starting;
+        match requests.first(request) {
+            Ok(()) | Err(SendError::Over) => {}
+            Err(SendError::Memory(over)) => refuse(refused, over),
+        }
+        drop(requests);
+        self.start(guest, answer).await;
+    }
+
+    /// There are no more messages for a guest; it starts without one if it has had none.
+    fn no_more(&self, call: u32) {
+        let mut way = Way::Over;
+        self.with(call, |call| way = std::mem::replace(&mut call.messages, Way::Over));
+        if let Way::One(starting) = way {
+            self.program.beside(starting.guest);
+            self.program.beside(starting.answer);
+        }
+    }
+
+    /// Runs a guest where guests run. One that is expected to be soon done begins here: to
+    /// wake another thread would take longer than it.
+    async fn start(&self, mut guest: Work, mut answer: Work) {
+        let (mut has_ended, mut is_answered) = (false, false);
+        if self.call_ns.load(Ordering::Relaxed) < SHORT_CALL_NS {
+            tokio::task::coop::unconstrained(async {
+                has_ended = futures_util::poll!(guest.as_mut()).is_ready();
+                is_answered = futures_util::poll!(answer.as_mut()).is_ready();
+                // What it leaves to do keeps nobody waiting, unless another call does.
+                if !has_ended && is_answered && lock(&self.calls).is_empty() {
+                    has_ended = futures_util::poll!(guest.as_mut()).is_ready();
+                }
+            })
+            .await;
+        }
+        if !has_ended {
+            self.program.beside(guest);
+        }
+        if !is_answered {
+            self.program.beside(answer);
+        }
+    }
+
+    /// Starts a call, and what brings its messages and its outputs.
     fn begin(self: &Arc<Self>, call: u32, begin: Begin) {
         let Begin { function, user, left } = begin;
         // Lines are told by the number of their call.
         let origin = Origin { call: call.to_string().into(), user: user.into() };
         let cancelled = CancellationToken::new();
         let (hold, nothing_runs) = oneshot::channel::<()>();
-        let (requests, calling) = self.program.call_until(
+        let (requests, calling, guest) = self.program.prepared(
             &CancellationToken::new(),
             function,
             origin,
@@ -255,30 +338,40 @@ impl Serving {
         );
         let places = Arc::new(Semaphore::new(self.program.limits().messages_buffered_max));
         let spent = calling.spent().clone();
-        let (sender, messages) = mpsc::channel(MESSAGES_AHEAD);
+        let (refused, refusal) = oneshot::channel();
         let running = Running {
-            messages: Some(sender),
+            messages: Way::Over,
             places: places.clone(),
             cancelled: cancelled.clone(),
             spent: spent.clone(),
             told: None,
         };
-        lock(&self.calls).insert(call, running);
-        let (refused, refusal) = oneshot::channel();
-        let feeding = tokio::spawn(self.clone().feed(call, function, messages, requests, refused));
         let answering = Answering { call, calling, places, cancelled, refusal };
-        let serving = self.clone();
-        tokio::spawn(async move {
-            serving.answer_to_the_end(answering, feeding, nothing_runs, &spent).await;
-            lock(&serving.calls).remove(&call);
-        });
+        let answer = |feeding| {
+            let serving = self.clone();
+            async move { serving.answer_to_the_end(answering, feeding, nothing_runs, &spent).await }
+        };
+        match function {
+            Function::Predict | Function::Generate => {
+                let (guest, answer): (Work, Work) = (Box::pin(guest), Box::pin(answer(None)));
+                let messages = Way::One(Box::new(Starting { requests, refused, guest, answer }));
+                lock(&self.calls).insert(call, Running { messages, ..running });
+            }
+            Function::Stream => {
+                let (sender, receiver) = mpsc::channel(MESSAGES_AHEAD);
+                let messages = Way::Many(sender);
+                lock(&self.calls).insert(call, Running { messages, ..running });
+                let feeding = tokio::spawn(self.clone().feed(call, receiver, requests, refused));
+                self.program.beside(guest);
+                self.program.beside(answer(Some(feeding)));
+            }
+        }
     }
 
-    /// Brings the client's messages to the guest.
+    /// Brings the messages of a stream to the guest.
     async fn feed(
         self: Arc<Self>,
         call: u32,
-        function: Function,
         mut messages: mpsc::Receiver<Request>,
         requests: Requests,
         refused: oneshot::Sender<End>,
@@ -287,15 +380,7 @@ impl Serving {
             match requests.send(request).await {
                 Ok(()) => {}
                 Err(SendError::Over) => return,
-                Err(SendError::Memory(over)) => {
-                    let OverLimit { holder, memory_bytes_max } = over;
-                    // The call may have ended by itself.
-                    let _ = refused.send(End::MemoryLimit { holder, memory_bytes_max });
-                    return;
-                }
-            }
-            if function != Function::Stream {
-                return;
+                Err(SendError::Memory(over)) => return refuse(refused, over),
             }
             self.outbox.send(bare(Tell::Taken, call, 0));
         }
@@ -306,7 +391,7 @@ impl Serving {
     async fn answer_to_the_end(
         &self,
         answering: Answering,
-        feeding: JoinHandle<()>,
+        feeding: Option<JoinHandle<()>>,
         mut nothing_runs: oneshot::Receiver<()>,
         spent: &Spent,
     ) {
@@ -334,14 +419,29 @@ impl Serving {
             }
         };
         // A message that waits for the guest is not held any more when the next call comes.
-        feeding.abort();
-        let _ = feeding.await;
-        let end = frame(Tell::End, call, 0, &verdict).unwrap_or_default();
-        self.outbox.send(end);
-        if !is_over {
-            let _ = nothing_runs.await;
-            self.outbox.send(over());
+        if let Some(feeding) = feeding {
+            feeding.abort();
+            let _ = feeding.await;
         }
+        self.note(verdict.receipt.guest_cpu);
+        let end = frame(Tell::End, call, 0, &verdict).unwrap_or_default();
+        if !is_over {
+            self.outbox.send(end);
+            let _ = nothing_runs.await;
+            lock(&self.calls).remove(&call);
+            self.outbox.send(over());
+            return;
+        }
+        // Nothing more is said of it after its last frame.
+        lock(&self.calls).remove(&call);
+        self.outbox.send(end);
+    }
+
+    /// What a call's guest took; the next one is expected to take as much as the last ones.
+    fn note(&self, guest_cpu: Duration) {
+        let ns = u64::try_from(guest_cpu.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.call_ns.load(Ordering::Relaxed);
+        self.call_ns.store(before / 8 * 7 + ns / 8, Ordering::Relaxed);
     }
 
     /// Brings what comes out of a call to the host, as far as it has room, and the guest
@@ -430,6 +530,12 @@ impl Serving {
         }
         Ok(())
     }
+}
+
+/// A message is not taken. The call may have ended by itself.
+fn refuse(refused: oneshot::Sender<End>, over: OverLimit) {
+    let OverLimit { holder, memory_bytes_max } = over;
+    let _ = refused.send(End::MemoryLimit { holder, memory_bytes_max });
 }
 
 /// The outputs of a call, on their way to the host.

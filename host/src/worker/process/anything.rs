@@ -104,8 +104,9 @@ async fn hear_to_the_end(bytes: &[u8]) -> io::Result<Heard> {
         verdicts.push(ends);
     }
     let account = &process.shared.account;
-    // Whoever watches a call throws away what nobody has read.
+    // Whoever looks after calls throws away what nobody has read.
     for _ in 0..TURNS_MAX {
+        process.shared.sweep_once();
         if account.bytes() == 0 {
             break;
         }
