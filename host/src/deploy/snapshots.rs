@@ -46,21 +46,29 @@ impl Loader {
             Some(taken) => taken,
             None => {
                 let log = self.log(&package.config.name, &package.version);
-                let code = self.code_to_try(package).await?;
+                let code = self.code_to_try(package, None).await?;
                 let worker = self.start_to_write(package.parts(), code, log).await?;
                 self.keep_written(package, &worker).await?
             }
         };
-        match taken {
-            Taken::Copies(code) => Ok(code),
-            Taken::Unfit(_) => self.compiled(package).await,
-        }
+        self.code_to_try(package, Some(&taken)).await
     }
 
-    /// The machine code that a package is tried out with. A replica of it writes what
-    /// `load-model` leaves, for [`Loader::keep_written`].
-    pub async fn code_to_try(&self, package: &Package) -> Result<Compiled, StartError> {
+    /// The machine code that a package is tried out with. Where it is not known what became
+    /// of its snapshot, a replica of it writes what `load-model` leaves, for
+    /// [`Loader::keep_written`].
+    pub async fn code_to_try(
+        &self,
+        package: &Package,
+        taken: Option<&Taken>,
+    ) -> Result<Compiled, StartError> {
+        if let Some(Taken::Copies(code)) = taken {
+            return Ok(code.clone());
+        }
         let compiled = self.compiled(package).await?;
+        if taken.is_some() {
+            return Ok(compiled);
+        }
         let component = package.component.clone();
         let component = blocking(move || Sealed::of(&component[..]).map_err(StartError::Memory));
         Ok(compiled.beginning_with(Beginning::Write(component.await?)))

@@ -96,6 +96,11 @@ impl Account {
         }
     }
 
+    /// Whether half of the ceiling is left for calls, if so many bytes more are held.
+    pub(super) fn leaves_half_beside(&self, bytes: u64) -> bool {
+        self.bytes().saturating_add(bytes) <= self.bytes_max() / 2
+    }
+
     /// The ceiling in bytes.
     pub fn bytes_max(&self) -> u64 {
         self.0.memory_bytes_max

@@ -162,6 +162,11 @@ impl Answers {
         }
     }
 
+    /// When they are given up.
+    pub(crate) fn give_up_at(&self) -> Instant {
+        self.give_up_at
+    }
+
     /// Throws away what nobody reads any more.
     pub(crate) fn discard(self) {
         self.waiting.lock().discard();
@@ -169,12 +174,11 @@ impl Answers {
 
     /// Throws away what nobody has read soon after the deadline, or after `stopped`.
     pub(crate) async fn discarded(self, stopped: &CancellationToken) {
-        let Self { waiting, give_up_at, .. } = self;
         tokio::select! {
             () = stopped.cancelled() => {}
-            () = tokio::time::sleep_until(give_up_at.into()) => {}
+            () = tokio::time::sleep_until(self.give_up_at.into()) => {}
         }
-        waiting.lock().discard();
+        self.discard();
     }
 }
 
@@ -214,15 +218,16 @@ impl Calling {
 impl Requests {
     /// Gives the guest its first message, for which there is room.
     pub(crate) fn first(&self, request: Request) -> Result<(), SendError> {
-        let bytes = size::of_request(&request);
-        let charge = self.account.charge(Holder::Message, bytes)?;
-        self.sender.try_send(Received { request, charge }).map_err(|_| SendError::Over)
+        self.sender.try_send(self.charged(request)?).map_err(|_| SendError::Over)
     }
 
     /// Sends a message to the guest and waits while the guest is slow.
     pub async fn send(&self, request: Request) -> Result<(), SendError> {
-        let bytes = size::of_request(&request);
-        let charge = self.account.charge(Holder::Message, bytes)?;
-        self.sender.send(Received { request, charge }).await.map_err(|_| SendError::Over)
+        self.sender.send(self.charged(request)?).await.map_err(|_| SendError::Over)
+    }
+
+    fn charged(&self, request: Request) -> Result<Received, OverLimit> {
+        let charge = self.account.charge(Holder::Message, size::of_request(&request))?;
+        Ok(Received { request, charge })
     }
 }

@@ -164,8 +164,9 @@ impl Instance {
         self.held.store.data().limiter.memory_bytes()
     }
 
-    /// Runs one call, and gives the sandbox back where its caller may have it again.
-    pub(crate) async fn call(mut self, job: Job) -> (Verdict, Left) {
+    /// Runs one call, and gives the sandbox back where its caller may have it again. What
+    /// is not wanted again is kept a little longer if there `is_room` for that.
+    pub(crate) async fn call(mut self, job: Job, is_room: impl Fn() -> bool) -> (Verdict, Left) {
         let shared = self.shared.clone();
         let limits = &shared.limits;
         let fuel = limits.fuel_per_call();
@@ -202,10 +203,8 @@ impl Instance {
             return (verdict, Left::Whole(Box::new(self)));
         }
         let bytes = verdict.receipt.memory_bytes_peak;
-        // The next call may come before it is gone, and needs as much.
-        let account = &shared.account;
-        let has_room = account.bytes().saturating_add(bytes) <= account.bytes_max();
-        let late = has_room && bytes <= LATE_DROP_BYTES_MAX;
+        // The next call may come before it is gone.
+        let late = bytes <= LATE_DROP_BYTES_MAX && is_room();
         match late {
             true => (verdict, Left::Used(Used { _held: self.held })),
             false => (verdict, Left::Nothing),

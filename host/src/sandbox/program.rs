@@ -245,7 +245,8 @@ impl Program {
         let asked = self.on_executor(async move {
             Instance::methods(&program.shared, load_deadline(&program.shared)).await
         });
-        Ok(Methods::parse(&asked.await.map_err(MethodsError::Ended)?)?)
+        let asked = asked.await.unwrap_or_else(dropped);
+        Ok(Methods::parse(&asked.map_err(MethodsError::Ended)?)?)
     }
 
     /// Loads a first sandbox, so that a model that cannot load is known before
@@ -253,40 +254,37 @@ impl Program {
     pub async fn warm(self: &Arc<Self>) -> Result<Receipt, Box<Verdict>> {
         let program = self.clone();
         // Kept even if whoever asked has gone.
-        self.on_executor(async move { program.ready.warm(&program.shared).await }).await
+        let warmed = self.on_executor(async move { program.ready.warm(&program.shared).await });
+        warmed.await.unwrap_or_else(dropped)
     }
 
     /// Runs `load-model` in a sandbox of its own, and writes what that leaves into
     /// `component`, which this program was made of.
     pub async fn snapshot(self: &Arc<Self>, component: Bytes) -> Result<Snapshot, Unfit> {
         let program = self.clone();
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let running = self.running();
-        self.shared.runtime.executor().spawn(async move {
-            let _running = running;
+        // What comes of this replaces the program: nobody needs the sandbox that waits.
+        program.ready.clear();
+        let taken = self.on_executor(async move {
             let taking = Instance::snapshot(&program.shared, &component);
-            let taken = AssertUnwindSafe(taking).catch_unwind().await;
-            // Whoever asked may have gone.
-            let _ = sender.send(taken.unwrap_or_else(|_| Err(broken())));
+            AssertUnwindSafe(taking).catch_unwind().await.ok()
         });
-        receiver.await.unwrap_or_else(|_| Err(broken()))
+        taken.await.flatten().unwrap_or_else(|| Err(broken()))
     }
 
-    /// Runs what a guest does outside of a call where guests run.
+    /// Runs what a guest does outside of a call where guests run; nothing comes of it where
+    /// its task is dropped.
     async fn on_executor<T: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<T, Box<Verdict>>> + Send + 'static,
-    ) -> Result<T, Box<Verdict>> {
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let running = self.running();
-        self.shared.runtime.executor().spawn(async move {
+        self.beside(async move {
             let _running = running;
             // Whoever asked may have gone.
             let _ = sender.send(work.await);
         });
-        receiver.await.unwrap_or_else(|_| {
-            Err(Box::new(host_bug("a task of the executor was dropped", Phase::Load)))
-        })
+        receiver.await.ok()
     }
 
     /// Runs what a call needs beside its guest where guests run, so that nobody has to be
@@ -384,20 +382,25 @@ impl Program {
                     (host_bug("the host panicked in a call", Phase::Call), None)
                 })),
             };
-            if let Some((verdict, used)) = ended {
+            // A version that cannot load says so to the next caller. Who asks for the verdict
+            // calls again, and finds that the next sandbox is on its way.
+            let ready = &program.ready;
+            let promise = loaded.into_inner().then(|| ready.promise(&program.shared)).flatten();
+            let used = ended.and_then(|(verdict, used)| {
                 answers.end(verdict);
-                drop(held);
-                // Whoever waits for the verdict goes first.
+                used
+            });
+            drop(held);
+            // Whoever waits for the verdict goes first, where the next call has room beside
+            // what is left of this one.
+            if let Some(used) = used {
                 tokio::task::yield_now().await;
                 drop(used);
-            } else {
-                drop(held);
             }
             let refilled = async {
-                // A version that cannot load says so to the next caller.
-                if loaded.into_inner() {
+                if let Some(promise) = promise {
                     let _running = program.running();
-                    program.ready.refill(&program.shared).await;
+                    promise.keep(&program.shared).await;
                 }
             };
             tokio::join!(refilled, answers.discarded(&stopped));
@@ -407,6 +410,7 @@ impl Program {
 
     async fn run(&self, job: Job, loaded: &AtomicBool) -> (Verdict, Option<Used>) {
         let _running = self.running();
+        let _call = self.ready.call();
         let began = Instant::now();
         let caller = self.keeps_for(&job.origin);
         let own = caller.as_ref().and_then(|caller| self.kept.take(caller));
@@ -425,7 +429,7 @@ impl Program {
         let (mut verdict, left) = match instance {
             Ok(instance) => {
                 loaded.store(true, Ordering::Relaxed);
-                instance.call(job).await
+                instance.call(job, || self.ready.has_room(&self.shared)).await
             }
             Err(verdict) => (*verdict, Left::Nothing),
         };
@@ -433,7 +437,7 @@ impl Program {
         match (left, caller) {
             (Left::Whole(instance), Some(caller)) => {
                 let account = &self.shared.account;
-                self.kept.put(caller, instance, || account.bytes() <= account.bytes_max() / 2);
+                self.kept.put(caller, instance, || account.leaves_half_beside(0));
                 (verdict, None)
             }
             (Left::Used(used), _) => (verdict, Some(used)),
@@ -461,6 +465,10 @@ impl std::fmt::Debug for Program {
 /// What writes it panics where it does not know how.
 fn broken() -> Unfit {
     Unfit::Form("it has something that is not known how to write".to_owned())
+}
+
+fn dropped<T>() -> Result<T, Box<Verdict>> {
+    Err(Box::new(host_bug("a task of the executor was dropped", Phase::Load)))
 }
 
 fn host_bug(text: &str, phase: Phase) -> Verdict {

@@ -74,8 +74,6 @@ impl State {
         wasi.stdout(LogStream(log.clone()))
             .stderr(LogStream(log.clone()))
             .max_random_size(limits.random_bytes_max)
-            // On the guest's own thread and in its turn, so that it is charged.
-            .allow_blocking_current_thread(true)
             .allow_tcp(false)
             .allow_udp(false);
         match surroundings {

@@ -174,9 +174,10 @@ impl Build {
                 .map_err(|error| error.to_string())?;
         }
         let began = Instant::now();
-        let compiled = loader.code_to_try(&package).await.map_err(|error| start_refusal(&error))?;
+        let compiled = loader.code_to_try(&package, snapshot.as_ref()).await;
+        let compiled = compiled.map_err(|error| start_refusal(&error))?;
         self.tell(&format!("1/model.wasm was compiled in {} ms", began.elapsed().as_millis()));
-        let methods = self.try_out(&mut package, compiled).await?;
+        let methods = self.try_out(&mut package, compiled, snapshot).await?;
         self.keep(package, methods).await
     }
 
@@ -211,7 +212,12 @@ impl Build {
 
     /// Has a replica of its own load the model and answer the example. Returns the typed
     /// methods.
-    async fn try_out(&self, package: &mut Package, code: Compiled) -> Result<String, Refusal> {
+    async fn try_out(
+        &self,
+        package: &mut Package,
+        code: Compiled,
+        snapshot: Option<Taken>,
+    ) -> Result<String, Refusal> {
         let uploads = &self.place.uploads;
         let loader = uploads.deployments.loader();
         let worker = loader.try_out(package.take_parts(), code).await;
@@ -220,7 +226,10 @@ impl Build {
         // Its files are small, and those of a package that was just unpacked.
         let example = |methods: &_| examples(self.folder.path(), package, methods);
         let methods = trial::try_out(&worker, example, |text| self.tell(text)).await?;
-        let taken = loader.keep_written(package, &worker).await;
+        let taken = match snapshot {
+            Some(taken) => Ok(taken),
+            None => loader.keep_written(package, &worker).await,
+        };
         match taken.map_err(|error| start_refusal(&error))? {
             Taken::Copies(_) => self.tell("calls start from what load-model has left"),
             Taken::Unfit(why) => {

@@ -82,17 +82,13 @@ pub(super) async fn started(program: &Arc<Program>, component: Option<Bytes>) ->
     let loaded = program.warm().await;
     let wall = began.elapsed();
     let loaded = loaded.map(|receipt| Loaded { receipt, wall }).map_err(|verdict| *verdict);
-    let written = match (component, &methods, &loaded) {
-        (Some(component), Ok(_), Ok(_)) => {
-            Some(program.snapshot(component).await.map_err(|unfit| unfit.to_string()))
-        }
+    let (snapshot, unfit) = match (component, &methods, &loaded) {
+        (Some(component), Ok(_), Ok(_)) => match program.snapshot(component).await {
+            Ok(snapshot) => (Some(snapshot), None),
+            Err(unfit) => (None, Some(unfit.to_string())),
+        },
         // Why is told already.
-        (None, _, _) | (_, Err(_), _) | (_, _, Err(_)) => None,
-    };
-    let (snapshot, unfit) = match written {
-        Some(Ok(snapshot)) => (Some(snapshot), None),
-        Some(Err(unfit)) => (None, Some(unfit)),
-        None => (None, None),
+        (None, _, _) | (_, Err(_), _) | (_, _, Err(_)) => (None, None),
     };
     Started { methods, loaded, snapshot, unfit }
 }

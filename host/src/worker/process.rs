@@ -283,7 +283,7 @@ impl Process {
             if let Some(why) = &calls.over {
                 answers.end(Verdict::early(End::WorkerDied(why.clone()), Phase::Call));
                 messages.close();
-                shared.keep(answers, stopped, deadline);
+                shared.keep(answers, stopped);
             } else {
                 let watched =
                     Watched { call, deadline, killed_at, stopped, has_ended, is_over, is_done };
@@ -490,9 +490,7 @@ impl Running {
     fn finish(self, shared: &Shared) {
         self.messages.close();
         match self.watched {
-            Some(Watched { stopped, deadline, .. }) => {
-                shared.keep(self.answers, stopped, deadline);
-            }
+            Some(Watched { stopped, .. }) => shared.keep(self.answers, stopped),
             // Whoever watches may have ended with the runtime.
             None => drop(self.done.send(self.answers)),
         }

@@ -99,11 +99,7 @@ impl Target {
             outputs: 0,
             error: None,
         };
-        let called = match self.call.function {
-            BenchFunction::Predict => self.predict(connection, &mut seen).await,
-            BenchFunction::Generate => self.generate(connection, &mut seen).await,
-            BenchFunction::Stream => self.stream(connection, &mut seen).await,
-        };
+        let called = self.try_call(connection, &mut seen).await;
         seen.whole = seen.began.elapsed();
         if let Err(status) = called {
             seen.error = Some(format!("{}: {}", status.code(), status.message()));
@@ -111,12 +107,25 @@ impl Target {
         seen
     }
 
+    async fn try_call(
+        &self,
+        connection: &mut Grpc<Channel>,
+        seen: &mut Seen,
+    ) -> Result<(), tonic::Status> {
+        let ready = connection.ready().await;
+        ready.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        match self.call.function {
+            BenchFunction::Predict => self.predict(connection, seen).await,
+            BenchFunction::Generate => self.generate(connection, seen).await,
+            BenchFunction::Stream => self.stream(connection, seen).await,
+        }
+    }
+
     async fn predict(
         &self,
         connection: &mut Grpc<Channel>,
         seen: &mut Seen,
     ) -> Result<(), tonic::Status> {
-        ready(connection).await?;
         let request = self.request(self.call.message.clone());
         let answer = connection.unary(request, PathAndQuery::from_static(PREDICT), Whole).await?;
         seen.answer(&answer.into_inner());
@@ -128,7 +137,6 @@ impl Target {
         connection: &mut Grpc<Channel>,
         seen: &mut Seen,
     ) -> Result<(), tonic::Status> {
-        ready(connection).await?;
         let request = self.request(self.call.message.clone());
         let path = PathAndQuery::from_static(GENERATE);
         let mut answers = connection.server_streaming(request, path, Whole).await?.into_inner();
@@ -148,7 +156,6 @@ impl Target {
         connection: &mut Grpc<Channel>,
         seen: &mut Seen,
     ) -> Result<(), tonic::Status> {
-        ready(connection).await?;
         let (sender, messages) = mpsc::channel(1);
         let mut sent = Instant::now();
         // There is room for it, and whoever takes it is there.
@@ -180,10 +187,6 @@ impl Target {
         }
         request
     }
-}
-
-async fn ready(connection: &mut Grpc<Channel>) -> Result<(), tonic::Status> {
-    connection.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))
 }
 
 impl Seen {

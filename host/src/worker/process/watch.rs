@@ -40,12 +40,11 @@ pub(super) struct Watched {
 pub(super) struct Left {
     answers: Answers,
     stopped: CancellationToken,
-    give_up_at: Instant,
 }
 
 impl Left {
     fn is_wanted(&self, now: Instant) -> bool {
-        !self.stopped.is_cancelled() && now < self.give_up_at
+        !self.stopped.is_cancelled() && now < self.answers.give_up_at()
     }
 }
 
@@ -100,8 +99,8 @@ impl Shared {
     }
 
     /// Keeps what has come out of a call as long as somebody may read it.
-    pub(super) fn keep(&self, answers: Answers, stopped: CancellationToken, deadline: Deadline) {
-        let left = Left { answers, stopped, give_up_at: give_up_at(deadline) };
+    pub(super) fn keep(&self, answers: Answers, stopped: CancellationToken) {
+        let left = Left { answers, stopped };
         match left.is_wanted(Instant::now()) {
             true => lock(&self.left).push(left),
             false => left.answers.discard(),
