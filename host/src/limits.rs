@@ -50,6 +50,42 @@ pub enum Isolation {
     Caller,
 }
 
+/// What runs graphs, as an author asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EngineName {
+    /// tract, which is part of the host.
+    Tract,
+    /// ONNX Runtime, whose library the operator has.
+    OnnxRuntime,
+}
+
+impl EngineName {
+    /// The words of `config.yaml`.
+    pub const WORDS: [&str; 2] = [Self::Tract.as_str(), Self::OnnxRuntime.as_str()];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tract => "tract",
+            Self::OnnxRuntime => "onnxruntime",
+        }
+    }
+
+    /// What a word stands for.
+    pub fn of(word: &str) -> Option<Self> {
+        [Self::Tract, Self::OnnxRuntime].into_iter().find(|name| name.as_str() == word)
+    }
+}
+
+/// When computes of several calls on one graph become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batching {
+    /// Most rows of the first axis together: `ringfence.batching.max_size`.
+    pub rows_max: u32,
+    /// How long the first of them waits for others: `ringfence.batching.max_wait`.
+    pub wait_max: Duration,
+}
+
 /// The limits of one version and of each of its calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
@@ -89,6 +125,10 @@ pub struct Limits {
     pub table_elements_max: usize,
     /// Who shares a sandbox: `ringfence.isolation`.
     pub isolation: Isolation,
+    /// What runs the graphs; the host's order decides where absent: `ringfence.engine`.
+    pub engine: Option<EngineName>,
+    /// Whether computes wait for each other: `ringfence.batching`.
+    pub batching: Option<Batching>,
     /// Bytes that a sandbox is charged for its stack.
     pub stack_bytes: u64,
     /// Bytes of one request for random numbers.
@@ -107,6 +147,13 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Threads that one run of a graph may have: whole CPUs of `cpu_limit`, of those that
+    /// there are.
+    pub fn engine_threads(&self, cpus: usize) -> usize {
+        let paid = usize::try_from(self.cpu_millis / 1000).unwrap_or(usize::MAX);
+        paid.min(cpus).max(1)
+    }
+
     /// The fuel ceiling of one call: `cpu_limit` × twice the fuel per CPU-second × call
     /// timeout and the time that a burst makes up for, or less where the author
     /// asked for less.
@@ -171,6 +218,8 @@ impl Default for Limits {
             instances_max: 32,
             table_elements_max: 100_000,
             isolation: Isolation::Call,
+            engine: None,
+            batching: None,
             stack_bytes: STACK_BYTES,
             random_bytes_max: 64 << 10,
             log_line_bytes_max: 4 << 10,

@@ -12,7 +12,7 @@
 )]
 
 use ringfence::call::{Deadline, Event, Function, Holder};
-use ringfence::nn::{Cancel, ElementType, Engine, Tensor, Tract};
+use ringfence::nn::{Cancel, ElementType, Engine, Run, Tensor, Tract};
 use ringfence::package::folder;
 use ringfence::sandbox::{Account, Code, Diagnostics, Program, Runtime, Surroundings};
 use ringfence_tests::measure::{self, Times, load, unlimited};
@@ -177,7 +177,7 @@ async fn digits(time: Duration) {
     println!("digits, one 8x8 PNG");
     let onnx_path = format!("{}/1/digits.onnx", guests::DIGITS);
     let onnx = std::fs::read(&onnx_path).unwrap();
-    let graph = Tract.load("digits", &onnx, &()).unwrap();
+    let graph = Tract.load("digits", &onnx, &(), bare::MEANS).unwrap();
     let account = Account::new(1 << 30);
     let mut scratch = account.charge(Holder::Engine, 0).unwrap();
     let pixels = vec![0; 64 * 4];
@@ -186,7 +186,7 @@ async fn digits(time: Duration) {
     while started.elapsed() < time {
         let input = Tensor::new(ElementType::F32, vec![1, 1, 8, 8], pixels.clone()).unwrap();
         let began = Instant::now();
-        graph.run(vec![input], &Cancel::default(), &mut scratch).unwrap();
+        graph.run(vec![input], &mut Run::new(&Cancel::default(), &mut scratch)).unwrap();
         times.0.push(began.elapsed());
     }
     times.print("tract alone, in this process");

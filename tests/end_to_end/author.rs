@@ -22,7 +22,7 @@ fn expected(kind: &str) -> &'static str {
     TEMPLATES.iter().find(|(known, ..)| *known == kind).unwrap().2
 }
 
-fn ringfence(args: &[&str]) -> Output {
+pub(crate) fn ringfence(args: &[&str]) -> Output {
     Command::new(binary()).args(args).output().unwrap()
 }
 

@@ -32,6 +32,7 @@ mod damaged;
 mod disk;
 mod doctor;
 mod ends;
+mod engines;
 mod floods;
 mod hostile_graphs;
 mod isolation;

@@ -11,6 +11,7 @@ use super::{CallArgs, DemoArgs, GlobalArgs, ParamArgs, build, generate, predict,
 use crate::auth::Auth;
 use crate::fetch::Fetcher;
 use crate::server::{self, Options};
+use crate::settings::Settings;
 use crate::store::Store;
 use crate::telemetry::{self, LogFormat};
 use crate::worker::JailMode;
@@ -40,12 +41,12 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             scratch.path().to_owned()
         }
     };
-    let mut folders = Vec::new();
+    let mut settings = Settings::default();
     for model in MODELS {
         say(&format!("\n# building {model}"))?;
         let folder = guests.join(model);
         build::build_model(&folder, None)?;
-        folders.push(folder);
+        settings.models.push(folder);
     }
 
     let data_dir = tempfile::TempDir::new()?;
@@ -58,7 +59,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         let (auth, _) = Auth::open(store.clone())?;
         let (fetcher, dropped) = (Fetcher::off(), logging.dropped());
         let (app, workers) =
-            serve::start(auth, store, &folders, fetcher, dropped, Some(JailMode::BestEffort))
+            serve::start(auth, store, &settings, fetcher, dropped, Some(JailMode::BestEffort))
                 .await?;
         let serving = tokio::spawn(async move {
             let stop = async {

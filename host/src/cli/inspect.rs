@@ -7,7 +7,7 @@ mod served;
 use super::client::ModelRef;
 use super::{GlobalArgs, InspectArgs, Usage, usage};
 use crate::digest::sha256_of;
-use crate::nn::{self, Port};
+use crate::nn::{self, Engines, Port};
 use crate::package::config::Config;
 use crate::package::folder::{self, FolderError};
 use crate::package::{Package, admission, capability};
@@ -31,10 +31,10 @@ const TOLD_BY_BOTH: [&str; 2] = ["model", "version"];
 type Sheet = Vec<Line>;
 
 pub(super) fn run(args: &InspectArgs, global: &GlobalArgs) -> anyhow::Result<()> {
-    let sheet = sheet_of(&args.path, global)?;
+    let sheet = sheet_of(&args.path, args, global)?;
     let mut out = std::io::stdout().lock();
     if let Some(newer) = &args.newer {
-        let mut sheets = [sheet, sheet_of(newer, global)?];
+        let mut sheets = [sheet, sheet_of(newer, args, global)?];
         if args.path.exists() != newer.exists() {
             // A host tells less of a model than a folder.
             for sheet in &mut sheets {
@@ -90,7 +90,7 @@ fn difference<'a>(older: &'a Sheet, newer: &'a Sheet) -> (Vec<&'a Line>, Vec<&'a
 }
 
 /// What is on disk goes before a model of the same name on a host.
-fn sheet_of(path: &Path, global: &GlobalArgs) -> anyhow::Result<Sheet> {
+fn sheet_of(path: &Path, args: &InspectArgs, global: &GlobalArgs) -> anyhow::Result<Sheet> {
     let mut sheet = Sheet::new();
     if !path.exists()
         && let Some(model) = path.to_str().and_then(|text| text.parse::<ModelRef>().ok())
@@ -116,7 +116,10 @@ fn sheet_of(path: &Path, global: &GlobalArgs) -> anyhow::Result<Sheet> {
     }
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     match folder::open(path, scratch.path(), folder::Taking::Copy) {
-        Ok(package) => of_package(&package, &mut sheet)?,
+        Ok(package) => {
+            let engines = super::engines(args.onnxruntime.as_deref())?;
+            of_package(&package, &engines, &mut sheet)?;
+        }
         Err(missing @ (FolderError::NotBuilt { .. } | FolderError::NoCheckpoint { .. })) => {
             let root = Dir::open_ambient_dir(path, ambient_authority())
                 .with_context(|| format!("cannot open {}", path.display()))?;
@@ -133,19 +136,19 @@ fn sheet_of(path: &Path, global: &GlobalArgs) -> anyhow::Result<Sheet> {
     Ok(sheet)
 }
 
-fn of_package(package: &Package, sheet: &mut Sheet) -> anyhow::Result<()> {
+fn of_package(package: &Package, engines: &Engines, sheet: &mut Sheet) -> anyhow::Result<()> {
     of_config(&package.config, sheet);
     sheet.push(("version", package.version.clone()));
     let graphs: Vec<&str> = package.graphs.iter().map(|graph| graph.name.as_str()).collect();
     component(&package.component, &graphs, sheet).map_err(usage)?;
     for file in &package.graphs {
-        let graph = nn::graph_of(package, file).map_err(usage)?;
+        let (engine, graph) = nn::graph_of(engines, package, file).map_err(usage)?;
         let content = file.content.read()?;
         let ports = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>().join(", ");
         sheet.push((
             "graph",
             escape_controls(&format!(
-                "{}: {} -> {}; sha256 {}",
+                "{}: {} -> {}; runs on {engine}; sha256 {}",
                 file.name,
                 ports(graph.inputs()),
                 ports(graph.outputs()),

@@ -39,6 +39,7 @@ mod watch;
 mod wit;
 
 use crate::fetch::AllowedHost;
+use crate::nn::{Engines, OnnxRuntimeLibrary};
 use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
 use crate::telemetry::LogFormat;
@@ -50,6 +51,7 @@ use std::io::{self, Write};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 const FAILED: u8 = 1;
@@ -388,6 +390,18 @@ pub(crate) enum StoreCommand {
     },
 }
 
+/// The engines for a model of whoever runs this command, in this process, which has one
+/// thread yet.
+fn engines(onnxruntime: Option<&Path>) -> anyhow::Result<Engines> {
+    let engines = Engines::default();
+    Ok(match onnxruntime {
+        Some(library) => {
+            engines.and(Arc::new(OnnxRuntimeLibrary::load(library).map_err(usage)?.engine()))
+        }
+        None => engines,
+    })
+}
+
 /// What it means where a layer of the jail is missing.
 fn jail_mode(word: &str) -> Result<JailMode, String> {
     JailMode::of(word).ok_or_else(|| "write required, or best-effort".to_owned())
@@ -466,6 +480,9 @@ pub(crate) struct CompileWorkerArgs {
 /// `call-worker`
 #[derive(Debug, Args)]
 pub(crate) struct CallWorkerArgs {
+    /// ONNX Runtime's library
+    #[arg(long)]
+    pub(crate) onnxruntime: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) confinement: ConfinementArgs,
 }
@@ -519,6 +536,9 @@ pub(crate) struct InspectArgs {
     /// Another one: print only how it differs
     #[arg(value_name = "NEWER")]
     pub(crate) newer: Option<PathBuf>,
+    /// The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_ONNXRUNTIME")]
+    pub(crate) onnxruntime: Option<PathBuf>,
 }
 
 /// `test`
@@ -556,6 +576,9 @@ pub(crate) struct TestArgs {
     /// How much may have grown: 0.1 is a tenth
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", requires = "baseline")]
     pub(crate) tolerance: f64,
+    /// The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_ONNXRUNTIME")]
+    pub(crate) onnxruntime: Option<PathBuf>,
 }
 
 impl TestArgs {
@@ -573,6 +596,7 @@ impl TestArgs {
             write: false,
             baseline: None,
             tolerance: 0.0,
+            onnxruntime: None,
         }
     }
 }
@@ -601,6 +625,9 @@ pub(crate) struct ServeArgs {
     /// Whether the host starts where a layer of the jail is missing: `required` or `best-effort`, which is for loopback alone [default: best-effort on loopback, else required]
     #[arg(long, value_name = "MODE", value_parser = jail_mode)]
     pub(crate) jail: Option<JailMode>,
+    /// The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_ONNXRUNTIME")]
+    pub(crate) onnxruntime: Option<PathBuf>,
     /// Offer gRPC reflection
     #[arg(long)]
     pub(crate) reflection: bool,

@@ -43,7 +43,8 @@ pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
 
 /// Becomes a replica.
 pub(super) fn run_calls(args: &CallWorkerArgs) -> anyhow::Result<()> {
-    worker::serve(&confinement(&args.confinement), args.confinement.parent)
+    let library = args.onnxruntime.as_deref();
+    worker::serve(&confinement(&args.confinement), args.confinement.parent, library)
 }
 
 /// Tries what the jail has to refuse.

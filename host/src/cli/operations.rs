@@ -8,6 +8,7 @@ use crate::auth::Auth;
 use crate::fetch::Fetcher;
 use crate::proto::ringfence::v1::operations_client::OperationsClient;
 use crate::server::{self, App, Options};
+use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Dropped;
 use crate::worker::Workers;
@@ -70,9 +71,9 @@ impl Operations {
     async fn in_this_process(store: Store) -> anyhow::Result<Self> {
         let store = Arc::new(store);
         let (auth, _) = Auth::open(store.clone())?;
-        let fetcher = Fetcher::off();
+        let (settings, fetcher) = (Settings::default(), Fetcher::off());
         let (app, workers) =
-            serve::start(auth, store, &[], fetcher, Dropped::default(), None).await?;
+            serve::start(auth, store, &settings, fetcher, Dropped::default(), None).await?;
         let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
         tokio::spawn(server::serve_operator(theirs, app.clone(), Options::default()));
         let ours: Mutex<Option<DuplexStream>> = Mutex::new(Some(ours));

@@ -93,8 +93,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let socket = super::socket::listen(store.data_dir());
         let dropped = logging.dropped();
         let mode = settings.jail();
-        let (app, workers) =
-            start(auth, store, &settings.models, fetcher, dropped, Some(mode)).await?;
+        let (app, workers) = start(auth, store, &settings, fetcher, dropped, Some(mode)).await?;
 
         // Whoever is told that the host is ready may stop it at once.
         let stop = told_to_stop()?;
@@ -151,7 +150,7 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 pub(super) async fn start(
     auth: Auth,
     store: Arc<Store>,
-    folders: &[PathBuf],
+    settings: &Settings,
     fetcher: Fetcher,
     log_lines_dropped: Dropped,
     mode: Option<JailMode>,
@@ -164,10 +163,13 @@ pub(super) async fn start(
     let fuel_per_cpu_second = fuel_per_cpu_second(&store)?;
     let empty = scratch.join(EMPTY_FOLDER);
     std::fs::create_dir(&empty).with_context(|| format!("cannot make {}", empty.display()))?;
+    // Replicas begin in other folders.
+    let onnxruntime = settings.onnxruntime.as_deref().map(std::path::absolute).transpose()?;
     let starter = Starter::start().context("cannot start a thread")?;
     let launching = mode.unwrap_or(JailMode::BestEffort);
     let launcher = Launcher::of_this_program(starter, &empty, launching)
-        .context("cannot find the file of this program")?;
+        .context("cannot find the file of this program")?
+        .with_onnxruntime(onnxruntime.as_deref());
     let cgroups = match mode {
         Some(mode) => look_at_the_jail(&launcher, mode).await?,
         None => None,
@@ -189,7 +191,7 @@ pub(super) async fn start(
         Some(logs),
     );
     let deployments = Arc::new(Deployments::open(loader, crate::doctor::machine())?);
-    for path in folders {
+    for path in &settings.models {
         let package = folder::open(path, &scratch, Taking::Copy)
             .with_context(|| format!("cannot serve {}", path.display()))?;
         if let Some(note) = staleness(path) {

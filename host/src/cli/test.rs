@@ -17,6 +17,7 @@ use crate::call::{
     Deadline, Event, Function, GuestError, Holder, Method, Methods, Receipt, Request, Value,
     Verdict,
 };
+use crate::nn::Engines;
 use crate::package::folder::{self, Taking};
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
@@ -73,13 +74,15 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let asked = asked(args, &package)?;
     let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
 
+    let engines = super::engines(args.onnxruntime.as_deref())?;
     let runtime = super::serve::runtime()?;
     // Each is told as it ends: the next may take as long as `call_timeout`.
     let mut seen = |ran: &Ran| -> anyhow::Result<()> {
         report.function(ran)?;
         draw(&args.dir, ran, &mut report)
     };
-    let (ran, skipped) = runtime.block_on(call_all(args.seed, package, &asked, &mut seen))?;
+    let all = Seeded { seed: args.seed, engines };
+    let (ran, skipped) = runtime.block_on(call_all(&all, package, &asked, &mut seen))?;
     for note in &skipped {
         report.note(note)?;
     }
@@ -91,7 +94,7 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         bail!("{failed} of {} functions failed; see above", ran.len());
     }
     if args.limits {
-        let suggestion = runtime.block_on(suggest::suggest(args, &asked, &ran))?;
+        let suggestion = runtime.block_on(suggest::suggest(args, &all, &asked, &ran))?;
         report.suggestion(&suggestion)?;
         if args.write {
             let path = args.dir.join("config.yaml");
@@ -163,6 +166,13 @@ fn machine_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
+/// What calls run on.
+struct Seeded {
+    /// What random numbers and clocks are made of.
+    seed: u64,
+    engines: Engines,
+}
+
 /// What every function gets.
 struct Asked {
     message: api::PostModelOutputsRequest,
@@ -228,15 +238,15 @@ fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// methods if it has any, and hands on each that has ended. Tells also which
 /// methods could not be called.
 async fn call_all(
-    seed: u64,
+    on: &Seeded,
     package: Package,
     given: &Asked,
     seen: &mut dyn FnMut(&Ran) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
     let asked = plain(given.message.clone())?;
     let measured = calibrate().map_err(|error| anyhow!("cannot measure this machine: {error}"))?;
-    let runtime = Runtime::start_with(Diagnostics::On, measured)?;
-    let surroundings = Surroundings::Seeded(seed);
+    let runtime = Runtime::start_on(on.engines.clone(), Diagnostics::On, measured)?;
+    let surroundings = Surroundings::Seeded(on.seed);
     let program = Program::admit(&runtime, &package, &Code::Component, surroundings);
     let mut program = Arc::new(program.map_err(usage)?);
     let methods = program.methods().await.map_err(usage)?;

@@ -1,11 +1,12 @@
 //! The seam behind which every engine stands.
 
 use super::onnx::{External, ScanError};
-use super::tensor::{ElementType, Tensor};
+use super::tensor::{ElementType, Elements, Tensor};
+use crate::limits::Limits;
 use crate::sandbox::{Charge, OverLimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Loads graphs.
 pub trait Engine: Send + Sync {
@@ -23,7 +24,48 @@ pub trait Engine: Send + Sync {
         name: &str,
         onnx: &[u8],
         beside: &dyn Beside,
+        means: Means,
     ) -> Result<Arc<dyn Graph>, LoadError>;
+
+    /// Copies the elements of a tensor to where its graphs take them without another copy.
+    /// Their number is what type and shape ask for. What it has no such place for stays
+    /// bytes.
+    fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements>;
+}
+
+/// What the graphs of a version may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Means {
+    /// Threads of one run.
+    pub threads: usize,
+    /// Bytes of memory that an engine has of its own, for constants and for runs.
+    pub memory_bytes_max: u64,
+}
+
+impl Means {
+    /// What `cpu_limit` and `cpu_memory` pay for.
+    pub(crate) fn of(limits: &Limits, cpus: usize) -> Self {
+        let threads = limits.engine_threads(cpus);
+        Self { threads, memory_bytes_max: limits.memory_bytes_max }
+    }
+}
+
+/// What a run goes by, and what it takes.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// Whether it should go on.
+    pub cancel: &'a Cancel,
+    /// What it holds beside its inputs and outputs, as far as the engine knows.
+    pub scratch: &'a mut Charge,
+    /// CPU time of other threads than the one that runs it.
+    pub cpu_beside: Duration,
+}
+
+impl<'a> Run<'a> {
+    /// One that goes by this, and has taken nothing.
+    pub fn new(cancel: &'a Cancel, scratch: &'a mut Charge) -> Self {
+        Self { cancel, scratch, cpu_beside: Duration::ZERO }
+    }
 }
 
 /// The files of a package that a graph may keep data in.
@@ -44,14 +86,8 @@ pub trait Graph: Send + Sync {
     fn bytes(&self) -> u64;
 
     /// Runs it on inputs in the order of [`Graph::inputs`], which the caller
-    /// has checked against their ports. What it holds meanwhile beside them is
-    /// charged to `scratch`. Blocks.
-    fn run(
-        &self,
-        inputs: Vec<Tensor>,
-        cancel: &Cancel,
-        scratch: &mut Charge,
-    ) -> Result<Vec<Tensor>, RunError>;
+    /// has checked against their ports. Blocks.
+    fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError>;
 }
 
 /// An input or output of a graph.
@@ -119,6 +155,16 @@ pub enum LoadError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// This host has no such engine.
+    #[error("the graph {name} asks for the engine {asked}; this host has {there}")]
+    NoEngine {
+        /// The graph.
+        name: String,
+        /// What `ringfence.engine` says.
+        asked: &'static str,
+        /// The engines that there are.
+        there: String,
     },
     /// The file is refused before an engine sees it.
     #[error("cannot load the graph {name}: {why}")]

@@ -5,17 +5,21 @@
 
 #![allow(unreachable_pub, reason = "the generated bindings re-export what they are mapped to")]
 
+mod tensors;
+
 use super::engine::RunError;
-use super::tensor::{ElementType, Tensor, TensorError};
 use super::{Compute, Graphs, NamedGraph};
-use crate::call::{Holder, HostCall};
+use crate::call::HostCall;
 use crate::limits::limit;
 use crate::sandbox::nn_bindings::errors::ErrorCode;
-use crate::sandbox::nn_bindings::{errors, graph, inference, tensor};
-use crate::sandbox::{Account, Charge, State, Stop};
+use crate::sandbox::nn_bindings::{errors, graph, inference};
+use crate::sandbox::{Account, State, Stop};
 use crate::telemetry::Level;
 use std::sync::Arc;
 use wasmtime::component::Resource;
+
+pub use tensors::GuestTensor;
+pub(crate) use tensors::link as link_tensors;
 
 /// What a sandbox needs for wasi-nn.
 pub(crate) struct NnState {
@@ -27,14 +31,6 @@ impl NnState {
     pub(crate) fn new(graphs: &Graphs, account: &Account) -> Self {
         Self { graphs: graphs.clone(), account: account.clone() }
     }
-}
-
-/// A tensor handle. The constructor cannot fail, so a malformed tensor is kept
-/// as what is wrong with it.
-#[derive(Debug)]
-pub struct GuestTensor {
-    tensor: Result<Tensor, TensorError>,
-    charge: Charge,
 }
 
 /// An error handle.
@@ -69,59 +65,6 @@ impl State {
         failure: GuestFailure,
     ) -> wasmtime::Result<Result<T, Resource<GuestFailure>>> {
         Ok(Err(self.table.push(failure).map_err(Stop::from)?))
-    }
-}
-
-impl tensor::Host for State {}
-
-impl tensor::HostTensor for State {
-    fn new(
-        &mut self,
-        dimensions: Vec<u32>,
-        ty: tensor::TensorType,
-        data: Vec<u8>,
-    ) -> wasmtime::Result<Resource<GuestTensor>> {
-        self.note(HostCall::Tensor);
-        let bytes_max = self.shared.limits.tensor_bytes_max;
-        let tensor = Tensor::within(bytes_max, ty.into(), dimensions, data);
-        let bytes = tensor.as_ref().map_or(0, |tensor| tensor.data().len());
-        let charge = self.nn.account.charge(Holder::Tensor, bytes as u64).map_err(Stop::from)?;
-        Ok(self.table.push(GuestTensor { tensor, charge }).map_err(Stop::from)?)
-    }
-
-    fn dimensions(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u32>> {
-        Ok(match &self.table.get(&tensor).map_err(Stop::from)?.tensor {
-            Ok(tensor) => tensor.shape().to_vec(),
-            Err(TensorError::Length { shape, .. } | TensorError::TooLarge { shape, .. }) => {
-                shape.clone()
-            }
-            Err(TensorError::TooManyAxes { .. } | TensorError::OverLimit { .. }) => Vec::new(),
-        })
-    }
-
-    fn ty(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<tensor::TensorType> {
-        Ok(match &self.table.get(&tensor).map_err(Stop::from)?.tensor {
-            Ok(tensor) => tensor.element().into(),
-            Err(TensorError::Length { element, .. } | TensorError::TooLarge { element, .. }) => {
-                (*element).into()
-            }
-            Err(TensorError::TooManyAxes { .. } | TensorError::OverLimit { .. }) => {
-                tensor::TensorType::U8
-            }
-        })
-    }
-
-    fn data(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u8>> {
-        // A malformed tensor has no data that anything could be made of.
-        Ok(match &self.table.get(&tensor).map_err(Stop::from)?.tensor {
-            Ok(tensor) => tensor.data().to_vec(),
-            Err(_) => Vec::new(),
-        })
-    }
-
-    fn drop(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<()> {
-        self.table.delete(tensor).map_err(Stop::from)?;
-        Ok(())
     }
 }
 
@@ -249,34 +192,6 @@ impl inference::HostGraphExecutionContext for State {
     async fn drop(&mut self, context: Resource<GuestContext>) -> wasmtime::Result<()> {
         self.table.delete(context).map_err(Stop::from)?;
         Ok(())
-    }
-}
-
-impl From<tensor::TensorType> for ElementType {
-    fn from(element: tensor::TensorType) -> Self {
-        match element {
-            tensor::TensorType::Fp16 => Self::F16,
-            tensor::TensorType::Fp32 => Self::F32,
-            tensor::TensorType::Fp64 => Self::F64,
-            tensor::TensorType::Bf16 => Self::Bf16,
-            tensor::TensorType::U8 => Self::U8,
-            tensor::TensorType::I32 => Self::I32,
-            tensor::TensorType::I64 => Self::I64,
-        }
-    }
-}
-
-impl From<ElementType> for tensor::TensorType {
-    fn from(element: ElementType) -> Self {
-        match element {
-            ElementType::F16 => Self::Fp16,
-            ElementType::F32 => Self::Fp32,
-            ElementType::F64 => Self::Fp64,
-            ElementType::Bf16 => Self::Bf16,
-            ElementType::U8 => Self::U8,
-            ElementType::I32 => Self::I32,
-            ElementType::I64 => Self::I64,
-        }
     }
 }
 

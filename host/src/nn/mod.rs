@@ -6,45 +6,61 @@
 
 pub mod onnx;
 
+#[cfg(test)]
+#[path = "conformance_tests.rs"]
+mod conformance;
+
+mod batch;
 mod beside;
 mod engine;
+mod engines;
 mod tensor;
 mod threads;
+
+mod backend;
+mod onnxruntime;
 mod tract;
 
 pub(crate) mod guest;
 
-pub use engine::{Beside, Cancel, Engine, Graph, LoadError, Port, RunError};
-pub use tensor::{ElementType, Tensor, TensorError};
+pub use backend::Backend;
+pub use engine::{Beside, Cancel, Engine, Graph, LoadError, Means, Port, Run, RunError};
+pub use engines::Engines;
+pub use onnxruntime::{OnnxRuntime, OnnxRuntimeError, OnnxRuntimeLibrary};
+pub use tensor::{ElementType, Elements, Tensor, TensorError};
 pub use tract::Tract;
 
 use crate::call::Holder;
+use crate::limits::Limits;
 use crate::package::{Assets, GraphFile, Package};
-use crate::sandbox::{Account, Charge, Hold, Meters, OverLimit, Share};
-use beside::BesideGraph;
+use crate::sandbox::{Account, Charge, Hold, Meters, Share};
+use batch::{Batches, Runs};
 use bytes::Bytes;
-use onnx::Scan;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 use threads::Threads;
 
 /// The engines of a process and the threads they compute on.
 pub(crate) struct Nn {
-    engine: Arc<dyn Engine>,
+    engines: Engines,
     threads: Arc<Threads>,
+    cpus: usize,
 }
 
 impl Nn {
-    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
-        Ok(Self { engine: Arc::new(tract::Tract), threads: Arc::new(Threads::start(threads)?) })
+    pub(crate) fn start(cpus: usize, engines: Engines) -> std::io::Result<Self> {
+        Ok(Self { engines, threads: Arc::new(Threads::start(cpus)?), cpus })
     }
 }
 
 /// The graphs of a version, loaded once and shared by its sandboxes.
-#[derive(Clone, Default)]
-pub(crate) struct Graphs(Arc<BTreeMap<String, Arc<NamedGraph>>>);
+#[derive(Clone)]
+pub(crate) struct Graphs {
+    named: Arc<BTreeMap<String, Arc<NamedGraph>>>,
+    /// What tensors are made for.
+    engine: Arc<dyn Engine>,
+}
 
 impl Graphs {
     pub(crate) fn load(
@@ -52,34 +68,47 @@ impl Graphs {
         files: &[GraphFile],
         assets: &Assets,
         account: &Account,
+        limits: &Limits,
     ) -> Result<Self, LoadError> {
-        let engine = nn.engine.as_ref();
-        let mut graphs = BTreeMap::new();
+        let means = Means::of(limits, nn.cpus);
+        let mut named = BTreeMap::new();
+        let mut first = None;
         for file in files {
             let name = file.name.clone();
             let full = |source| LoadError::Memory { name: name.clone(), source };
             // What does not fit is not read first.
             let mut charge = account.charge(Holder::Graph, file.content.len()).map_err(full)?;
             let content = read(file)?;
-            let scanned = scan(engine, file, &content)?;
+            let (engine, scanned) = nn.engines.for_graph(limits.engine, file, &content)?;
             let bytes = scanned.tensor_bytes.max(content.len() as u64);
             charge.resize(bytes).map_err(full)?;
-            let graph = load(engine, assets, file, &content)?;
+            let graph = engines::load(engine.as_ref(), assets, file, &content, means)?;
             drop(content);
             charge.resize(graph.bytes()).map_err(full)?;
-            let (account, threads) = (account.clone(), nn.threads.clone());
-            let named = NamedGraph { name: name.clone(), graph, account, threads, _charge: charge };
-            graphs.insert(name, Arc::new(named));
+            first.get_or_insert(engine.clone());
+            let (engine, account, threads) = (engine.clone(), account.clone(), nn.threads.clone());
+            let runs = Arc::new(Runs { graph, engine, account, threads });
+            let batches = Batches::of(limits.batching, &runs);
+            let graph = NamedGraph { name: name.clone(), runs, batches, _charge: charge };
+            named.insert(name, Arc::new(graph));
         }
-        Ok(Self(Arc::new(graphs)))
+        // Without a graph nobody takes a tensor.
+        let engine = first.unwrap_or_else(|| Arc::new(Tract));
+        Ok(Self { named: Arc::new(named), engine })
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<Arc<NamedGraph>> {
-        self.0.get(name).cloned()
+        self.named.get(name).cloned()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.named.keys().map(String::as_str)
+    }
+
+    /// What tensors are made for, before it is known which graph takes them: what runs the
+    /// first one.
+    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
     }
 }
 
@@ -96,13 +125,15 @@ pub(crate) struct Compute {
     pub(crate) deadline: Instant,
 }
 
-/// A graph under its name, with the threads that run it.
+/// What a run gives, each with what it is charged.
+type Outputs = Vec<(Tensor, Charge)>;
+
+/// A graph under its name, with what it runs on.
 pub(crate) struct NamedGraph {
     name: String,
-    graph: Arc<dyn Graph>,
-    /// Of whom it is.
-    account: Account,
-    threads: Arc<Threads>,
+    runs: Arc<Runs>,
+    /// Where computes wait for each other.
+    batches: Option<Batches>,
     _charge: Charge,
 }
 
@@ -117,7 +148,7 @@ impl NamedGraph {
         &self,
         mut named: Vec<(String, Result<Tensor, TensorError>)>,
     ) -> Result<Vec<Tensor>, String> {
-        let ports = self.graph.inputs();
+        let ports = self.runs.graph.inputs();
         let mut ordered = Vec::with_capacity(ports.len());
         for port in ports {
             let place = named.iter().position(|(name, _)| *name == port.name);
@@ -144,28 +175,23 @@ impl NamedGraph {
         }
     }
 
-    /// Computes on the engine's threads, when it is the replica's turn. Outputs come
-    /// with their charges.
+    /// Computes on the engine's threads, when it is the replica's turn, and with others
+    /// where these are waited for. Outputs come with their charges.
     pub(crate) async fn compute(
         &self,
         job: Compute,
         share: &Arc<Share>,
     ) -> Result<Vec<(String, Tensor, Charge)>, RunError> {
-        let Compute { inputs, held, hold, meters, deadline } = job;
-        let (graph, counted, account) = (self.graph.clone(), meters.clone(), self.account.clone());
-        let work = move |cancel: &Cancel| {
-            let mut scratch = account.charge(Holder::Engine, 0)?;
-            let outputs = counted.time_engine(|| graph.run(inputs, cancel, &mut scratch))?;
-            drop((held, scratch, hold));
-            let charge = |tensor: Tensor| -> Result<_, OverLimit> {
-                let charge = account.charge(Holder::Tensor, tensor.data().len() as u64)?;
-                Ok((tensor, charge))
-            };
-            Ok(outputs.into_iter().map(charge).collect::<Result<_, _>>()?)
+        let outputs = match &self.batches {
+            Some(batches) => match batches.compute(job, share).await {
+                Ok(outputs) => outputs,
+                Err(job) => self.runs.alone(job, share).await,
+            },
+            None => self.runs.alone(job, share).await,
         };
-        let outputs = self.threads.run(share, &meters, Cancel::at(deadline), work).await?;
-        let names = self.graph.outputs().iter().map(|port| port.name.clone());
-        Ok(names.zip(outputs).map(|(name, (tensor, charge))| (name, tensor, charge)).collect())
+        let names = self.runs.graph.outputs().iter().map(|port| port.name.clone());
+        let outputs = names.zip(outputs?);
+        Ok(outputs.map(|(name, (tensor, charge))| (name, tensor, charge)).collect())
     }
 }
 
@@ -175,39 +201,23 @@ impl std::fmt::Debug for NamedGraph {
     }
 }
 
-/// A graph of a package, to look at.
-pub fn graph_of(package: &Package, file: &GraphFile) -> Result<Arc<dyn Graph>, LoadError> {
+/// A graph of a package, to look at, and the name of what would run it on one CPU.
+pub fn graph_of(
+    engines: &Engines,
+    package: &Package,
+    file: &GraphFile,
+) -> Result<(&'static str, Arc<dyn Graph>), LoadError> {
     let content = read(file)?;
-    scan(&Tract, file, &content)?;
-    load(&Tract, &package.assets, file, &content)
+    let limits = package.limits();
+    let (engine, _) = engines.for_graph(limits.engine, file, &content)?;
+    let means = Means::of(limits, 1);
+    let graph = engines::load(engine.as_ref(), &package.assets, file, &content, means)?;
+    Ok((engine.name(), graph))
 }
 
 fn read(file: &GraphFile) -> Result<Bytes, LoadError> {
     let unread = |source| LoadError::Read { name: file.name.clone(), source };
     file.content.read().map_err(unread)
-}
-
-fn scan(engine: &dyn Engine, file: &GraphFile, content: &[u8]) -> Result<Scan, LoadError> {
-    onnx::scan(content, &|domain, operator| engine.has(domain, operator))
-        .map_err(|why| LoadError::Refused { name: file.name.clone(), why })
-}
-
-/// Loads a graph. What makes an engine panic is a graph that it cannot load.
-fn load(
-    engine: &dyn Engine,
-    assets: &Assets,
-    file: &GraphFile,
-    content: &[u8],
-) -> Result<Arc<dyn Graph>, LoadError> {
-    let beside = BesideGraph { assets, folder: &file.folder };
-    let loading = AssertUnwindSafe(|| engine.load(&file.name, content, &beside));
-    catch_unwind(loading).unwrap_or_else(|_| {
-        Err(LoadError::Engine {
-            engine: engine.name(),
-            name: file.name.clone(),
-            reason: "it panicked; the graph is broken, or uses what it cannot do".to_owned(),
-        })
-    })
 }
 
 fn check(port: &Port, tensor: &Tensor) -> Result<(), String> {

@@ -1,6 +1,11 @@
 //! Tensors that cannot be wrong: shape × type always equals the bytes.
+//!
+//! Owns what is known of a tensor without its elements. These are where an engine
+//! keeps them, and nobody copies them but to hand them over to a guest.
 
 use crate::limits::limit;
+use bytes::Bytes;
+use std::any::Any;
 use std::fmt;
 
 /// Axes of a tensor.
@@ -50,12 +55,32 @@ impl ElementType {
     }
 }
 
-/// A dense array, row-major, little-endian.
-#[derive(Clone, PartialEq, Eq)]
+/// The elements of a tensor, where the engine that has made them, or that they are for,
+/// keeps them: row-major, little-endian, without padding.
+pub trait Elements: Any + Send + Sync {
+    /// How many bytes they have.
+    fn bytes(&self) -> usize;
+
+    /// The bytes. They are not copied where they are in the memory of this process.
+    fn read(&self) -> Bytes;
+}
+
+/// Bytes of no engine.
+impl Elements for Bytes {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn read(&self) -> Bytes {
+        self.clone()
+    }
+}
+
+/// A dense array.
 pub struct Tensor {
     element: ElementType,
     shape: Vec<u32>,
-    data: Vec<u8>,
+    elements: Box<dyn Elements>,
 }
 
 /// The bytes do not fit the shape and the type.
@@ -102,33 +127,34 @@ pub enum TensorError {
 
 impl Tensor {
     /// Checks that shape × type equals the bytes. No axes means a scalar.
-    pub fn new(element: ElementType, shape: Vec<u32>, data: Vec<u8>) -> Result<Self, TensorError> {
-        if shape.len() > limit("tensor_axes", AXES_MAX) {
-            return Err(TensorError::TooManyAxes { axes: shape.len() });
-        }
-        let expected =
-            shape.iter().try_fold(element.bytes(), |bytes, axis| bytes.checked_mul(*axis as usize));
-        match expected {
-            Some(expected) if expected == data.len() => Ok(Self { element, shape, data }),
-            Some(expected) => {
-                Err(TensorError::Length { element, shape, expected, actual: data.len() })
-            }
-            None => Err(TensorError::TooLarge { element, shape }),
-        }
+    pub fn new(
+        element: ElementType,
+        shape: Vec<u32>,
+        data: impl Into<Bytes>,
+    ) -> Result<Self, TensorError> {
+        Self::of(element, shape, Box::new(data.into()))
     }
 
-    /// The same, for bytes that a guest hands over.
-    pub fn within(
+    /// The same of elements that an engine has.
+    pub fn of(
+        element: ElementType,
+        shape: Vec<u32>,
+        elements: Box<dyn Elements>,
+    ) -> Result<Self, TensorError> {
+        let shape = fits(element, shape, elements.bytes())?;
+        Ok(Self { element, shape, elements })
+    }
+
+    /// The shape, if it fits so many bytes that a guest hands over.
+    pub fn shape_within(
         bytes_max: u64,
         element: ElementType,
         shape: Vec<u32>,
-        data: Vec<u8>,
-    ) -> Result<Self, TensorError> {
-        match data.len() {
-            bytes if bytes as u64 > limit("tensor_bytes", bytes_max) => {
-                Err(TensorError::OverLimit { bytes, bytes_max })
-            }
-            _ => Self::new(element, shape, data),
+        bytes: usize,
+    ) -> Result<Vec<u32>, TensorError> {
+        match bytes as u64 > limit("tensor_bytes", bytes_max) {
+            true => Err(TensorError::OverLimit { bytes, bytes_max }),
+            false => fits(element, shape, bytes),
         }
     }
 
@@ -142,9 +168,51 @@ impl Tensor {
         &self.shape
     }
 
-    /// The elements.
-    pub fn data(&self) -> &[u8] {
-        &self.data
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> usize {
+        self.elements.bytes()
+    }
+
+    /// The elements: row-major, little-endian.
+    pub fn read(&self) -> Bytes {
+        self.elements.read()
+    }
+
+    /// Type, shape and elements.
+    pub fn into_parts(self) -> (ElementType, Vec<u32>, Box<dyn Elements>) {
+        (self.element, self.shape, self.elements)
+    }
+
+    /// The elements as an engine keeps them, if they are its own; else their bytes.
+    pub fn into_elements<T: Elements>(self) -> Result<T, Bytes> {
+        if !(&*self.elements as &dyn Any).is::<T>() {
+            return Err(self.elements.read());
+        }
+        let elements: Box<dyn Any> = self.elements;
+        // They are, as was seen.
+        elements.downcast().map(|elements| *elements).map_err(|_| Bytes::new())
+    }
+}
+
+/// The shape, if it and the type ask for so many bytes.
+fn fits(element: ElementType, shape: Vec<u32>, actual: usize) -> Result<Vec<u32>, TensorError> {
+    if shape.len() > limit("tensor_axes", AXES_MAX) {
+        return Err(TensorError::TooManyAxes { axes: shape.len() });
+    }
+    let expected =
+        shape.iter().try_fold(element.bytes(), |bytes, axis| bytes.checked_mul(*axis as usize));
+    match expected {
+        Some(expected) if expected == actual => Ok(shape),
+        Some(expected) => Err(TensorError::Length { element, shape, expected, actual }),
+        None => Err(TensorError::TooLarge { element, shape }),
+    }
+}
+
+impl PartialEq for Tensor {
+    /// The same numbers, wherever they are.
+    fn eq(&self, other: &Self) -> bool {
+        let of = |tensor: &Self| (tensor.element, tensor.read());
+        self.shape == other.shape && of(self) == of(other)
     }
 }
 
@@ -181,7 +249,8 @@ mod tests {
     #[test]
     fn a_tensor_over_its_limit_is_refused() {
         let tensor = |bytes: usize| {
-            Tensor::within(4, ElementType::U8, vec![u32::try_from(bytes).unwrap()], vec![0; bytes])
+            let shape = vec![u32::try_from(bytes).unwrap()];
+            Tensor::shape_within(4, ElementType::U8, shape, bytes)
         };
         assert!(tensor(4).is_ok());
         assert_eq!(tensor(5).unwrap_err(), TensorError::OverLimit { bytes: 5, bytes_max: 4 });

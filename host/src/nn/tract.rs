@@ -1,11 +1,11 @@
 //! tract: graphs on the CPU, in pure Rust.
 
-mod external;
 mod ledger;
+mod value;
 
-use super::engine::{Beside, Cancel, Engine, Graph, LoadError, Port, RunError};
-use super::tensor::{ElementType, Tensor};
-use crate::sandbox::Charge;
+use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Run, RunError};
+use super::tensor::{ElementType, Elements, Tensor};
+use bytes::Bytes;
 use ledger::Ledger;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -76,6 +76,7 @@ impl Engine for Tract {
         name: &str,
         onnx: &[u8],
         beside: &dyn Beside,
+        _: Means,
     ) -> Result<Arc<dyn Graph>, LoadError> {
         let failed = |error: TractError| LoadError::Engine {
             engine: NAME,
@@ -84,7 +85,7 @@ impl Engine for Tract {
         };
         let mut proto = ONNX.proto_model_for_read(&mut &*onnx).map_err(failed)?;
         if let Some(graph) = &mut proto.graph {
-            external::bring(graph, name, beside)?;
+            super::onnx::external::bring(graph, name, beside)?;
         }
         let inferred = ONNX.model_for_proto_model(&proto).map_err(failed)?;
         drop(proto);
@@ -98,6 +99,14 @@ impl Engine for Tract {
         let plan = typed.into_runnable().map_err(failed)?;
         let ledger = Ledger::of(&plan).map_err(failed)?;
         Ok(Arc::new(TractGraph { plan, ledger, inputs, outputs, bytes }))
+    }
+
+    fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
+        match value::of(element, shape, data) {
+            Some(value) => Box::new(value),
+            // A run says why.
+            None => Box::new(Bytes::copy_from_slice(data)),
+        }
     }
 }
 
@@ -122,24 +131,17 @@ impl Graph for TractGraph {
         self.bytes
     }
 
-    fn run(
-        &self,
-        inputs: Vec<Tensor>,
-        cancel: &Cancel,
-        scratch: &mut Charge,
-    ) -> Result<Vec<Tensor>, RunError> {
+    fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
+        let cancel = run.cancel;
         let engine = |error: TractError| {
             if cancel.is_cancelled() {
                 return RunError::Cancelled;
             }
             error.downcast().unwrap_or_else(|error| RunError::Engine(short(&error)))
         };
-        let mut holds = self.ledger.begin(scratch);
-        let inputs: TVec<TValue> = inputs
-            .into_iter()
-            .map(|tensor| to_tract(&tensor).map(IntoTValue::into_tvalue))
-            .collect::<TractResult<_>>()
-            .map_err(engine)?;
+        let mut holds = self.ledger.begin(run.scratch);
+        let inputs: TVec<TValue> =
+            inputs.into_iter().map(value::taken).collect::<TractResult<_>>().map_err(engine)?;
         let mut state = self.plan.spawn().map_err(engine)?;
         let outputs = state
             .run_plan_with_eval(inputs, |context, op_state, node, inputs| {
@@ -156,7 +158,7 @@ impl Graph for TractGraph {
         outputs
             .into_iter()
             .zip(&self.outputs)
-            .map(|(value, port)| from_tract(&value, &port.name))
+            .map(|(value, port)| value::given(value, &port.name))
             .collect()
     }
 }
@@ -195,7 +197,7 @@ fn ports(model: &TypedModel, names: Vec<String>, outlets: &[OutletId]) -> Vec<Po
             let axis = |axis: &TDim| axis.to_i64().ok().and_then(|axis| u32::try_from(axis).ok());
             Port {
                 name,
-                element: fact.and_then(|fact| element(fact.datum_type)),
+                element: fact.and_then(|fact| value::element(fact.datum_type)),
                 shape: fact.map_or_else(Vec::new, |fact| fact.shape.iter().map(axis).collect()),
             }
         })
@@ -211,61 +213,6 @@ fn constants_bytes(model: &TypedModel) -> u64 {
         .flat_map(|node| &node.outputs)
         .filter_map(|output| ledger::bytes(&output.fact, &SymbolValues::default()))
         .sum()
-}
-
-fn element(datum: DatumType) -> Option<ElementType> {
-    Some(match datum {
-        DatumType::F16 => ElementType::F16,
-        DatumType::F32 => ElementType::F32,
-        DatumType::F64 => ElementType::F64,
-        DatumType::U8 => ElementType::U8,
-        DatumType::I32 => ElementType::I32,
-        DatumType::I64 => ElementType::I64,
-        _ => return None,
-    })
-}
-
-fn datum(element: ElementType) -> Option<DatumType> {
-    Some(match element {
-        ElementType::F16 => DatumType::F16,
-        ElementType::F32 => DatumType::F32,
-        ElementType::F64 => DatumType::F64,
-        ElementType::U8 => DatumType::U8,
-        ElementType::I32 => DatumType::I32,
-        ElementType::I64 => DatumType::I64,
-        ElementType::Bf16 => return None,
-    })
-}
-
-fn to_tract(tensor: &Tensor) -> TractResult<tract_onnx::prelude::Tensor> {
-    let datum =
-        datum(tensor.element()).ok_or_else(|| TractError::msg("tract has no bfloat16 tensors"))?;
-    let shape: TVec<usize> = tensor.shape().iter().map(|axis| *axis as usize).collect();
-    let mut made = tract_onnx::prelude::Tensor::zero_dt(datum, &shape)?;
-    // Both sides hold shape × type bytes, so the lengths are equal.
-    made.as_bytes_mut().copy_from_slice(tensor.data());
-    Ok(made)
-}
-
-fn from_tract(value: &TValue, name: &str) -> Result<Tensor, RunError> {
-    let datum = value.datum_type();
-    let unknown = || RunError::OutputType { name: name.to_owned(), element: format!("{datum:?}") };
-    // Shapes that the graph computes are symbolic numbers inside tract.
-    let value = match datum {
-        DatumType::TDim => {
-            value.cast_to_dt(DatumType::I64).map_err(|error| RunError::Engine(short(&error)))?
-        }
-        _ => std::borrow::Cow::Borrowed(&**value),
-    };
-    let element = element(value.datum_type()).ok_or_else(unknown)?;
-    let shape = value
-        .shape()
-        .iter()
-        .map(|axis| u32::try_from(*axis))
-        .collect::<Result<_, _>>()
-        .map_err(|_| RunError::Engine(format!("output {name} is too large")))?;
-    Tensor::new(element, shape, value.as_bytes().to_vec())
-        .map_err(|error| RunError::Engine(error.to_string()))
 }
 
 /// All causes but those that name the engine's own sources.

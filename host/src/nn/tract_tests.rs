@@ -4,7 +4,8 @@
 use super::super::onnx::External;
 use super::*;
 use crate::call::Holder;
-use crate::sandbox::Account;
+use crate::nn::Cancel;
+use crate::sandbox::{Account, Charge};
 use prost::Message;
 use std::sync::Barrier;
 use tract_onnx::pb;
@@ -85,11 +86,22 @@ impl Beside for File {
 }
 
 fn try_load(onnx: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
-    Tract.load("graph", onnx, &())
+    Tract.load("graph", onnx, &(), MEANS)
 }
 
 fn load(onnx: &[u8]) -> Arc<dyn Graph> {
     try_load(onnx).unwrap()
+}
+
+const MEANS: Means = Means { threads: 1, memory_bytes_max: 1 << 30 };
+
+fn try_run(
+    graph: &dyn Graph,
+    inputs: Vec<Tensor>,
+    cancel: &Cancel,
+    scratch: &mut Charge,
+) -> Result<Vec<Tensor>, RunError> {
+    graph.run(inputs, &mut Run::new(cancel, scratch))
 }
 
 /// What a run may hold where a test is about something else.
@@ -98,7 +110,7 @@ fn scratch() -> Charge {
 }
 
 fn run_all(graph: &dyn Graph, inputs: Vec<Tensor>) -> Vec<Tensor> {
-    graph.run(inputs, &Cancel::default(), &mut scratch()).unwrap()
+    try_run(graph, inputs, &Cancel::default(), &mut scratch()).unwrap()
 }
 
 fn run(graph: &dyn Graph, input: Tensor) -> Tensor {
@@ -108,7 +120,7 @@ fn run(graph: &dyn Graph, input: Tensor) -> Tensor {
 }
 
 fn f32s(shape: &[u32], values: &[f32]) -> Tensor {
-    let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     Tensor::new(ElementType::F32, shape.to_vec(), data).unwrap()
 }
 
@@ -143,8 +155,8 @@ fn every_element_type_keeps_its_bytes() {
         assert_eq!((port.name.as_str(), port.element), ("x", Some(element)));
         assert_eq!(port.shape, [Some(1), Some(3)]);
         assert_eq!(graph.outputs()[0].name, "y");
-        let input = Tensor::new(element, vec![1, 3], ones).unwrap();
-        assert_eq!(run(&*graph, input.clone()), input);
+        let input = || Tensor::new(element, vec![1, 3], ones.clone()).unwrap();
+        assert_eq!(run(&*graph, input()), input());
     }
 }
 
@@ -156,7 +168,7 @@ fn every_element_type_is_computed_in() {
         let output = run(&*graph, Tensor::new(element, vec![1, 3], ones).unwrap());
         assert_eq!(output.element(), element);
         assert_eq!(output.shape(), [1, 3]);
-        assert_eq!(output.data(), twos, "{element:?}");
+        assert_eq!(output.read(), twos, "{element:?}");
     }
 }
 
@@ -169,7 +181,7 @@ fn bfloat16_is_refused_by_name() {
     let graph = load(&graph("Identity", DataType::Float, Some(&[Fixed(3)])));
     let input = Tensor::new(ElementType::Bf16, vec![3], vec![0; 6]).unwrap();
     let refused =
-        graph.run(vec![input], &Cancel::default(), &mut scratch()).unwrap_err().to_string();
+        try_run(&*graph, vec![input], &Cancel::default(), &mut scratch()).unwrap_err().to_string();
     assert!(refused.contains("bfloat16"), "{refused}");
 }
 
@@ -244,7 +256,7 @@ fn data_in_another_file_is_computed_with() {
     let data = [0_f32, 10., 20., 30.].iter().flat_map(|value| value.to_le_bytes()).collect();
     let beside = File("data", data);
     for onnx in [weights_in(vec![elsewhere()], vec![]), weights_in(vec![], vec![constant])] {
-        let graph = Tract.load("graph", &onnx, &beside).unwrap();
+        let graph = Tract.load("graph", &onnx, &beside, MEANS).unwrap();
         assert_eq!(run(&*graph, f32s(&[3], &[1., 2., 3.])), f32s(&[3], &[11., 22., 33.]));
         let refused = try_load(&onnx).err().unwrap().to_string();
         assert!(refused.contains("keeps data in \"data\": there is no file beside"), "{refused}");
@@ -269,7 +281,7 @@ fn an_input_of_unknown_shape_is_refused_at_the_start() {
 fn a_failure_names_no_source_and_no_file() {
     let graph = load(&graph("Add", DataType::Float, Some(&[Fixed(3)])));
     // Guests cannot do this: the shapes of inputs are looked at before.
-    let failed = graph.run(vec![f32s(&[4], &[1.; 4])], &Cancel::default(), &mut scratch());
+    let failed = try_run(&*graph, vec![f32s(&[4], &[1.; 4])], &Cancel::default(), &mut scratch());
     let failed = failed.unwrap_err().to_string();
     assert!(!failed.is_empty());
     for told in ["/", ".rs", "\n", "stack backtrace"] {
@@ -292,7 +304,7 @@ fn a_cancelled_run_stops() {
     let graph = load(&graph("Add", DataType::Float, Some(&[Fixed(3)])));
     let cancel = Cancel::default();
     cancel.cancel();
-    let stopped = graph.run(vec![f32s(&[3], &[1.; 3])], &cancel, &mut scratch());
+    let stopped = try_run(&*graph, vec![f32s(&[3], &[1.; 3])], &cancel, &mut scratch());
     assert!(matches!(stopped, Err(RunError::Cancelled)), "{stopped:?}");
 }
 
@@ -335,7 +347,7 @@ fn values_inside_a_graph_are_charged() {
     let ran = |bytes: u64| {
         let account = Account::new(bytes);
         let mut scratch = account.charge(Holder::Engine, 0).unwrap();
-        let outputs = graph.run(vec![input()], &Cancel::default(), &mut scratch);
+        let outputs = try_run(&*graph, vec![input()], &Cancel::default(), &mut scratch);
         (outputs.map(|_| ()), account.peak_of(Holder::Engine))
     };
     let (done, peak) = ran(1 << 30);
@@ -361,9 +373,9 @@ fn a_length_that_a_guest_gives_is_charged_before_it_is_made() {
     });
     let graph = load(&onnx);
     let run = |numbers: [f32; 3]| {
-        let inputs = numbers.map(|number| f32s(&[], &[number])).to_vec();
+        let inputs = numbers.map(|number| f32s(&[], &[number])).into();
         let mut scratch = Account::new(1 << 20).charge(Holder::Engine, 0).unwrap();
-        graph.run(inputs, &Cancel::default(), &mut scratch)
+        try_run(&*graph, inputs, &Cancel::default(), &mut scratch)
     };
     assert_eq!(run([0., 3., 1.]).unwrap(), [f32s(&[3], &[0., 1., 2.])]);
     for numbers in [[0., 1e12, 1.], [0., 1., 1e-30], [0., f32::MAX, f32::MIN_POSITIVE]] {
@@ -390,7 +402,7 @@ fn a_number_of_places_that_a_guest_gives_is_charged_before_they_are_made() {
     let run = |k: i64| {
         let k = Tensor::new(ElementType::I64, vec![1], k.to_le_bytes().to_vec()).unwrap();
         let mut scratch = Account::new(1 << 20).charge(Holder::Engine, 0).unwrap();
-        graph.run(vec![f32s(&[3], &[1., 3., 2.]), k], &Cancel::default(), &mut scratch)
+        try_run(&*graph, vec![f32s(&[3], &[1., 3., 2.]), k], &Cancel::default(), &mut scratch)
     };
     assert_eq!(run(2).unwrap()[0], f32s(&[2], &[3., 2.]));
     for k in [1 << 33, i64::MAX, -1] {
@@ -437,7 +449,7 @@ fn a_node_of_too_much_work_is_refused() {
         ..Default::default()
     }));
     let huge = f32s(&[1, 1, 2001, 2001], &vec![0.; 2001 * 2001]);
-    let refused = graph.run(vec![huge], &Cancel::default(), &mut scratch()).unwrap_err();
+    let refused = try_run(&*graph, vec![huge], &Cancel::default(), &mut scratch()).unwrap_err();
     assert!(refused.to_string().contains("multiplications at once"), "{refused}");
 }
 
@@ -471,11 +483,11 @@ fn a_recurrent_node_of_too_many_steps_is_refused() {
     let answer = run(&*graph, f32s(&[3, 1, 1], &[0., 0., 1.]));
     assert_eq!(answer.shape(), [3, 1, 1, 1]);
     let many = f32s(&[1 << 24, 1, 1], &vec![0.; 1 << 24]);
-    let refused = graph.run(vec![many], &Cancel::default(), &mut scratch()).unwrap_err();
+    let refused = try_run(&*graph, vec![many], &Cancel::default(), &mut scratch()).unwrap_err();
     assert!(refused.to_string().contains("multiplications at once"), "{refused}");
     let mut little = Account::new(1).charge(Holder::Engine, 0).unwrap();
     let few = f32s(&[3, 1, 1], &[0., 0., 1.]);
-    let refused = graph.run(vec![few], &Cancel::default(), &mut little).unwrap_err();
+    let refused = try_run(&*graph, vec![few], &Cancel::default(), &mut little).unwrap_err();
     assert!(matches!(refused, RunError::Memory(_)), "{refused:?}");
 }
 
@@ -538,17 +550,18 @@ fn a_decoder_with_grouped_attention_and_data_beside_it_runs() {
     let scanned =
         crate::nn::onnx::scan(&onnx, &|domain, operator| Tract.has(domain, operator)).unwrap();
     assert_eq!(scanned.external[0].location, "model.onnx_data");
-    let graph = Tract.load("graph", &onnx, &File("model.onnx_data", data)).unwrap();
+    let graph = Tract.load("graph", &onnx, &File("model.onnx_data", data), MEANS).unwrap();
 
     let (x, k, v) = ([0.5, -1., 1.5, 0.25], [1., 2., -0.5, 1.], [3., -1., 0.5, 4.]);
     let place = |name: &str| graph.inputs().iter().position(|port| port.name == name).unwrap();
-    let mut inputs = vec![f32s(&[], &[0.]); 3];
+    let mut inputs: Vec<Tensor> = (0..3).map(|_| f32s(&[], &[0.])).collect();
     for (name, values) in [("x", &x), ("k", &k), ("v", &v)] {
         inputs[place(name)] = f32s(&[1, 2, 2], values);
     }
     let output = run_all(&*graph, inputs).remove(0);
     assert_eq!(output.shape(), [1, 2, 4]);
-    let told = output.data().chunks(4).map(|word| f32::from_le_bytes(word.try_into().unwrap()));
+    let output = output.read();
+    let told = output.chunks(4).map(|word| f32::from_le_bytes(word.try_into().unwrap()));
 
     let mut expected = Vec::new();
     for token in 0..TOKENS {

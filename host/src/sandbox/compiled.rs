@@ -138,6 +138,7 @@ pub(super) fn load(engine: &wasmtime::Engine, compiled: &Compiled) -> wasmtime::
 mod tests {
     use super::*;
     use crate::limits::Limits;
+    use crate::nn::Engines;
     use crate::sandbox::Runtime;
 
     /// PKG-07: what is compiled in one pass runs where the rest does.
@@ -148,7 +149,8 @@ mod tests {
         for registers in [Registers::Best, Registers::SinglePass] {
             let code = compile(&component, Instrumented::No, registers, 1).unwrap();
             let code = Compiled::trusted(Sealed::of(code.as_slice()).unwrap());
-            let runtime = Runtime::of_compiled(1, 1, &Limits::default(), &code).unwrap();
+            let runtime =
+                Runtime::of_compiled(1, 1, &Limits::default(), &code, Engines::default()).unwrap();
             assert!(load(runtime.engine(), &code).is_ok(), "{registers:?}");
             assert!(Component::from_binary(runtime.engine(), &component).is_err());
         }

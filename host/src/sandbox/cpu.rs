@@ -186,7 +186,7 @@ impl Share {
     }
 
     /// Charges time that was taken without a turn.
-    pub(super) fn charge(&self, cpu: Duration) {
+    pub(crate) fn charge(&self, cpu: Duration) {
         let cpu_ns = nanoseconds(cpu);
         self.cpus.change(|state, now| state.charge(self.id, cpu_ns, now));
     }

@@ -1,7 +1,9 @@
 //! Exactly what a guest may import, and nothing else.
 
-use super::bindings::ModelRunner;
+use super::bindings::ringfence::model::{context, streams};
+use super::bindings::wasi::nn::{errors, graph, inference};
 use super::state::State;
+use crate::nn::guest::link_tensors;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
@@ -14,12 +16,26 @@ fn random(state: &mut State) -> &mut WasiRandomCtx {
     state.ctx().ctx.random()
 }
 
+fn own(state: &mut State) -> &mut State {
+    state
+}
+
 /// Links the world, wasi:nn and the parts of WASI that are safe to give.
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    ModelRunner::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    link_world(&mut linker)?;
     link_wasi(&mut linker)?;
     Ok(linker)
+}
+
+fn link_world(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let l = linker;
+    context::add_to_linker::<State, HasSelf<State>>(l, own)?;
+    streams::add_to_linker::<State, HasSelf<State>>(l, own)?;
+    errors::add_to_linker::<State, HasSelf<State>>(l, own)?;
+    graph::add_to_linker::<State, HasSelf<State>>(l, own)?;
+    inference::add_to_linker::<State, HasSelf<State>>(l, own)?;
+    link_tensors(l)
 }
 
 /// Sockets, HTTP and everything that writes files stay out: what is not linked

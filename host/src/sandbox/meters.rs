@@ -69,6 +69,18 @@ impl Meters {
         outputs
     }
 
+    /// Adds CPU time that a graph took on other threads.
+    pub(crate) fn add_engine(&self, cpu: Duration) {
+        self.engine_cpu_ns.add(nanoseconds(cpu));
+    }
+
+    /// Adds a part of a graph's run that was for several calls.
+    pub(crate) fn add_part(&self, engine: Duration, wait: Duration, has_computed: bool) {
+        self.add_engine(engine);
+        self.cpu_wait_ns.add(nanoseconds(wait));
+        self.computes.add(u64::from(has_computed));
+    }
+
     /// What another process has counted.
     pub(crate) fn set(&self, receipt: &Receipt) {
         let set = |counter: &Counter, value| counter.0.store(value, Ordering::Relaxed);

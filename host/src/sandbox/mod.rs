@@ -58,7 +58,7 @@ pub(crate) use state::State;
 pub(crate) use stop::Stop;
 
 use crate::limits::{self, FUEL_PER_CPU_SECOND, Limits};
-use crate::nn::Nn;
+use crate::nn::{Engines, Nn};
 use engine::Ticker;
 use executor::Executor;
 use std::sync::Arc;
@@ -120,8 +120,18 @@ impl Runtime {
         diagnostics: Diagnostics,
         fuel_per_cpu_second: u64,
     ) -> Result<Arc<Self>, StartError> {
+        Self::start_on(Engines::default(), diagnostics, fuel_per_cpu_second)
+    }
+
+    /// The same with these engines for graphs.
+    pub fn start_on(
+        engines: Engines,
+        diagnostics: Diagnostics,
+        fuel_per_cpu_second: u64,
+    ) -> Result<Arc<Self>, StartError> {
         let cpus = std::thread::available_parallelism()?.get();
-        Self::start_as(&engine::config(diagnostics), diagnostics, fuel_per_cpu_second, cpus)
+        let config = engine::config(diagnostics);
+        Self::start_as(&config, diagnostics, fuel_per_cpu_second, cpus, engines)
     }
 
     /// The same for what was compiled elsewhere: it has no compiler.
@@ -130,6 +140,7 @@ impl Runtime {
         cpus: usize,
         of_version: &Limits,
         compiled: &Compiled,
+        engines: Engines,
     ) -> Result<Arc<Self>, StartError> {
         let mut config = engine::config(Diagnostics::Off);
         config.enable_compiler(false);
@@ -140,7 +151,7 @@ impl Runtime {
         {
             config = engine::pooled(config, of_version, &each);
         }
-        Self::start_as(&config, Diagnostics::Off, fuel_per_cpu_second, cpus)
+        Self::start_as(&config, Diagnostics::Off, fuel_per_cpu_second, cpus, engines)
     }
 
     fn start_as(
@@ -148,6 +159,7 @@ impl Runtime {
         diagnostics: Diagnostics,
         fuel_per_cpu_second: u64,
         threads: usize,
+        engines: Engines,
     ) -> Result<Arc<Self>, StartError> {
         let wasmtime = |error: wasmtime::Error| StartError::Wasmtime(format!("{error:#}"));
         let engine = wasmtime::Engine::new(config).map_err(wasmtime)?;
@@ -155,7 +167,7 @@ impl Runtime {
         let cpus = Cpus::new(threads);
         let ticker = Ticker::start(&engine, &cpus)?;
         let executor = Executor::start(threads)?;
-        let nn = Nn::start(threads)?;
+        let nn = Nn::start(threads, engines)?;
         let stopping = CancellationToken::new();
         Ok(Arc::new(Self {
             engine,

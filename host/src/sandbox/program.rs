@@ -202,7 +202,7 @@ impl Program {
         let account = Account::new(limits.memory_bytes_max);
         let share = Share::new(runtime.cpus(), limits.cpu_millis);
         let info = info_of(&sheet, &graphs, &assets);
-        let graphs = Graphs::load(runtime.nn(), &graphs, &assets, &account)?;
+        let graphs = Graphs::load(runtime.nn(), &graphs, &assets, &account, &limits)?;
         let mut asset_files = HashMap::new();
         for asset in &assets.files {
             let file = File::open(assets.path().join(&asset.name))

@@ -22,7 +22,7 @@ pub(super) const DRAIN_TIMEOUT: (Duration, Duration) = (Duration::ZERO, HOUR);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Every key of the file.
-pub(super) const KEYS: [Key; 19] = [
+pub(super) const KEYS: [Key; 20] = [
     key("listen", Form::Text, "Address and port that clients reach; port 0 takes a free one"),
     key("data_dir", Form::Text, "Folder of all that the host keeps; one host at a time"),
     key("tls", Form::OwnSection(&TLS_KEYS), "What the host proves itself with"),
@@ -86,6 +86,11 @@ pub(super) const KEYS: [Key; 19] = [
         Form::OneOf(&["required", "best-effort"]),
         "Whether the host starts where a layer of the jail is missing; `required` beyond loopback",
     ),
+    key(
+        "onnxruntime",
+        Form::Text,
+        "The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot",
+    ),
 ];
 
 /// `tls`.
@@ -126,7 +131,7 @@ pub(super) enum Effect {
 use Effect::{AtOnce, AtRestart};
 
 /// Every setting. A test holds it to [`KEYS`].
-pub(super) const SETTINGS: [Setting; 21] = [
+pub(super) const SETTINGS: [Setting; 22] = [
     Setting { path: "listen", shown: |s| s.listen.to_string(), effect: AtRestart },
     Setting { path: "data_dir", shown: |s| path(&s.data_dir), effect: AtRestart },
     Setting {
@@ -224,6 +229,11 @@ pub(super) const SETTINGS: [Setting; 21] = [
         effect: AtOnce(|to, from| to.log_filter.clone_from(&from.log_filter)),
     },
     Setting { path: "jail", shown: |s| s.jail().as_str().to_owned(), effect: AtRestart },
+    Setting {
+        path: "onnxruntime",
+        shown: |s| s.onnxruntime.as_deref().map_or_else(String::new, path),
+        effect: AtRestart,
+    },
 ];
 
 /// A listener that speaks TLS goes on to, and one that does not cannot begin.

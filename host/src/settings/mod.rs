@@ -54,6 +54,8 @@ pub struct Settings {
     pub log_filter: Option<String>,
     /// What it means where a layer of the jail is missing, where the operator says it.
     pub jail: Option<JailMode>,
+    /// ONNX Runtime's library, where the operator has it.
+    pub onnxruntime: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -69,6 +71,7 @@ impl Default for Settings {
             log_format: LogFormat::default(),
             log_filter: None,
             jail: None,
+            onnxruntime: None,
         }
     }
 }

@@ -70,6 +70,7 @@ pub(super) fn take(mut root: Section, folder: &Path) -> Settings {
         log.finish(&LOG_KEYS, Unknown::Refuse);
     }
     settings.jail = root.text("jail").and_then(|entry| jail(&entry));
+    settings.onnxruntime = root.text("onnxruntime").and_then(|entry| path(&entry, folder));
     root.finish(&KEYS, Unknown::Refuse);
     settings
 }

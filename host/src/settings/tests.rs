@@ -41,6 +41,7 @@ allow_url_hosts: [example.com, 192.0.2.1]
 metrics: {listen: "127.0.0.1:9090"}
 log: {format: json, filter: "warn,call=info"}
 jail: required
+onnxruntime: lib/libonnxruntime.so
 "#;
 
 #[test]
@@ -71,6 +72,8 @@ fn every_key_is_understood() {
     assert_eq!(settings.metrics_listen.unwrap().port(), 9090);
     assert_eq!(settings.log_format, LogFormat::Json);
     assert_eq!(settings.log_filter.as_deref(), Some("warn,call=info"));
+    let library = Path::new("/etc/ringfence/lib/libonnxruntime.so");
+    assert_eq!(settings.onnxruntime.as_deref(), Some(library));
 }
 
 #[test]
@@ -288,7 +291,8 @@ fn what_can_change_changes_and_the_rest_is_named() {
             "reflection",
             "metrics.listen",
             "log.format",
-            "jail"
+            "jail",
+            "onnxruntime"
         ]
     );
     let settings = current.settings().borrow().clone();

@@ -7,7 +7,7 @@ use super::Purpose;
 use super::cgroup::Quota;
 use super::jail::{Code, Jail, JailError, JailMode, Layer, Report, Root, enter_without};
 use super::spawn::Starter;
-use crate::limits::{Limits, POOLED_TABLES_MAX, lifted, limit};
+use crate::limits::{EngineName, Limits, POOLED_TABLES_MAX, lifted, limit};
 use crate::package::Parts;
 use crate::sandbox::{Beginning, Compiled, SNAPSHOT_BYTES_MAX};
 use std::fs::File;
@@ -20,6 +20,10 @@ use tokio::process::{Child, Command};
 /// Memory that the program itself takes, beside what it is given to hold: its heap, the
 /// tables of wasmtime and of the engine.
 const PROGRAM_BYTES: u64 = 256 << 20;
+
+/// Memory that ONNX Runtime takes beside its arena: graphs as it has read them, and what
+/// its library writes to.
+const ONNXRUNTIME_BYTES: u64 = 128 << 20;
 
 /// What a thread may have of its stack; the system maps as much.
 const THREAD_STACK_BYTES: u64 = 8 << 20;
@@ -70,6 +74,8 @@ pub struct Launcher {
     /// A folder with nothing in it.
     empty: Arc<Path>,
     mode: JailMode,
+    /// ONNX Runtime's library, where there is one.
+    onnxruntime: Option<Arc<Path>>,
 }
 
 /// What a process is left with.
@@ -104,6 +110,7 @@ impl Confinement {
         parts: &Parts,
         compiled: &Compiled,
         purpose: Purpose,
+        has_onnxruntime: bool,
     ) -> Self {
         let (limits, assets) = (&parts.sheet.limits, &parts.assets.files);
         let of_graphs = parts.graphs.iter().map(|graph| graph.content.len());
@@ -131,6 +138,14 @@ impl Confinement {
             sandboxes.saturating_mul(FIBRE_STACK_BYTES + TABLES_BYTES),
             threads(cpus()).saturating_mul(THREAD_STACK_BYTES),
             PROGRAM_BYTES,
+            // Its arena, and threads that help.
+            if has_onnxruntime {
+                let helpers = limits.engine_threads(cpus()) as u64;
+                let helpers = helpers.saturating_mul(THREAD_STACK_BYTES);
+                limits.memory_bytes_max.saturating_add(ONNXRUNTIME_BYTES).saturating_add(helpers)
+            } else {
+                0
+            },
         ]
         .into_iter()
         .fold(0, u64::saturating_add);
@@ -223,23 +238,41 @@ fn cpu_seconds_to_try(limits: &Limits) -> u64 {
     of_calls.saturating_add(CPU_SECONDS_TO_LOAD)
 }
 
-/// Threads of a replica's process: those of guests and of engines, and others.
+/// Threads of a replica's process: those of guests and of engines, those that help, and
+/// others.
 fn threads(cpus: usize) -> u64 {
-    (cpus as u64).saturating_mul(2).saturating_add(THREADS)
+    (cpus as u64).saturating_mul(3).saturating_add(THREADS)
 }
 
 impl Launcher {
     /// Of this very program, also when its file has been replaced. `empty` is a folder
     /// with nothing in it, for as long as any process runs.
     pub fn of_this_program(starter: Starter, empty: &Path, mode: JailMode) -> io::Result<Self> {
-        Ok(Self { program: this_program()?, starter, empty: empty.into(), mode })
+        let program = this_program()?;
+        Ok(Self { program, starter, empty: empty.into(), mode, onnxruntime: None })
+    }
+
+    /// The same, whose replicas may run graphs by this library.
+    #[must_use]
+    pub fn with_onnxruntime(self, library: Option<&Path>) -> Self {
+        Self { onnxruntime: library.map(Arc::from), ..self }
+    }
+
+    /// ONNX Runtime's library, if a replica of these may run a graph by it.
+    pub(super) fn onnxruntime_for(&self, parts: &Parts) -> Option<&Path> {
+        let is_allowed = match parts.sheet.limits.engine {
+            None | Some(EngineName::OnnxRuntime) => true,
+            Some(EngineName::Tract) => false,
+        };
+        self.onnxruntime.as_deref().filter(|_| is_allowed && !parts.graphs.is_empty())
     }
 
     /// Of another program that takes the same arguments.
     #[cfg(test)]
     pub(crate) fn of(program: PathBuf) -> Self {
         let starter = Starter::start().unwrap();
-        Self { program, starter, empty: Path::new("/").into(), mode: JailMode::BestEffort }
+        let empty = Path::new("/").into();
+        Self { program, starter, empty, mode: JailMode::BestEffort, onnxruntime: None }
     }
 
     /// The folder with nothing in it, open.
@@ -290,7 +323,8 @@ mod tests {
             let parts = parts(limits, graph, asset);
             let code = Sealed::of(vec![0; code].as_slice()).unwrap();
             let code = Compiled::trusted(code);
-            Confinement::of_replica(JailMode::Required, &parts, &code, Purpose::Serve).data_bytes
+            Confinement::of_replica(JailMode::Required, &parts, &code, Purpose::Serve, false)
+                .data_bytes
         };
         let small = Limits { memory_bytes_max: 64 << 20, concurrency_max: 1, ..Limits::default() };
         let more = Limits { concurrency_max: 11, ..small.clone() };

@@ -164,8 +164,13 @@ impl Process {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let folder = File::open(parts.assets.path()).map_err(failed)?;
         let launcher = &processes.launcher;
-        let confinement = Confinement::of_replica(launcher.mode(), &parts, &compiled, purpose);
+        let library = launcher.onnxruntime_for(&parts);
+        let (mode, has_library) = (launcher.mode(), library.is_some());
+        let confinement = Confinement::of_replica(mode, &parts, &compiled, purpose, has_library);
         let mut command = launcher.command(&["call-worker"], &confinement);
+        if let Some(library) = library {
+            command.arg("--onnxruntime").arg(library);
+        }
         command
             .current_dir(parts.assets.empty())
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -17,6 +17,7 @@ use crate::call::{
     Deadline, End, Event, Function, Holder, Origin, Phase, Receipt, Request, Verdict,
 };
 use crate::limits;
+use crate::nn::{Engines, OnnxRuntimeLibrary};
 use crate::package::{Assets, AssetsFolder, Content, GraphFile, Parts};
 use crate::sandbox::{Calling, Charge, Lines, Program, Requests, Runtime, Snapshot, Spent};
 use crate::telemetry::LogFormat;
@@ -24,6 +25,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -56,10 +58,22 @@ const SHORT_CALL_NS: u64 = 200_000;
 const MESSAGES_AHEAD: usize = 1;
 
 /// Becomes a replica, in its jail. Standard input is the socket to the host, and standard
-/// output the folder of assets. Returns when the host needs it no longer.
-pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
+/// output the folder of assets. `onnxruntime` is the library of that engine, where there is
+/// one. Returns when the host needs it no longer.
+pub fn serve(
+    confinement: &Confinement,
+    parent: i32,
+    onnxruntime: Option<&Path>,
+) -> anyhow::Result<()> {
+    // No code comes into the process once it is in its jail.
+    let library = onnxruntime.map(OnnxRuntimeLibrary::load).transpose()?;
     let folder = io::stdout();
     let jail = confinement.enter(parent, Root::Above, Code::Maps, &[folder.as_fd()])?;
+    // It may have variables now, and has one thread.
+    let engines = match library {
+        Some(library) => Engines::default().and(Arc::new(library.engine())),
+        None => Engines::default(),
+    };
     // What is told here the host hears from standard error.
     crate::telemetry::start(Some("warn"), LogFormat::Text)?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -84,8 +98,8 @@ pub fn serve(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
             tokio::spawn(async move { outbox.run().await })
         };
         let lines = lines_to(&outbox, &lines_lost);
-        let runtime =
-            Runtime::of_compiled(start.fuel_per_cpu_second, cpus, &start.sheet.limits, &compiled)?;
+        let (fuel_per_cpu_second, limits) = (start.fuel_per_cpu_second, &start.sheet.limits);
+        let runtime = Runtime::of_compiled(fuel_per_cpu_second, cpus, limits, &compiled, engines)?;
         let graphs = start.graphs.into_iter().zip(graphs);
         let graphs = graphs.map(|((name, folder), file)| {
             let bytes = file.metadata()?.len();

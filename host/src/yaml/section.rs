@@ -215,11 +215,6 @@ impl Section {
         self.found.add(&self.path_of(key), self.place, format!("is missing; {fix}"));
     }
 
-    /// Says what is wrong with a key that was taken.
-    pub(crate) fn refuse(&self, key: &str, place: Place, text: &str) {
-        self.found.add(&self.path_of(key), place, text.to_owned());
-    }
-
     /// Says what is wrong with the section as a whole.
     pub(crate) fn refuse_whole(&self, text: &str) {
         self.found.add(&self.path, self.place, text.to_owned());

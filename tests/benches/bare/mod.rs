@@ -1,7 +1,7 @@
 //! The same protocol without a host: no token, no sandbox, no limits.
 
 use ringfence::call::Holder;
-use ringfence::nn::{Cancel, ElementType, Engine, Graph, Tensor, Tract};
+use ringfence::nn::{Cancel, ElementType, Engine, Graph, Means, Run, Tensor, Tract};
 use ringfence::proto::clarifai::api;
 use ringfence::proto::clarifai::api::v2_server::{V2, V2Server};
 use ringfence::sandbox::Account;
@@ -55,12 +55,15 @@ impl Drop for Process {
     }
 }
 
+/// One thread, and as much memory as anybody needs.
+pub(crate) const MEANS: Means = Means { threads: 1, memory_bytes_max: 1 << 30 };
+
 /// Serves on a free port of loopback until the process is ended. The runtime is
 /// set as the host's is.
 pub(crate) fn serve() {
     let graph = std::env::args().nth(2).map(|path| {
         let onnx = std::fs::read(path).unwrap();
-        Tract.load("digits", &onnx, &()).unwrap()
+        Tract.load("digits", &onnx, &(), MEANS).unwrap()
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .event_interval(1)
@@ -89,11 +92,14 @@ impl Service {
             let grey = decoder.decode_raw().unwrap();
             let cells = grey.iter().flat_map(|grey| (f32::from(*grey) / 255.0).to_le_bytes());
             let shape = vec![1, 1, 8, 8];
-            let tensor = Tensor::new(ElementType::F32, shape, cells.collect()).unwrap();
+            let cells: Vec<u8> = cells.collect();
+            let tensor = Tensor::new(ElementType::F32, shape, cells).unwrap();
             let account = Account::new(1 << 30);
             let mut scratch = account.charge(Holder::Engine, 0).unwrap();
-            let outputs = graph.run(vec![tensor], &Cancel::default(), &mut scratch).unwrap();
-            let values = outputs[0].data().chunks_exact(4);
+            let outputs =
+                graph.run(vec![tensor], &mut Run::new(&Cancel::default(), &mut scratch)).unwrap();
+            let data = outputs[0].read();
+            let values = data.chunks_exact(4);
             answer.concepts = values
                 .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
                 .enumerate()

@@ -52,6 +52,9 @@ pub(super) fn unchecked(args: &ServeArgs) -> Result<Settings, ResolveError> {
     }
     settings.front.reflection |= args.reflection;
     settings.jail = args.jail.or(settings.jail);
+    if let Some(library) = &args.onnxruntime {
+        settings.onnxruntime = Some(library.clone());
+    }
     if let Some(filter) = std::env::var(LOG_VARIABLE).ok().filter(|filter| !filter.is_empty()) {
         settings::log_filter(&filter)
             .map_err(|problem| Usage(format!("{LOG_VARIABLE} {filter:?} {problem}")))?;
@@ -98,6 +101,15 @@ pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
         refusals.push(format!(
             "a host that listens beyond loopback needs its jail; write required with {setter}, or \
              leave that out"
+        ));
+    }
+    if let Some(library) = settings.onnxruntime.as_deref().filter(|library| !library.is_file()) {
+        let flag = args.onnxruntime.as_ref().and_then(|path| path.to_str());
+        let setter = setter(args, flag, "onnxruntime", "--onnxruntime");
+        refusals.push(format!(
+            "there is no library {}; name libonnxruntime.so of ONNX Runtime with {setter}, or leave \
+             that out",
+            library.display()
         ));
     }
     refusals

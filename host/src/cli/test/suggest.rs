@@ -4,7 +4,7 @@
 //! less than it wants cannot be known otherwise.
 
 use super::super::TestArgs;
-use super::{Asked, Ran, call_all};
+use super::{Asked, Ran, Seeded, call_all};
 use crate::limits::FUEL_PER_CPU_SECOND;
 use crate::package::folder;
 use anyhow::{Context, bail};
@@ -55,6 +55,7 @@ impl Suggestion {
 /// Finds them, from calls that went well.
 pub(super) async fn suggest(
     args: &TestArgs,
+    on: &Seeded,
     asked: &Asked,
     ran: &[Ran],
 ) -> anyhow::Result<Suggestion> {
@@ -78,13 +79,13 @@ pub(super) async fn suggest(
         .unwrap_or_default();
     // Whole pages, so that what lies between two of them is always another.
     let (mut little, mut enough) = (0, held.max(PAGE_BYTES).next_multiple_of(PAGE_BYTES));
-    while !passes(args, asked, enough).await? {
+    while !passes(args, on, asked, enough).await? {
         little = enough;
         enough *= 2;
     }
     while enough as f64 > little as f64 * EXACT && enough - little > PAGE_BYTES {
         let middle = (little + (enough - little) / 2).next_multiple_of(PAGE_BYTES);
-        match passes(args, asked, middle).await? {
+        match passes(args, on, asked, middle).await? {
             true => enough = middle,
             false => little = middle,
         }
@@ -92,7 +93,7 @@ pub(super) async fn suggest(
     let spare = (enough as f64 * SPARE) as u64;
     let memory_bytes = spare.next_multiple_of(PAGE_BYTES).max(MEMORY_BYTES_MIN);
     let too_little = (memory_bytes as f64 * TOO_LITTLE) as u64;
-    if !passes(args, asked, memory_bytes).await? || passes(args, asked, too_little).await? {
+    if !passes(args, on, asked, memory_bytes).await? || passes(args, on, asked, too_little).await? {
         bail!("the memory that the calls need differs from run to run; set cpu_memory by hand");
     }
     let call_timeout = Duration::from_secs_f64(timeout);
@@ -100,12 +101,17 @@ pub(super) async fn suggest(
 }
 
 /// Whether all calls go well with this much memory.
-async fn passes(args: &TestArgs, asked: &Asked, memory_bytes: u64) -> anyhow::Result<bool> {
+async fn passes(
+    args: &TestArgs,
+    on: &Seeded,
+    asked: &Asked,
+    memory_bytes: u64,
+) -> anyhow::Result<bool> {
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     let mut package = folder::open(&args.dir, scratch.path(), folder::Taking::Copy)?;
     package.config.limits.memory_bytes_max = memory_bytes;
     // A model that does not even start with so little has too little.
-    match call_all(args.seed, package, asked, &mut |_| Ok(())).await {
+    match call_all(on, package, asked, &mut |_| Ok(())).await {
         Ok((ran, _)) => Ok(ran.iter().all(Ran::is_ok)),
         Err(_) => Ok(false),
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns its keys; all of it is ours, so a key that is not known is an error.
 
-use crate::limits::{Isolation, Limits};
+use crate::limits::{Batching, EngineName, Isolation, Limits};
 use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
 use std::time::Duration;
 
@@ -11,11 +11,16 @@ const CALL_TIMEOUT_MAX: Duration = Duration::from_hours(1);
 const CONCURRENCY_MAX: u64 = 1024;
 const OUTPUT_BYTES_MIN: u64 = 1 << 10;
 const OUTPUT_BYTES_MAX: u64 = 1 << 30;
+const ROWS_MAX: u64 = 1024;
+const BATCH_WAIT_MIN: Duration = Duration::from_millis(1);
+const BATCH_WAIT_MAX: Duration = Duration::from_secs(1);
+/// What `batching` has where it does not say.
+const BATCHING: Batching = Batching { rows_max: 8, wait_max: Duration::from_millis(2) };
 /// Longest name of a graph.
 const GRAPH_NAME_BYTES_MAX: usize = 256;
 
 /// `ringfence`.
-pub(super) const KEYS: [Key; 7] = [
+pub(super) const KEYS: [Key; 8] = [
     key(
         "isolation",
         Form::OneOf(&["call", "caller"]),
@@ -33,11 +38,22 @@ pub(super) const KEYS: [Key; 7] = [
         Form::Bytes(OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX),
         "Most bytes of a call's outputs, from \"1Ki\" to \"1Gi\"",
     ),
-    key("engine", Form::OneOf(&["tract"]), "What runs the graphs"),
+    key("engine", Form::OneOf(&EngineName::WORDS), "What runs the graphs"),
+    key("batching", Form::OwnSection(&BATCHING_KEYS), "Computes of several calls become one"),
     key(
         "graphs",
         Form::Names,
         "A graph's path below 1/ without .onnx: its name, or false to leave it out",
+    ),
+];
+
+/// `ringfence.batching`.
+const BATCHING_KEYS: [Key; 2] = [
+    key("max_size", Form::Number(2, ROWS_MAX), "Most rows of the first axis together"),
+    key(
+        "max_wait",
+        Form::Duration(BATCH_WAIT_MIN, BATCH_WAIT_MAX),
+        "How long the first compute waits for others, such as \"2ms\"",
     ),
 ];
 
@@ -69,10 +85,19 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
             _ => drop(entry.refuse::<()>("is not an isolation; write \"call\" or \"caller\"")),
         }
     }
-    if let Some(entry) = section.text("engine")
-        && entry.text != "tract"
-    {
-        let _: Option<()> = entry.refuse("is not an engine of this host; write \"tract\"");
+    if let Some(entry) = section.text("engine") {
+        limits.engine = EngineName::of(&entry.text)
+            .or_else(|| entry.refuse("is not an engine; write \"tract\" or \"onnxruntime\""));
+    }
+    if let Some(mut batching) = section.section_or_empty("batching") {
+        let rows_max = batching.number("max_size", 2, ROWS_MAX);
+        let rows_max = rows_max.and_then(|rows| u32::try_from(rows).ok());
+        let wait_max = batching.duration("max_wait", BATCH_WAIT_MIN, BATCH_WAIT_MAX);
+        batching.finish(&BATCHING_KEYS, Unknown::Refuse);
+        limits.batching = Some(Batching {
+            rows_max: rows_max.unwrap_or(BATCHING.rows_max),
+            wait_max: wait_max.unwrap_or(BATCHING.wait_max),
+        });
     }
     if let Some(timeout) = section.duration("call_timeout", CALL_TIMEOUT_MIN, CALL_TIMEOUT_MAX) {
         limits.call_timeout = timeout;
@@ -90,9 +115,6 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
         Some(graphs) => graphs.rest().into_iter().filter_map(rule).collect(),
         None => Vec::new(),
     };
-    if let Some(node) = section.node("batching") {
-        section.refuse("batching", node.place, "is not supported yet; leave the key out");
-    }
     section.finish(&KEYS, Unknown::Refuse);
     rules
 }

@@ -258,14 +258,19 @@ fn errors_name_the_key_the_line_and_the_fix() {
             "model: {id: m}\nringfence: {isolation: nobody}",
             "`ringfence.isolation`: \"nobody\" is not an isolation; write \"call\" or \"caller\"",
         ),
-        ("model: {id: m}\nringfence: {engine: torch}", "is not an engine of this host"),
+        ("model: {id: m}\nringfence: {engine: torch}", "is not an engine"),
         ("model: {id: m}\nringfence: {call_timeout: 30}", "write a number and ms, s, m or h"),
         ("model: {id: m}\nringfence: {call_timeout: 2h}", "from \"1ms\" to \"1h\""),
         ("model: {id: m}\nringfence: {call_timeout: 0s}", "from \"1ms\" to \"1h\""),
         ("model: {id: m}\nringfence: {call_timeout: 99999999999999999999h}", "is not a time"),
         ("model: {id: m}\nringfence: {max_output_bytes: 2Gi}", "from \"1Ki\" to \"1Gi\""),
         ("model: {id: m}\nringfence: {max_concurrency: 0}", "from 1 to 1024"),
-        ("model: {id: m}\nringfence: {batching: {}}", "`ringfence.batching`: is not supported yet"),
+        (
+            "model: {id: m}\nringfence: {batching: {max_size: 1}}",
+            "is not a whole number from 2 to 1024",
+        ),
+        ("model: {id: m}\nringfence: {batching: {max_wait: 2s}}", "`ringfence.batching.max_wait`"),
+        ("model: {id: m}\nringfence: {batching: {size: 2}}", "`ringfence.batching.size`"),
         (
             "model: {id: m}\nringfence: {timeout: 1s}",
             "`ringfence.timeout`: is not a key; the keys here are",
@@ -300,7 +305,7 @@ config.yaml:4:14: `inference_compute_info.cpu_limit`: \"two\" is not a quantity;
 config.yaml:5:3: `inference_compute_info.cpu_memoory`: is not a key; did you mean `cpu_memory`?
      5 |   cpu_memoory: 1Gi
        |   ^^^^^^^^^^^^
-config.yaml:6:21: `ringfence.engine`: \"torch\" is not an engine of this host; write \"tract\"
+config.yaml:6:21: `ringfence.engine`: \"torch\" is not an engine; write \"tract\" or \"onnxruntime\"
      6 | ringfence: {engine: torch, call_timeout: 9h}
        |                     ^^^^^
 config.yaml:6:42: `ringfence.call_timeout`: \"9h\" is outside what is allowed; write from \"1ms\" to \"1h\"

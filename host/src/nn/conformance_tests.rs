@@ -1,0 +1,267 @@
+//! The same of every engine that there is: what it computes, and how it ends.
+//!
+//! ONNX Runtime is there where `RINGFENCE_TEST_ONNXRUNTIME` names its library. What is missing is
+//! told, and fails where `CI=true`.
+
+use super::*;
+use crate::nn::onnxruntime::OnnxRuntimeError;
+use crate::sandbox::{Account, Charge};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// A process has one.
+static ONNX_RUNTIME: LazyLock<Option<Arc<OnnxRuntime>>> = LazyLock::new(|| {
+    let library = std::env::var_os("RINGFENCE_TEST_ONNXRUNTIME")?;
+    let silent = std::env::var_os("ORT_DISABLE_TELEMETRY").is_some();
+    assert!(silent, "set ORT_DISABLE_TELEMETRY=1: many threads run here");
+    Some(Arc::new(OnnxRuntimeLibrary::load(library.as_ref()).unwrap().engine()))
+});
+
+const MEANS: Means = Means { threads: 2, memory_bytes_max: 1 << 30 };
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Tells that something cannot be tried here.
+#[allow(clippy::print_stdout, reason = "what is skipped is seen")]
+fn skipped(what: &str) {
+    assert!(std::env::var("CI").map_or(true, |value| value != "true"), "{what} is not there");
+    println!("SKIPPED: {what} is not there");
+}
+
+fn engines() -> Vec<Arc<dyn Engine>> {
+    let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Tract)];
+    match &*ONNX_RUNTIME {
+        Some(engine) => engines.push(engine.clone()),
+        None => skipped("ONNX Runtime"),
+    }
+    engines
+}
+
+fn loaded(engine: &dyn Engine, onnx: &[u8], means: Means) -> Arc<dyn Graph> {
+    onnx::scan(onnx, &|domain, operator| engine.has(domain, operator)).unwrap();
+    engine.load("graph", onnx, &(), means).unwrap()
+}
+
+fn run(
+    graph: &dyn Graph,
+    inputs: Vec<Tensor>,
+    cancel: &Cancel,
+) -> Result<(Vec<Tensor>, Duration), RunError> {
+    let mut scratch: Charge = Account::new(1 << 30).charge(Holder::Engine, 0).unwrap();
+    let mut run = Run::new(cancel, &mut scratch);
+    let outputs = graph.run(inputs, &mut run)?;
+    Ok((outputs, run.cpu_beside))
+}
+
+fn numbers(value: &Value) -> Vec<u32> {
+    let axes = value.as_array().unwrap().iter();
+    axes.map(|axis| u32::try_from(axis.as_u64().unwrap()).unwrap()).collect()
+}
+
+/// As `tests/python/conformance.py` fills it.
+fn filled(engine: &dyn Engine, spec: &Value) -> Tensor {
+    let shape = numbers(&spec["shape"]);
+    let count: u32 = shape.iter().product();
+    let mut words = spec["fill"].as_str().unwrap().split(':');
+    let how = words.next().unwrap();
+    let mut number = || words.next().unwrap().parse::<u64>().unwrap();
+    let (element, data): (_, Vec<u8>) = match how {
+        "hash" => {
+            let seed = number();
+            let hashed = |index: u32| {
+                let word = (u64::from(index) + seed).wrapping_mul(2_654_435_761) & 0xffff_ffff;
+                (word as f64 / 4_294_967_296.0 - 0.5) as f32
+            };
+            (ElementType::F32, (0..count).flat_map(|index| hashed(index).to_le_bytes()).collect())
+        }
+        "ids" => {
+            let vocabulary = number();
+            let id = |index: u32| (u64::from(index) * 7 + 3) % vocabulary;
+            (ElementType::I64, (0..count).flat_map(|index| id(index).to_le_bytes()).collect())
+        }
+        "from" => {
+            let first = number();
+            let place = |index: u32| first + u64::from(index);
+            (ElementType::I64, (0..count).flat_map(|index| place(index).to_le_bytes()).collect())
+        }
+        "i32" => {
+            let number = u32::try_from(number()).unwrap();
+            (ElementType::I32, (0..count).flat_map(|_| number.to_le_bytes()).collect())
+        }
+        "causal" => {
+            let (rows, columns) = (shape[shape.len() - 2], shape[shape.len() - 1]);
+            let hidden = |index: u32| {
+                let (row, column) = (index / columns % rows, index % columns);
+                if column <= row + columns - rows { 0_f32 } else { -1e9 }
+            };
+            (ElementType::F32, (0..count).flat_map(|index| hidden(index).to_le_bytes()).collect())
+        }
+        other => panic!("{other}"),
+    };
+    let elements = engine.elements(element, &shape, &data);
+    Tensor::of(element, shape, elements).unwrap()
+}
+
+fn path_of(graph: &str) -> PathBuf {
+    match graph.split_once('/') {
+        Some(("shared", file)) => repository().join("../shared/data/models").join(file),
+        Some((_, guest)) => repository().join(format!("guests/{guest}/1/{guest}.onnx")),
+        None => repository().join(format!("tests/fixtures/conformance/{graph}.onnx")),
+    }
+}
+
+/// Within a thousandth of what ONNX Runtime itself has computed, or of 1 where that is less.
+#[test]
+fn each_engine_computes_what_onnx_runtime_does() {
+    let reference = repository().join("tests/fixtures/conformance/reference.json");
+    let reference: Value = serde_json::from_slice(&std::fs::read(reference).unwrap()).unwrap();
+    for engine in engines() {
+        for spec in reference["graphs"].as_array().unwrap() {
+            let name = spec["graph"].as_str().unwrap();
+            let Ok(onnx) = std::fs::read(path_of(name)) else {
+                skipped(name);
+                continue;
+            };
+            let graph = loaded(engine.as_ref(), &onnx, MEANS);
+            let given = spec["inputs"].as_array().unwrap();
+            let input = |port: &Port| {
+                let spec = given.iter().find(|spec| spec["name"] == port.name.as_str()).unwrap();
+                filled(engine.as_ref(), spec)
+            };
+            let inputs = graph.inputs().iter().map(input).collect();
+            let (outputs, _) = run(graph.as_ref(), inputs, &Cancel::default()).unwrap();
+            for expected in spec["outputs"].as_array().unwrap() {
+                let place = graph.outputs().iter().position(|port| expected["name"] == *port.name);
+                let output = &outputs[place.unwrap()];
+                let at = format!("{} of {name} on {}", expected["name"], engine.name());
+                assert_eq!(output.shape(), numbers(&expected["shape"]), "{at}");
+                let (data, step) = (output.read(), expected["step"].as_u64().unwrap());
+                for (number, wanted) in expected["values"].as_array().unwrap().iter().enumerate() {
+                    let start = number * usize::try_from(step).unwrap() * 4;
+                    let told = f32::from_le_bytes(data[start..start + 4].try_into().unwrap());
+                    let wanted = wanted.as_f64().unwrap();
+                    let tolerance = 1e-3 * wanted.abs().max(1.0);
+                    assert!((f64::from(told) - wanted).abs() <= tolerance, "{at}: {told} {wanted}");
+                }
+            }
+        }
+    }
+}
+
+/// What a graph has made goes into the next run as it is, and what is taken is not needed
+/// any more.
+#[test]
+fn outputs_go_back_where_they_came_from() {
+    let onnx = std::fs::read(path_of("guests/scribe")).unwrap();
+    for engine in engines() {
+        let graph = loaded(engine.as_ref(), &onnx, MEANS);
+        let mut cache: BTreeMap<String, Tensor> = BTreeMap::new();
+        for pass in 0..3_u32 {
+            let input = |port: &Port| match cache.remove(&port.name) {
+                Some(tensor) => tensor,
+                None => {
+                    let shape = port.shape.iter().enumerate().map(|(number, axis)| match axis {
+                        Some(length) => *length,
+                        None if port.name.starts_with("past") && number == 2 => 0,
+                        None if port.name == "attention_bias" && number == 3 => pass + 1,
+                        None => 1,
+                    });
+                    let (shape, element) = (shape.collect::<Vec<_>>(), port.element.unwrap());
+                    let bytes = shape.iter().product::<u32>() as usize * element.bytes();
+                    let elements = engine.elements(element, &shape, &vec![0; bytes]);
+                    Tensor::of(element, shape, elements).unwrap()
+                }
+            };
+            let inputs: Vec<Tensor> = graph.inputs().iter().map(input).collect();
+            let (outputs, _) = run(graph.as_ref(), inputs, &Cancel::default()).unwrap();
+            for (port, output) in graph.outputs().iter().zip(outputs) {
+                if let Some(what) = port.name.strip_prefix("present_") {
+                    assert_eq!(output.shape(), [1, 4, pass + 1, 32], "{}", engine.name());
+                    cache.insert(format!("past_{what}"), output);
+                }
+            }
+        }
+        // Who still reads has what he reads.
+        let kept = cache.values().next().unwrap().read();
+        let before = kept.to_vec();
+        drop(cache);
+        assert_eq!(kept, before);
+    }
+}
+
+#[test]
+fn a_run_that_is_cancelled_is_not_computed() {
+    let onnx = std::fs::read(path_of("guests/digits")).unwrap();
+    for engine in engines() {
+        let graph = loaded(engine.as_ref(), &onnx, MEANS);
+        let (cancel, shape) = (Cancel::default(), vec![1, 1, 8, 8]);
+        cancel.cancel();
+        let input = Tensor::new(ElementType::F32, shape, vec![0; 256]).unwrap();
+        let refused = run(graph.as_ref(), vec![input], &cancel).unwrap_err();
+        assert!(matches!(refused, RunError::Cancelled), "{}: {refused:?}", engine.name());
+    }
+}
+
+/// A library that is none, and one that is something else.
+#[test]
+fn what_is_no_library_of_onnx_runtime_is_told() {
+    for path in ["/nowhere/libonnxruntime.so", "/proc/self/exe"] {
+        let Err(refused) = OnnxRuntimeLibrary::load(path.as_ref()) else { panic!("{path}") };
+        assert!(matches!(refused, OnnxRuntimeError::Library { .. }), "{refused}");
+    }
+}
+
+/// A long run ends between two nodes, soon after whoever asked has gone.
+#[test]
+fn onnx_runtime_stops_when_it_is_cancelled() {
+    let Some(engine) = &*ONNX_RUNTIME else { return skipped("ONNX Runtime") };
+    let Ok(onnx) = std::fs::read(path_of("shared/conv.onnx")) else {
+        return skipped("conv.onnx");
+    };
+    let graph = loaded(engine.as_ref(), &onnx, MEANS);
+    let input = |rows: u32| {
+        let bytes = rows as usize * 3 * 224 * 224 * 4;
+        Tensor::new(ElementType::F32, vec![rows, 3, 224, 224], vec![0; bytes]).unwrap()
+    };
+    let began = Instant::now();
+    let (_, beside) = run(graph.as_ref(), vec![input(16)], &Cancel::default()).unwrap();
+    let whole = began.elapsed();
+    assert!(!beside.is_zero(), "nobody has helped, or it was not counted");
+    let began = Instant::now();
+    let cancel = Cancel::at(began + whole / 8);
+    let stopped = run(graph.as_ref(), vec![input(16)], &cancel).unwrap_err();
+    assert!(matches!(stopped, RunError::Cancelled), "{stopped:?}");
+    assert!(began.elapsed() < whole * 3 / 4, "{:?} of {whole:?}", began.elapsed());
+}
+
+/// What the arena has no room for fails a run, and no other one.
+#[test]
+fn onnx_runtime_has_so_much_memory_and_no_more() {
+    let Some(engine) = &*ONNX_RUNTIME else { return skipped("ONNX Runtime") };
+    let Ok(onnx) = std::fs::read(path_of("shared/conv.onnx")) else {
+        return skipped("conv.onnx");
+    };
+    let means = Means { memory_bytes_max: 64 << 20, ..MEANS };
+    let graph = loaded(engine.as_ref(), &onnx, means);
+    let input = |rows: u32| {
+        let bytes = rows as usize * 3 * 224 * 224 * 4;
+        Tensor::new(ElementType::F32, vec![rows, 3, 224, 224], vec![0; bytes]).unwrap()
+    };
+    run(graph.as_ref(), vec![input(1)], &Cancel::default()).unwrap();
+    let refused = run(graph.as_ref(), vec![input(64)], &Cancel::default()).unwrap_err();
+    assert!(matches!(refused, RunError::Engine(_)), "{refused:?}");
+    run(graph.as_ref(), vec![input(1)], &Cancel::default()).unwrap();
+}
+
+/// EPContext reads files.
+#[test]
+fn an_operator_of_onnx_runtime_that_reads_files_is_not_offered() {
+    let Some(engine) = &*ONNX_RUNTIME else { return skipped("ONNX Runtime") };
+    assert!(engine.has("com.microsoft", "GroupQueryAttention") && engine.has("", "Conv"));
+    assert!(!engine.has("com.microsoft", "EPContext"));
+    assert!(!engine.has("com.example", "Conv"));
+}

@@ -1,0 +1,65 @@
+//! What a graph's file says of its inputs and outputs, for engines that do not.
+
+use super::external;
+use crate::nn::engine::{Beside, LoadError, Port};
+use crate::nn::tensor::ElementType;
+use prost::Message;
+use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::dimension;
+use tract_onnx::pb::type_proto;
+
+/// The file with the data in it that it keeps in others; nothing where it keeps none.
+pub(in crate::nn) fn whole(
+    onnx: &[u8],
+    name: &str,
+    beside: &dyn Beside,
+) -> Result<Option<Vec<u8>>, LoadError> {
+    // What cannot be read the engine says.
+    let Ok(mut file) = pb::ModelProto::decode(onnx) else { return Ok(None) };
+    let Some(graph) = &mut file.graph else { return Ok(None) };
+    if !external::bring(graph, name, beside)? {
+        return Ok(None);
+    }
+    Ok(Some(file.encode_to_vec()))
+}
+
+/// Inputs and outputs in the file's own order. The error is a sentence for the author.
+pub(in crate::nn) fn of(onnx: &[u8]) -> Result<(Vec<Port>, Vec<Port>), String> {
+    let file = pb::ModelProto::decode(onnx).map_err(|error| error.to_string())?;
+    let graph = file.graph.ok_or("there is no graph in it")?;
+    // Older files list what has a value among the inputs.
+    let has_value = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+    let inputs = graph.input.iter().filter(|input| !has_value(&input.name));
+    Ok((inputs.map(port).collect(), graph.output.iter().map(port).collect()))
+}
+
+fn port(value: &pb::ValueInfoProto) -> Port {
+    let tensor = value.r#type.as_ref().and_then(|of| of.value.as_ref()).map(|of| match of {
+        type_proto::Value::TensorType(tensor) => tensor,
+    });
+    let dimensions = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| &shape.dim);
+    let axis = |dimension: &pb::tensor_shape_proto::Dimension| match dimension.value {
+        Some(dimension::Value::DimValue(length)) => u32::try_from(length).ok(),
+        Some(dimension::Value::DimParam(_)) | None => None,
+    };
+    Port {
+        name: value.name.clone(),
+        element: tensor.and_then(|tensor| element(tensor.elem_type)),
+        shape: dimensions.into_iter().flatten().map(axis).collect(),
+    }
+}
+
+/// The numbers of `TensorProto.DataType`.
+fn element(number: i32) -> Option<ElementType> {
+    Some(match DataType::try_from(number).ok()? {
+        DataType::Float16 => ElementType::F16,
+        DataType::Float => ElementType::F32,
+        DataType::Double => ElementType::F64,
+        DataType::Bfloat16 => ElementType::Bf16,
+        DataType::Uint8 => ElementType::U8,
+        DataType::Int32 => ElementType::I32,
+        DataType::Int64 => ElementType::I64,
+        _ => return None,
+    })
+}

@@ -1,0 +1,300 @@
+//! ONNX Runtime: graphs on the CPU, by a library that the operator has.
+//!
+//! Owns the library's one environment, in the memory of which all graphs of this process
+//! are. It is C++ that is linked as the process runs: it belongs into a worker, where its
+//! end is one replica's.
+
+mod arena;
+mod threads;
+mod value;
+mod watch;
+
+use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Run, RunError};
+use super::onnx::ports;
+use super::tensor::{ElementType, Elements, Tensor};
+use arena::Arena;
+use bytes::Bytes;
+use ort::environment::{Environment, GlobalThreadPoolOptions};
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{RunOptions, Session};
+use ort::value::{Outlet, ValueType};
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use threads::Helpers;
+use watch::Watch;
+
+const NAME: &str = "onnxruntime";
+
+/// Bytes of what it says of a failure.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// The oldest release whose behaviour is known here: 1.*this*.
+const RELEASE_MIN: u32 = 32;
+
+const MICROSOFT: &str = "com.microsoft";
+
+/// Domains of operators that it has.
+const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", MICROSOFT];
+
+/// Operators of [`MICROSOFT`] that read files.
+const READS_FILES: [&str; 1] = ["EPContext"];
+
+const SILENCE: &str = "ORT_DISABLE_TELEMETRY";
+
+/// What this process has loaded: nothing takes it out again.
+static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The engine: a process has one, and runs graphs of one version at a time by it.
+pub struct OnnxRuntime {
+    begun: Mutex<Option<Begun>>,
+    helpers: Arc<Helpers>,
+}
+
+/// What all graphs share.
+struct Begun {
+    environment: Environment,
+    arena: Arena,
+    watch: Watch,
+}
+
+/// Why a library cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OnnxRuntimeError {
+    /// It cannot be loaded, or is something else.
+    #[error("cannot load ONNX Runtime from {path}: {reason}")]
+    Library {
+        /// Where it is.
+        path: String,
+        /// What the loader says.
+        reason: String,
+    },
+    /// It is too old.
+    #[error("{path} is ONNX Runtime {found}; 1.{RELEASE_MIN} or newer is needed")]
+    TooOld {
+        /// Where it is.
+        path: String,
+        /// Its release.
+        found: String,
+    },
+}
+
+/// The library, in this process.
+#[derive(Debug)]
+pub struct OnnxRuntimeLibrary(());
+
+impl OnnxRuntimeLibrary {
+    /// Loads it, which does what it likes as it is loaded.
+    pub fn load(library: &Path) -> Result<Self, OnnxRuntimeError> {
+        let path = library.display().to_string();
+        let refused = |reason| OnnxRuntimeError::Library { path: path.clone(), reason };
+        let mut loaded = lock(&LOADED);
+        // Whoever loads another one would be given the first, and told nothing.
+        if loaded.is_some() {
+            return Err(refused("this process has loaded it already".to_owned()));
+        }
+        ort::init_from(library).map_err(|error| refused(error.to_string()))?;
+        *loaded = Some(library.to_owned());
+        let found = release(library).map_err(|error| refused(error.to_string()))?;
+        if minor(&found).is_none_or(|minor| minor < RELEASE_MIN) {
+            return Err(OnnxRuntimeError::TooOld { path, found });
+        }
+        Ok(Self(()))
+    }
+
+    /// The engine. It begins, and has threads, with its first graph. To be called while no
+    /// other thread looks at variables of the process.
+    pub fn engine(self) -> OnnxRuntime {
+        be_silent();
+        OnnxRuntime { begun: Mutex::new(None), helpers: Arc::default() }
+    }
+}
+
+/// From release 1.32 on, what its makers build sends them what it is used for, over the
+/// network, unless this variable is there as it begins.
+#[allow(
+    unsafe_code,
+    reason = "JUSTIFICATION: the library has no other way to be told before it begins"
+)]
+fn be_silent() {
+    if std::env::var_os(SILENCE).is_none() {
+        // SAFETY: whoever calls this has no thread that looks at variables now.
+        unsafe { std::env::set_var(SILENCE, "1") };
+    }
+}
+
+impl OnnxRuntime {
+    fn session(&self, onnx: &[u8], means: Means) -> ort::Result<(Session, Watch)> {
+        let mut begun = lock(&self.begun);
+        let begun = match &mut *begun {
+            Some(begun) => {
+                if begun.arena.bytes_max() != means.memory_bytes_max {
+                    begun.arena.replace(means.memory_bytes_max)?;
+                }
+                begun
+            }
+            nothing => nothing.insert(Begun::with(means, &self.helpers)?),
+        };
+        let session = Session::builder(&begun.environment)?
+            .with_optimization_level(GraphOptimizationLevel::Level3)?
+            .with_env_allocators()?
+            .commit_from_memory(onnx)?;
+        Ok((session, begun.watch.clone()))
+    }
+}
+
+impl Begun {
+    fn with(means: Means, helpers: &Arc<Helpers>) -> ort::Result<Self> {
+        let threads = GlobalThreadPoolOptions::default()
+            .with_intra_threads(means.threads)?
+            .with_inter_threads(1)?
+            .with_spin_control(false)?
+            .with_thread_manager(helpers.manager())?;
+        // What it has to say comes as an error; its lines would be anybody's to fill.
+        let silent = Arc::new(|_, _: &str, _: &str, _: &str, _: &str| {});
+        let environment = ort::init()
+            .with_name("ringfence")
+            .with_telemetry(false)
+            .with_logger(silent)
+            .with_global_thread_pool(threads)
+            .build()?;
+        let arena = Arena::of(&environment, means.memory_bytes_max)?;
+        let watch = Watch::start().map_err(|error| ort::Error::new(error.to_string()))?;
+        Ok(Self { environment, arena, watch })
+    }
+}
+
+impl Engine for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// It says only when a graph is loaded which operators of a domain it has.
+    fn has(&self, domain: &str, operator: &str) -> bool {
+        DOMAINS.contains(&domain) && !(domain == MICROSOFT && READS_FILES.contains(&operator))
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        onnx: &[u8],
+        beside: &dyn Beside,
+        means: Means,
+    ) -> Result<Arc<dyn Graph>, LoadError> {
+        let whole = ports::whole(onnx, name, beside)?;
+        let onnx = whole.as_deref().unwrap_or(onnx);
+        let (session, watch) = self.session(onnx, means).map_err(|error| LoadError::Engine {
+            engine: NAME,
+            name: name.to_owned(),
+            reason: short(&error),
+        })?;
+        let inputs = session.inputs().iter().map(port).collect();
+        let outputs = session.outputs().iter().map(port).collect();
+        let (session, bytes) = (Mutex::new(session), onnx.len() as u64);
+        let helpers = self.helpers.clone();
+        Ok(Arc::new(OrtGraph { session, helpers, watch, inputs, outputs, bytes }))
+    }
+
+    fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
+        match value::of(element, shape, data) {
+            Ok(value) => Box::new(value),
+            // A run says why.
+            Err(_) => Box::new(Bytes::copy_from_slice(data)),
+        }
+    }
+}
+
+/// A graph, which runs once at a time: on as many threads as are paid for.
+struct OrtGraph {
+    session: Mutex<Session>,
+    helpers: Arc<Helpers>,
+    watch: Watch,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    bytes: u64,
+}
+
+impl Graph for OrtGraph {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
+        let failed = |error: ort::Error| match run.cancel.is_cancelled() {
+            true => RunError::Cancelled,
+            false => RunError::Engine(short(&error)),
+        };
+        let named = self.inputs.iter().zip(inputs);
+        let named = named.map(|(port, tensor)| Ok((port.name.as_str(), value::taken(tensor)?)));
+        let named = named.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+        let options = Arc::new(RunOptions::new().map_err(failed)?);
+        let mut session = lock(&self.session);
+        if run.cancel.is_cancelled() {
+            return Err(RunError::Cancelled);
+        }
+        let watched = self.watch.over(run.cancel.clone(), options.clone());
+        let outputs = session.run_with_options(named, &*options);
+        drop(watched);
+        run.cpu_beside = self.helpers.take();
+        let mut outputs = outputs.map_err(failed)?;
+        self.outputs
+            .iter()
+            .map(|port| {
+                let missing = || RunError::Engine(format!("there is no output {:?}", port.name));
+                value::given(outputs.remove(&port.name).ok_or_else(missing)?, &port.name)
+            })
+            .collect()
+    }
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let (element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } => {
+            let axes = shape.iter().map(|axis| u32::try_from(*axis).ok());
+            (value::element(*ty), axes.collect())
+        }
+        ValueType::Sequence(_) | ValueType::Map { .. } | ValueType::Optional(_) => {
+            (None, Vec::new())
+        }
+    };
+    Port { name: outlet.name().to_owned(), element, shape }
+}
+
+/// The release of a library that is loaded, such as `1.32.0`.
+#[allow(
+    unsafe_code,
+    reason = "JUSTIFICATION: the crate tells the release to nobody; the library has a function of C"
+)]
+fn release(library: &Path) -> Result<String, libloading::Error> {
+    type GetApiBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
+    // SAFETY: it is loaded already: nothing of it begins anew.
+    let library = unsafe { libloading::Library::new(library) }?;
+    // SAFETY: that is the type of the function of this name, which the crate has called.
+    let base = unsafe { library.get::<GetApiBase>(b"OrtGetApiBase") }?;
+    // SAFETY: the function takes nothing. What it gives lives as long as the library, which
+    // nothing takes out, as does the text.
+    let version = unsafe { CStr::from_ptr(((*base()).GetVersionString)()) };
+    Ok(version.to_string_lossy().into_owned())
+}
+
+fn minor(release: &str) -> Option<u32> {
+    release.split('.').nth(1)?.parse().ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn short<T>(error: &ort::Error<T>) -> String {
+    let mut text = error.to_string();
+    crate::text::cut(&mut text, REASON_BYTES_MAX);
+    text
+}

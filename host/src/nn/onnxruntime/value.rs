@@ -1,0 +1,123 @@
+//! Tensors as ONNX Runtime keeps them.
+
+use crate::nn::engine::RunError;
+use crate::nn::tensor::{ElementType, Elements, Tensor};
+use bytes::Bytes;
+use half::{bf16, f16};
+use ort::session::SessionInputValue;
+use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType};
+use std::sync::Arc;
+
+/// The elements of a tensor in its memory.
+pub(super) struct Value(Arc<DynTensor>);
+
+impl Elements for Value {
+    fn bytes(&self) -> usize {
+        bytes_of(&self.0).len()
+    }
+
+    fn read(&self) -> Bytes {
+        Bytes::from_owner(Shared(self.0.clone()))
+    }
+}
+
+struct Shared(Arc<DynTensor>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        bytes_of(&self.0)
+    }
+}
+
+#[allow(
+    unsafe_code,
+    reason = "JUSTIFICATION: the library gives what a tensor holds as a pointer and a number of \
+              elements, or as a slice of each type of its own"
+)]
+fn bytes_of(tensor: &DynTensor) -> &[u8] {
+    let elements = tensor.shape().num_elements();
+    let Some(bytes) = tensor.data_type().byte_size(elements).filter(|bytes| *bytes > 0) else {
+        return &[];
+    };
+    if !tensor.memory_info().is_cpu_accessible() {
+        return &[];
+    }
+    let data = tensor.data_ptr().cast::<u8>();
+    // SAFETY: the tensor has as many elements as its shape says, of a type of plain numbers
+    // (whatever comes here has one of `ElementType`), in memory of the CPU; nobody writes to
+    // it while it is borrowed, since a run that may takes it by value.
+    unsafe { std::slice::from_raw_parts(data, bytes) }
+}
+
+pub(super) fn element(ty: TensorElementType) -> Option<ElementType> {
+    Some(match ty {
+        TensorElementType::Float16 => ElementType::F16,
+        TensorElementType::Float32 => ElementType::F32,
+        TensorElementType::Float64 => ElementType::F64,
+        TensorElementType::Bfloat16 => ElementType::Bf16,
+        TensorElementType::Uint8 => ElementType::U8,
+        TensorElementType::Int32 => ElementType::I32,
+        TensorElementType::Int64 => ElementType::I64,
+        _ => return None,
+    })
+}
+
+/// Elements of which it has a copy of its own.
+pub(super) fn of(element: ElementType, shape: &[u32], data: &[u8]) -> ort::Result<Value> {
+    let shape: Vec<i64> = shape.iter().map(|axis| i64::from(*axis)).collect();
+    macro_rules! copied {
+        ($type:ty) => {{
+            let (elements, _) = data.as_chunks();
+            let elements: Vec<$type> =
+                elements.iter().copied().map(<$type>::from_le_bytes).collect();
+            ort::value::Tensor::from_array((shape, elements))?.upcast()
+        }};
+    }
+    let tensor = match element {
+        ElementType::F16 => copied!(f16),
+        ElementType::F32 => copied!(f32),
+        ElementType::F64 => copied!(f64),
+        ElementType::Bf16 => copied!(bf16),
+        ElementType::U8 => copied!(u8),
+        ElementType::I32 => copied!(i32),
+        ElementType::I64 => copied!(i64),
+    };
+    Ok(Value(Arc::new(tensor)))
+}
+
+/// A tensor as a run takes it: what it has made itself, or a copy.
+pub(super) fn taken(tensor: Tensor) -> ort::Result<SessionInputValue<'static>> {
+    let (element, shape) = (tensor.element(), tensor.shape().to_vec());
+    let value = match tensor.into_elements::<Value>() {
+        Ok(value) => value,
+        Err(data) => of(element, &shape, &data)?,
+    };
+    match Arc::try_unwrap(value.0) {
+        Ok(tensor) => Ok(tensor.into_dyn().into()),
+        // A guest still reads it.
+        Err(shared) => Ok(copied(element, &shape, &shared)?.into_dyn().into()),
+    }
+}
+
+fn copied(element: ElementType, shape: &[u32], tensor: &DynTensor) -> ort::Result<DynTensor> {
+    let copy = of(element, shape, bytes_of(tensor))?;
+    Arc::try_unwrap(copy.0).map_err(|_| ort::Error::new("the copy is somebody else's"))
+}
+
+/// What a graph has made.
+pub(super) fn given(value: DynValue, name: &str) -> Result<Tensor, RunError> {
+    let failed = |error: ort::Error| RunError::Engine(super::short(&error));
+    let told = format!("{:?}", value.dtype());
+    let unknown = || RunError::OutputType { name: name.to_owned(), element: told };
+    if !value.is_tensor() {
+        return Err(unknown());
+    }
+    let tensor = value.downcast::<DynTensorValueType>().map_err(failed)?;
+    let Some(element) = element(*tensor.data_type()) else { return Err(unknown()) };
+    let axes = tensor.shape().iter().map(|axis| u32::try_from(*axis));
+    let shape = axes
+        .collect::<Result<_, _>>()
+        .map_err(|_| RunError::Engine(format!("output {name} is too large")))?;
+    Tensor::of(element, shape, Box::new(Value(Arc::new(tensor))))
+        .map_err(|error| RunError::Engine(error.to_string()))
+}
