@@ -12,8 +12,14 @@ use crate::call::Holder;
 use crate::limits::Batching;
 use crate::sandbox::{Account, Charge, Meters, OverLimit, Share};
 use futures_util::future::join_all;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
+
+/// A run that takes less CPU time keeps nobody waiting for long: what an engine's turn may
+/// keep a slot for.
+const SHORT_RUN_NS: u64 = 3_000_000;
 
 /// What a graph runs on.
 pub(super) struct Runs {
@@ -22,21 +28,25 @@ pub(super) struct Runs {
     /// Of whom it is.
     pub(super) account: Account,
     pub(super) threads: Arc<Threads>,
+    /// CPU time of a run of late, in nanoseconds; 0 where there was none.
+    pub(super) run_ns: AtomicU64,
 }
 
 impl Runs {
-    /// Computes on one of the threads.
+    /// Computes on one of the threads; or here, in the guest's turn, where that is expected
+    /// to take less than a turn may keep others waiting: to wake two threads takes as long
+    /// as many a graph.
     pub(super) async fn alone(
-        &self,
+        self: &Arc<Self>,
         job: Compute,
         share: &Arc<Share>,
     ) -> Result<Outputs, RunError> {
         let Compute { inputs, held, hold, meters, deadline } = job;
-        let (graph, counted, account) = (self.graph.clone(), meters.clone(), self.account.clone());
-        let shared = share.clone();
+        let (runs, counted, shared) = (self.clone(), meters.clone(), share.clone());
         let work = move |cancel: &Cancel| {
+            let account = &runs.account;
             let mut scratch = account.charge(Holder::Engine, 0)?;
-            let outputs = timed(graph.as_ref(), inputs, cancel, &mut scratch, &counted, &shared)?;
+            let outputs = runs.timed(inputs, cancel, &mut scratch, &counted, &shared)?;
             drop((held, scratch, hold));
             let charge = |tensor: Tensor| -> Result<_, OverLimit> {
                 let charge = account.charge(Holder::Tensor, tensor.bytes() as u64)?;
@@ -44,26 +54,40 @@ impl Runs {
             };
             Ok(outputs.into_iter().map(charge).collect::<Result<_, _>>()?)
         };
-        self.threads.run(share, &meters, Cancel::at(deadline), work).await
+        let cancel = Cancel::at(deadline);
+        if (1..SHORT_RUN_NS).contains(&self.run_ns.load(Ordering::Relaxed)) {
+            let work = AssertUnwindSafe(|| work(&cancel));
+            let outputs = meters.within_turn(|| catch_unwind(work));
+            return outputs.unwrap_or(Err(RunError::Panicked));
+        }
+        self.threads.run(share, &meters, cancel, work).await
     }
-}
 
-/// Runs a graph, and counts the CPU time of all threads.
-fn timed(
-    graph: &dyn Graph,
-    inputs: Vec<Tensor>,
-    cancel: &Cancel,
-    scratch: &mut Charge,
-    meters: &Meters,
-    share: &Share,
-) -> Result<Vec<Tensor>, RunError> {
-    let mut run = Run::new(cancel, scratch);
-    let outputs = meters.time_engine(|| graph.run(inputs, &mut run));
-    if !run.cpu_beside.is_zero() {
-        meters.add_engine(run.cpu_beside);
-        share.charge(run.cpu_beside);
+    /// Runs the graph, and counts the CPU time of all threads.
+    fn timed(
+        &self,
+        inputs: Vec<Tensor>,
+        cancel: &Cancel,
+        scratch: &mut Charge,
+        meters: &Meters,
+        share: &Share,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let mut run = Run::new(cancel, scratch);
+        let (outputs, cpu_ns) = meters.time_engine(|| self.graph.run(inputs, &mut run));
+        if !run.cpu_beside.is_zero() {
+            meters.add_engine(run.cpu_beside);
+            share.charge(run.cpu_beside);
+        }
+        // A run that failed at once says nothing of the next one.
+        if outputs.is_ok() {
+            let ns = match self.run_ns.load(Ordering::Relaxed) {
+                0 => cpu_ns,
+                before => before / 8 * 7 + cpu_ns / 8,
+            };
+            self.run_ns.store(ns.max(1), Ordering::Relaxed);
+        }
+        outputs
     }
-    outputs
 }
 
 /// The computes of one graph that wait for others.
@@ -262,7 +286,7 @@ fn whole(
     let ports = runs.graph.inputs().len();
     let inputs = (0..ports).map(|port| together(runs, jobs, port, &mut scratch));
     let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-    let outputs = timed(runs.graph.as_ref(), inputs, cancel, &mut scratch, meters, share)?;
+    let outputs = runs.timed(inputs, cancel, &mut scratch, meters, share)?;
     let mut parts = Vec::with_capacity(rows.len() * outputs.len());
     let mut first = 0;
     for of_member in rows {

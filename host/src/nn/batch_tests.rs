@@ -59,6 +59,7 @@ fn under(rows_max: u32, wait_max: Duration) -> Under {
         engine: Arc::new(Tract),
         account: Account::new(1 << 30),
         threads: Arc::new(Threads::start(2).unwrap()),
+        run_ns: AtomicU64::new(0),
     });
     let batches = Batches::of(Some(Batching { rows_max, wait_max }), &runs).unwrap();
     Under { batches, runs, share: Share::new(&Cpus::new(2), 64_000), count }
@@ -214,7 +215,8 @@ async fn a_graph_whose_first_axis_is_not_free_is_left_alone() {
     let graph = Arc::new(Fixed(under.runs.graph.clone(), ports));
     let Runs { engine, account, threads, .. } = &*under.runs;
     let (engine, account, threads) = (engine.clone(), account.clone(), threads.clone());
-    let runs = Arc::new(Runs { graph, engine, account, threads });
+    let run_ns = AtomicU64::new(0);
+    let runs = Arc::new(Runs { graph, engine, account, threads, run_ns });
     assert!(Batches::of(Some(under.batches.limits), &runs).is_none());
     assert!(Batches::of(None, &under.runs).is_none());
 }

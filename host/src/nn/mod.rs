@@ -38,6 +38,7 @@ use batch::{Batches, Runs};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 use threads::Threads;
 
@@ -87,7 +88,8 @@ impl Graphs {
             charge.resize(graph.bytes()).map_err(full)?;
             first.get_or_insert(engine.clone());
             let (engine, account, threads) = (engine.clone(), account.clone(), nn.threads.clone());
-            let runs = Arc::new(Runs { graph, engine, account, threads });
+            let run_ns = AtomicU64::new(0);
+            let runs = Arc::new(Runs { graph, engine, account, threads, run_ns });
             let batches = Batches::of(limits.batching, &runs);
             let graph = NamedGraph { name: name.clone(), runs, batches, _charge: charge };
             named.insert(name, Arc::new(graph));

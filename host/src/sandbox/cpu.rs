@@ -147,7 +147,7 @@ impl Share {
             let polled = future.as_mut().poll(context);
             let wants_more = polled.is_pending() && meters.has_yielded();
             let (cpu_ns, next) = turn.end(wants_more.then(|| context.waker()));
-            meters.guest_cpu_ns.add(cpu_ns);
+            meters.guest_cpu_ns.add(meters.of_guest(cpu_ns));
             match next {
                 Some(Next::Turn(turn)) => {
                     kept = Some(turn);

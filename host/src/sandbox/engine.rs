@@ -27,8 +27,9 @@ const IDLE_EPOCHS: u32 = 200;
 /// Frames of a guest's stack that its author is shown.
 const FRAMES_MAX: usize = 32;
 
-/// Whole stack of a fibre; what wasm does not use is for the host's functions.
-const FIBRE_STACK_BYTES: usize = 2 << 20;
+/// Whole stack of a fibre; what wasm does not use is for the host's functions, which an
+/// engine may be one of: as much as a thread has.
+pub(crate) const FIBRE_STACK_BYTES: usize = 5 << 19;
 
 /// Of a place for a table, and of one for a stack: bytes that are zeroed after each sandbox
 /// rather than given back to the system, which takes longer.

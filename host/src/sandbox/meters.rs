@@ -18,6 +18,8 @@ pub(crate) struct Meters {
     turn_began_ns: Counter,
     yielded: AtomicBool,
     engine_cpu_ns: Counter,
+    /// What engines have taken within the guest's turn.
+    within_turn_ns: Counter,
 }
 
 /// A number that grows, and begins anew with a call.
@@ -60,18 +62,33 @@ impl Meters {
         thread_cpu().saturating_sub(began)
     }
 
-    /// Computes a graph on this thread and adds its CPU time.
-    pub(crate) fn time_engine<T>(&self, compute: impl FnOnce() -> T) -> T {
+    /// Computes a graph on this thread and adds its CPU time, which it tells in
+    /// nanoseconds.
+    pub(crate) fn time_engine<T>(&self, compute: impl FnOnce() -> T) -> (T, u64) {
         let began = thread_cpu();
         let outputs = compute();
-        self.engine_cpu_ns.add(nanoseconds(thread_cpu().saturating_sub(began)));
+        let cpu_ns = nanoseconds(thread_cpu().saturating_sub(began));
+        self.engine_cpu_ns.add(cpu_ns);
         self.computes.add(1);
-        outputs
+        (outputs, cpu_ns)
     }
 
     /// Adds CPU time that a graph took on other threads.
     pub(crate) fn add_engine(&self, cpu: Duration) {
         self.engine_cpu_ns.add(nanoseconds(cpu));
+    }
+
+    /// Computes a graph within the guest's turn.
+    pub(crate) fn within_turn<T>(&self, compute: impl FnOnce() -> T) -> T {
+        let began = thread_cpu();
+        let computed = compute();
+        self.within_turn_ns.add(nanoseconds(thread_cpu().saturating_sub(began)));
+        computed
+    }
+
+    /// What the guest has run of a turn that took so long.
+    pub(super) fn of_guest(&self, turn_ns: u64) -> u64 {
+        turn_ns.saturating_sub(self.within_turn_ns.0.swap(0, Ordering::Relaxed))
     }
 
     /// Adds a part of a graph's run that was for several calls.

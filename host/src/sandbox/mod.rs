@@ -59,6 +59,7 @@ pub(crate) use stop::Stop;
 
 use crate::limits::{self, FUEL_PER_CPU_SECOND, Limits};
 use crate::nn::{Engines, Nn};
+pub(crate) use engine::FIBRE_STACK_BYTES;
 use engine::Ticker;
 use executor::Executor;
 use std::sync::Arc;

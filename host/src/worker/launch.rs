@@ -9,7 +9,7 @@ use super::jail::{Code, Jail, JailError, JailMode, Layer, Report, Root, enter_wi
 use super::spawn::Starter;
 use crate::limits::{EngineName, Limits, POOLED_TABLES_MAX, lifted, limit};
 use crate::package::Parts;
-use crate::sandbox::{Beginning, Compiled, SNAPSHOT_BYTES_MAX};
+use crate::sandbox::{self, Beginning, Compiled, SNAPSHOT_BYTES_MAX};
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -55,7 +55,7 @@ const MEMORY_COPIES: u64 = 2;
 const TABLES_BYTES: u64 = POOLED_TABLES_MAX as u64 * 800_000;
 
 /// What a sandbox's stack is mapped with.
-const FIBRE_STACK_BYTES: u64 = 2 << 20;
+const FIBRE_STACK_BYTES: u64 = sandbox::FIBRE_STACK_BYTES as u64;
 
 /// Descriptors that a process has beside those of its files.
 const FILES: u64 = 128;

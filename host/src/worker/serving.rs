@@ -49,8 +49,7 @@ const TRIM_AFTER: Duration = Duration::from_millis(500);
 /// How long after the last call it still tells what has changed.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// A guest that takes less CPU time in a call is done before another thread had begun with
-/// it.
+/// A call that takes less CPU time is done before another thread had begun with it.
 const SHORT_CALL_NS: u64 = 200_000;
 
 /// Messages of a client that wait for the guest beside those that the call has room
@@ -186,7 +185,7 @@ struct Serving {
     /// What the host still has of the outputs.
     held: Mutex<Charge>,
     lines_lost: Arc<AtomicU64>,
-    /// CPU time of a call's guest, of late.
+    /// CPU time of a call, of late: of its guest and of engines.
     call_ns: AtomicU64,
     /// What the host knows.
     told: Mutex<Figures>,
@@ -437,7 +436,7 @@ impl Serving {
             feeding.abort();
             let _ = feeding.await;
         }
-        self.note(verdict.receipt.guest_cpu);
+        self.note(verdict.receipt.guest_cpu + verdict.receipt.engine_cpu);
         let end = frame(Tell::End, call, 0, &verdict).unwrap_or_default();
         if !is_over {
             self.outbox.send(end);
@@ -451,9 +450,9 @@ impl Serving {
         self.outbox.send(end);
     }
 
-    /// What a call's guest took; the next one is expected to take as much as the last ones.
-    fn note(&self, guest_cpu: Duration) {
-        let ns = u64::try_from(guest_cpu.as_nanos()).unwrap_or(u64::MAX);
+    /// What a call took; the next one is expected to take as much as the last ones.
+    fn note(&self, cpu: Duration) {
+        let ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         let before = self.call_ns.load(Ordering::Relaxed);
         self.call_ns.store(before / 8 * 7 + ns / 8, Ordering::Relaxed);
     }
