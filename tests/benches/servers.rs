@@ -16,7 +16,9 @@
 
 use ringfence::proto::clarifai::api::v2_client::V2Client;
 use ringfence_tests::measure::{self, Times, load, unlimited};
-use ringfence_tests::{Client, Host, HostOptions, binary, fill, guests, request, text_input};
+use ringfence_tests::{
+    Client, Host, HostOptions, Variant, binary, fill, guests, request, text_input,
+};
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -95,11 +97,17 @@ impl Python {
             .unwrap();
         Self { child, base: format!("http://127.0.0.1:{port}"), _folder: folder }
     }
+}
 
-    fn resident_bytes(&self) -> u64 {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-    }
+/// Resident memory of these processes, in which what several share is counted once:
+/// proc_pid_smaps(5), `Pss`.
+fn proportional_bytes(pids: impl IntoIterator<Item = u32>) -> u64 {
+    let of = |pid| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    };
+    pids.into_iter().map(of).sum()
 }
 
 impl Drop for Python {
@@ -158,7 +166,8 @@ async fn against_python(python: OsString, time: Duration) {
         println!("{function}, {callers} at a time, {words} outputs: A is this host, B Python");
         compare(&ours, &theirs.base, function, &text, callers, time);
     }
-    let (our_bytes, their_bytes) = (ours.resident_bytes(), theirs.resident_bytes());
+    let our_bytes = proportional_bytes(ours.workers().into_iter().chain([ours.pid()]));
+    let their_bytes = proportional_bytes([theirs.child.id()]);
     println!(
         "  resident memory after that: {} MiB with its replica, {} MiB: {:.2} of it",
         our_bytes >> 20,
@@ -184,8 +193,11 @@ fn compare(ours: &Host, theirs: &str, function: &str, text: &str, callers: usize
 /// More callers at a time.
 async fn callers(time: Duration) {
     println!("echo: more callers at a time");
-    let variant = unlimited(guests::ECHO);
+    let many = "ringfence: {max_concurrency: 128}\ninference_compute_info:";
+    let limit = ("cpu_limit: \"500m\"", "cpu_limit: \"64\"");
+    let variant = Variant::of(guests::ECHO, &[("inference_compute_info:", many), limit]);
     let host = Host::serve(&[variant.path()]);
+    host.operate(&["users", "quota", "local", "--calls", "256"]);
     let mut alone = None;
     for concurrency in [1, 16, 128] {
         let asked = request("echo", vec![text_input(TEXT)]);

@@ -7,7 +7,7 @@ mod served;
 use super::client::ModelRef;
 use super::{GlobalArgs, InspectArgs, Usage, usage};
 use crate::digest::sha256_of;
-use crate::nn::{self, Engines, Port};
+use crate::nn::{self, Engines, Looked, OnnxRuntimeElsewhere, Port};
 use crate::package::config::Config;
 use crate::package::folder::{self, FolderError};
 use crate::package::{Package, admission, capability};
@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A topic and what is said about it.
 type Line = (&'static str, String);
@@ -117,8 +118,7 @@ fn sheet_of(path: &Path, args: &InspectArgs, global: &GlobalArgs) -> anyhow::Res
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     match folder::open(path, scratch.path(), folder::Taking::Copy) {
         Ok(package) => {
-            let engines = super::engines(args.onnxruntime.as_deref())?;
-            of_package(&package, &engines, &mut sheet)?;
+            of_package(&package, args, &mut sheet)?;
         }
         Err(missing @ (FolderError::NotBuilt { .. } | FolderError::NoCheckpoint { .. })) => {
             let root = Dir::open_ambient_dir(path, ambient_authority())
@@ -136,13 +136,18 @@ fn sheet_of(path: &Path, args: &InspectArgs, global: &GlobalArgs) -> anyhow::Res
     Ok(sheet)
 }
 
-fn of_package(package: &Package, engines: &Engines, sheet: &mut Sheet) -> anyhow::Result<()> {
+fn of_package(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyhow::Result<()> {
     of_config(&package.config, sheet);
     sheet.push(("version", package.version.clone()));
     let graphs: Vec<&str> = package.graphs.iter().map(|graph| graph.name.as_str()).collect();
     component(&package.component, &graphs, sheet).map_err(usage)?;
+    let engines = match args.onnxruntime {
+        Some(_) => Engines::default().and(Arc::new(OnnxRuntimeElsewhere)),
+        None => Engines::default(),
+    };
     for file in &package.graphs {
-        let (engine, graph) = nn::graph_of(engines, package, file).map_err(usage)?;
+        let Looked { engine, inputs, outputs } =
+            nn::look_at(&engines, package, file).map_err(usage)?;
         let content = file.content.read()?;
         let ports = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>().join(", ");
         sheet.push((
@@ -150,8 +155,8 @@ fn of_package(package: &Package, engines: &Engines, sheet: &mut Sheet) -> anyhow
             escape_controls(&format!(
                 "{}: {} -> {}; runs on {engine}; sha256 {}",
                 file.name,
-                ports(graph.inputs()),
-                ports(graph.outputs()),
+                ports(&inputs),
+                ports(&outputs),
                 digest(&content)
             )),
         ));

@@ -394,12 +394,9 @@ pub(crate) enum StoreCommand {
 /// thread yet.
 fn engines(onnxruntime: Option<&Path>) -> anyhow::Result<Engines> {
     let engines = Engines::default();
-    Ok(match onnxruntime {
-        Some(library) => {
-            engines.and(Arc::new(OnnxRuntimeLibrary::load(library).map_err(usage)?.engine()))
-        }
-        None => engines,
-    })
+    let Some(library) = onnxruntime else { return Ok(engines) };
+    let library = OnnxRuntimeLibrary::load(library).map_err(usage)?;
+    Ok(engines.and(Arc::new(library.engine())))
 }
 
 /// What it means where a layer of the jail is missing.

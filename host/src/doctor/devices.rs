@@ -31,8 +31,11 @@ fn onnx_runtime(surroundings: &Surroundings) -> Finding {
         std::env::split_paths(&surroundings.ld_library_path).chain(usual).collect();
     let found = folders.into_iter().map(|folder| folder.join(LIBRARY)).find(|path| path.exists());
     let found = match found {
-        Some(path) => format!("{}; not used yet", path.display()),
-        None => "its library is not there; not used yet".to_owned(),
+        Some(path) => format!("{}; used where `onnxruntime` of host.yaml names it", path.display()),
+        None => {
+            "its library is not in the usual folders; `onnxruntime` of host.yaml may name another"
+                .to_owned()
+        }
     };
     Finding::ok("engine: onnx runtime", found)
 }
@@ -59,7 +62,7 @@ mod tests {
     use crate::doctor::tests::Root;
 
     #[test]
-    fn what_is_there_is_found_and_said_to_be_unused() {
+    fn what_is_there_is_found_and_said_to_be_used_or_not() {
         let root = Root::with(&[
             ("usr/lib/libonnxruntime.so", ""),
             ("dev/nvidia0", ""),
@@ -69,10 +72,10 @@ mod tests {
         ]);
         let [tract, runtime, nvidia] = examine(&root.surroundings()).try_into().unwrap();
         assert!(tract.found.contains("built in"));
-        assert!(runtime.found.ends_with("usr/lib/libonnxruntime.so; not used yet"));
+        assert!(runtime.found.contains("usr/lib/libonnxruntime.so; used where"));
         assert!(nvidia.found.starts_with("2 NVIDIA devices (NVRM version: 1); not used yet"));
         let [_, runtime, nvidia] = examine(&Root::with(&[]).surroundings()).try_into().unwrap();
-        assert!(runtime.found.contains("not there"));
+        assert!(runtime.found.contains("not in the usual folders"));
         assert!(nvidia.found.starts_with("no NVIDIA device"));
     }
 }

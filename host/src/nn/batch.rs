@@ -10,10 +10,10 @@ use super::threads::Threads;
 use super::{Compute, Outputs};
 use crate::call::Holder;
 use crate::limits::Batching;
-use crate::sandbox::{Account, Charge, Meters, OverLimit, Share};
+use crate::sandbox::{Account, Charge, Meters, OverLimit, Share, is_guests_thread};
 use futures_util::future::join_all;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
@@ -28,11 +28,42 @@ pub(super) struct Runs {
     /// Of whom it is.
     pub(super) account: Account,
     pub(super) threads: Arc<Threads>,
-    /// CPU time of a run of late, in nanoseconds; 0 where there was none.
-    pub(super) run_ns: AtomicU64,
+    /// CPU time that the next run may take, in nanoseconds, and bytes of the inputs that
+    /// this is known of.
+    expected: Mutex<Expected>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Expected {
+    run_ns: u64,
+    input_bytes: usize,
 }
 
 impl Runs {
+    pub(super) fn new(
+        graph: Arc<dyn Graph>,
+        engine: Arc<dyn Engine>,
+        account: Account,
+        threads: Arc<Threads>,
+    ) -> Self {
+        Self { graph, engine, account, threads, expected: Mutex::default() }
+    }
+
+    /// Whether a run on so many bytes is expected to take no longer than a turn may keep
+    /// others waiting. What is much more than was measured last is not known.
+    fn is_short(&self, input_bytes: usize) -> bool {
+        let expected = *lock(&self.expected);
+        let is_known = expected.run_ns > 0 && input_bytes <= expected.input_bytes * 2;
+        is_known && expected.run_ns < SHORT_RUN_NS
+    }
+
+    /// A run took so long, whatever came of it. One that was long is not soon forgotten.
+    fn note(&self, input_bytes: usize, cpu_ns: u64) {
+        let mut expected = lock(&self.expected);
+        let run_ns = cpu_ns.max(expected.run_ns / 8 * 7).max(1);
+        *expected = Expected { run_ns, input_bytes };
+    }
+
     /// Computes on one of the threads; or here, in the guest's turn, where that is expected
     /// to take less than a turn may keep others waiting: to wake two threads takes as long
     /// as many a graph.
@@ -41,7 +72,8 @@ impl Runs {
         job: Compute,
         share: &Arc<Share>,
     ) -> Result<Outputs, RunError> {
-        let Compute { inputs, held, hold, meters, deadline } = job;
+        let Compute { inputs, held, hold, meters, deadline, stopped } = job;
+        let input_bytes = bytes_of(&inputs);
         let (runs, counted, shared) = (self.clone(), meters.clone(), share.clone());
         let work = move |cancel: &Cancel| {
             let account = &runs.account;
@@ -54,8 +86,8 @@ impl Runs {
             };
             Ok(outputs.into_iter().map(charge).collect::<Result<_, _>>()?)
         };
-        let cancel = Cancel::at(deadline);
-        if (1..SHORT_RUN_NS).contains(&self.run_ns.load(Ordering::Relaxed)) {
+        let cancel = Cancel::of(stopped, deadline);
+        if is_guests_thread() && self.graph.is_free() && self.is_short(input_bytes) {
             let work = AssertUnwindSafe(|| work(&cancel));
             let outputs = meters.within_turn(|| catch_unwind(work));
             return outputs.unwrap_or(Err(RunError::Panicked));
@@ -72,22 +104,20 @@ impl Runs {
         meters: &Meters,
         share: &Share,
     ) -> Result<Vec<Tensor>, RunError> {
+        let input_bytes = bytes_of(&inputs);
         let mut run = Run::new(cancel, scratch);
         let (outputs, cpu_ns) = meters.time_engine(|| self.graph.run(inputs, &mut run));
         if !run.cpu_beside.is_zero() {
             meters.add_engine(run.cpu_beside);
             share.charge(run.cpu_beside);
         }
-        // A run that failed at once says nothing of the next one.
-        if outputs.is_ok() {
-            let ns = match self.run_ns.load(Ordering::Relaxed) {
-                0 => cpu_ns,
-                before => before / 8 * 7 + cpu_ns / 8,
-            };
-            self.run_ns.store(ns.max(1), Ordering::Relaxed);
-        }
+        self.note(input_bytes, cpu_ns);
         outputs
     }
+}
+
+fn bytes_of(inputs: &[Tensor]) -> usize {
+    inputs.iter().map(Tensor::bytes).fold(0, usize::saturating_add)
 }
 
 /// The computes of one graph that wait for others.
@@ -96,6 +126,8 @@ pub(super) struct Batches {
     runs: Arc<Runs>,
     /// What others may still join.
     open: Mutex<Option<Arc<Gathering>>>,
+    /// The graph has made of many rows what is not of as many: each computes alone.
+    is_misfit: Arc<AtomicBool>,
 }
 
 /// What is the same of all inputs: types, and shapes but for their first axis.
@@ -137,7 +169,7 @@ impl Batches {
         let (inputs, outputs) = (runs.graph.inputs(), runs.graph.outputs());
         let fits = !inputs.is_empty() && inputs.iter().chain(outputs).all(is_free);
         let limits = limits.filter(|_| fits)?;
-        Some(Self { limits, runs: runs.clone(), open: Mutex::default() })
+        Some(Self { limits, runs: runs.clone(), open: Mutex::default(), is_misfit: Arc::default() })
     }
 
     /// Computes with others that come in time. What cannot be computed with others comes
@@ -147,14 +179,17 @@ impl Batches {
         job: Compute,
         share: &Arc<Share>,
     ) -> Result<Result<Outputs, RunError>, Compute> {
-        let Some(rows) = rows_of(&job.inputs).filter(|rows| *rows < self.limits.rows_max) else {
+        let rows = rows_of(&job.inputs).filter(|rows| *rows < self.limits.rows_max);
+        let Some(rows) = rows.filter(|_| !self.is_misfit.load(Ordering::Relaxed)) else {
             return Err(job);
         };
         let (answer, answered) = oneshot::channel();
+        // It ends with this member, and not with those that are computed with it.
+        let (hold, job) = (job.hold.clone(), Compute { hold: None, ..job });
         self.join(Member { rows, job, answer }, share);
         match answered.await {
             Ok(Answer::Outputs(outputs)) => Ok(outputs),
-            Ok(Answer::Alone(job)) => Err(job),
+            Ok(Answer::Alone(job)) => Err(Compute { hold, ..job }),
             Err(_) => Ok(Err(RunError::Engine("the graph's batch has gone".to_owned()))),
         }
     }
@@ -176,6 +211,7 @@ impl Batches {
         *open = Some(gathering.clone());
         drop(open);
         let (runs, share, wait_max) = (self.runs.clone(), share.clone(), self.limits.wait_max);
+        let is_misfit = self.is_misfit.clone();
         // It ends soon after the last of its members, whoever of them is still there.
         tokio::spawn(async move {
             tokio::select! {
@@ -183,7 +219,7 @@ impl Batches {
                 () = tokio::time::sleep(wait_max) => {}
             }
             let members = gathering.close();
-            run(&runs, members, &share).await;
+            run(&runs, members, &share, &is_misfit).await;
         });
     }
 }
@@ -220,7 +256,12 @@ impl Gathering {
 }
 
 /// Computes them as one, or lets each do so alone.
-async fn run(runs: &Arc<Runs>, members: Vec<Member>, share: &Arc<Share>) {
+async fn run(
+    runs: &Arc<Runs>,
+    members: Vec<Member>,
+    share: &Arc<Share>,
+    is_misfit: &Arc<AtomicBool>,
+) {
     let there = members.into_iter().filter(|member| !member.answer.is_closed());
     let (mut answers, mut jobs, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for Member { rows: of_member, job, answer } in there {
@@ -238,7 +279,17 @@ async fn run(runs: &Arc<Runs>, members: Vec<Member>, share: &Arc<Share>) {
     let work = {
         let (runs, jobs, rows, meters, share) =
             (runs.clone(), jobs.clone(), rows.clone(), meters.clone(), share.clone());
-        move |cancel: &Cancel| whole(&runs, &jobs, &rows, cancel, &meters, &share)
+        let is_misfit = is_misfit.clone();
+        move |cancel: &Cancel| {
+            let outputs = whole(&runs, &jobs, cancel, &meters, &share)?;
+            parted(&runs, &outputs, &rows).inspect_err(|error| {
+                if let RunError::Engine(why) = error
+                    && !is_misfit.swap(true, Ordering::Relaxed)
+                {
+                    tracing::warn!("a graph computes no batches: {why}");
+                }
+            })
+        }
     };
     let outputs = {
         let running = runs.threads.run(share, &meters, Cancel::at(deadline), work);
@@ -273,24 +324,27 @@ fn alone(answers: Vec<oneshot::Sender<Answer>>, jobs: Vec<Compute>) {
     }
 }
 
-/// Runs it on the rows of all, on an engine's thread. Outputs come member by member.
+/// Runs it on the rows of all, on an engine's thread.
 fn whole(
     runs: &Runs,
     jobs: &[Compute],
-    rows: &[u32],
     cancel: &Cancel,
     meters: &Meters,
     share: &Share,
-) -> Result<Outputs, RunError> {
+) -> Result<Vec<Tensor>, RunError> {
     let mut scratch = runs.account.charge(Holder::Engine, 0)?;
     let ports = runs.graph.inputs().len();
     let inputs = (0..ports).map(|port| together(runs, jobs, port, &mut scratch));
     let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-    let outputs = runs.timed(inputs, cancel, &mut scratch, meters, share)?;
+    runs.timed(inputs, cancel, &mut scratch, meters, share)
+}
+
+/// The outputs of each member, one after the other.
+fn parted(runs: &Runs, outputs: &[Tensor], rows: &[u32]) -> Result<Outputs, RunError> {
     let mut parts = Vec::with_capacity(rows.len() * outputs.len());
     let mut first = 0;
     for of_member in rows {
-        for output in &outputs {
+        for output in outputs {
             parts.push(part(runs, output, first, *of_member, rows)?);
         }
         first += of_member;

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Longer than any of these takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -54,13 +55,9 @@ fn under(rows_max: u32, wait_max: Duration) -> Under {
     let means = Means { threads: 1, memory_bytes_max: 1 << 30 };
     let graph = Tract.load("digits", &onnx, &(), means).unwrap();
     let count = Arc::new(AtomicUsize::new(0));
-    let runs = Arc::new(Runs {
-        graph: Arc::new(Counted { graph, runs: count.clone() }),
-        engine: Arc::new(Tract),
-        account: Account::new(1 << 30),
-        threads: Arc::new(Threads::start(2).unwrap()),
-        run_ns: AtomicU64::new(0),
-    });
+    let graph = Arc::new(Counted { graph, runs: count.clone() });
+    let threads = Arc::new(Threads::start(2).unwrap());
+    let runs = Arc::new(Runs::new(graph, Arc::new(Tract), Account::new(1 << 30), threads));
     let batches = Batches::of(Some(Batching { rows_max, wait_max }), &runs).unwrap();
     Under { batches, runs, share: Share::new(&Cpus::new(2), 64_000), count }
 }
@@ -72,8 +69,8 @@ impl Under {
         let held = vec![self.runs.account.charge(Holder::Tensor, data.len() as u64).unwrap()];
         let input = Tensor::new(ElementType::F32, vec![rows, 1, 8, 8], data).unwrap();
         let (meters, deadline) = (Arc::new(Meters::default()), Instant::now() + LONG);
-        let job =
-            Compute { inputs: vec![input], held, hold: None, meters: meters.clone(), deadline };
+        let (inputs, stopped) = (vec![input], CancellationToken::new());
+        let job = Compute { inputs, held, hold: None, meters: meters.clone(), deadline, stopped };
         (job, meters)
     }
 
@@ -192,6 +189,59 @@ async fn what_does_not_fit_together_is_not_put_together() {
     assert_eq!((whole[0].0.shape()[0], under.counted()), (4, 1));
 }
 
+/// Short runs of much the same size are expected to be short again. One that was long, or
+/// is much larger, is not.
+#[test]
+fn what_is_expected_of_a_run_is_what_the_last_ones_took() {
+    let runs = under(2, LONG).runs.clone();
+    assert!(!runs.is_short(10), "nothing is known");
+    runs.note(10, SHORT_RUN_NS / 2);
+    assert!(runs.is_short(10) && runs.is_short(20) && !runs.is_short(21));
+    runs.note(10, SHORT_RUN_NS * 100);
+    for _ in 0..10 {
+        assert!(!runs.is_short(10), "it is forgotten too soon");
+        runs.note(10, 1);
+    }
+    for _ in 0..60 {
+        runs.note(10, 1);
+    }
+    assert!(runs.is_short(10));
+}
+
+#[tokio::test]
+async fn outputs_that_are_not_of_all_rows_end_the_batches_of_a_graph() {
+    struct First(Arc<dyn Graph>);
+    impl Graph for First {
+        fn inputs(&self) -> &[Port] {
+            self.0.inputs()
+        }
+        fn outputs(&self) -> &[Port] {
+            self.0.outputs()
+        }
+        fn bytes(&self) -> u64 {
+            self.0.bytes()
+        }
+        /// Of the first row alone.
+        fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
+            let first = inputs[0].read().slice(..256);
+            let shape = vec![1, 1, 8, 8];
+            self.0.run(vec![Tensor::new(ElementType::F32, shape, first).unwrap()], run)
+        }
+    }
+    let mut under = under(2, LONG);
+    let Runs { graph, engine, account, threads, .. } = &*under.runs;
+    let (engine, account, threads) = (engine.clone(), account.clone(), threads.clone());
+    under.runs = Arc::new(Runs::new(Arc::new(First(graph.clone())), engine, account, threads));
+    under.batches = Batches::of(Some(under.batches.limits), &under.runs).unwrap();
+    let jobs = [1.0, 2.0].map(|value| under.job(1, value).0);
+    let all = join_all(jobs.into_iter().map(|job| under.compute(job))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert_eq!(under.counted(), 3);
+    // Nobody waits any more: the limit for that is long.
+    under.compute(under.job(1, 3.0).0).await.unwrap();
+    assert_eq!(under.counted(), 1);
+}
+
 #[tokio::test]
 async fn a_graph_whose_first_axis_is_not_free_is_left_alone() {
     let under = under(4, LONG);
@@ -215,8 +265,7 @@ async fn a_graph_whose_first_axis_is_not_free_is_left_alone() {
     let graph = Arc::new(Fixed(under.runs.graph.clone(), ports));
     let Runs { engine, account, threads, .. } = &*under.runs;
     let (engine, account, threads) = (engine.clone(), account.clone(), threads.clone());
-    let run_ns = AtomicU64::new(0);
-    let runs = Arc::new(Runs { graph, engine, account, threads, run_ns });
+    let runs = Arc::new(Runs::new(graph, engine, account, threads));
     assert!(Batches::of(Some(under.batches.limits), &runs).is_none());
     assert!(Batches::of(None, &under.runs).is_none());
 }

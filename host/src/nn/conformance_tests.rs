@@ -6,10 +6,13 @@
 use super::*;
 use crate::nn::onnxruntime::OnnxRuntimeError;
 use crate::sandbox::{Account, Charge};
+use prost::Message;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use tract_onnx::pb;
+use tract_onnx::pb::tensor_shape_proto::dimension::Value::DimParam;
 
 /// A process has one.
 static ONNX_RUNTIME: LazyLock<Option<Arc<OnnxRuntime>>> = LazyLock::new(|| {
@@ -193,6 +196,93 @@ fn outputs_go_back_where_they_came_from() {
     }
 }
 
+/// `y` is `x` and one more; `x` is given as it is.
+fn one_more() -> Vec<u8> {
+    let float = |name: &str| pb::ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(pb::TypeProto {
+            value: Some(pb::type_proto::Value::TensorType(pb::type_proto::Tensor {
+                elem_type: 1,
+                shape: Some(pb::TensorShapeProto {
+                    dim: vec![pb::tensor_shape_proto::Dimension {
+                        value: Some(DimParam("N".to_owned())),
+                        ..Default::default()
+                    }],
+                }),
+            })),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let one = pb::TensorProto {
+        name: "one".to_owned(),
+        dims: vec![1],
+        data_type: 1,
+        float_data: vec![1.0],
+        ..Default::default()
+    };
+    let add = pb::NodeProto {
+        op_type: "Add".to_owned(),
+        input: vec!["x".to_owned(), "one".to_owned()],
+        output: vec!["y".to_owned()],
+        ..Default::default()
+    };
+    let graph = pb::GraphProto {
+        name: "one more".to_owned(),
+        node: vec![add],
+        initializer: vec![one],
+        input: vec![float("x")],
+        output: vec![float("y"), float("x")],
+        ..Default::default()
+    };
+    pb::ModelProto {
+        ir_version: 8,
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 14 }],
+        graph: Some(graph),
+        ..Default::default()
+    }
+    .encode_to_vec()
+}
+
+/// It outlives what it was given as. tract takes no such graph.
+#[test]
+fn an_input_that_is_given_back_is_the_same() {
+    assert!(Tract.load("graph", &one_more(), &(), MEANS).is_err());
+    if let Some(engine) = &*ONNX_RUNTIME {
+        let graph = loaded(engine.as_ref(), &one_more(), MEANS);
+        let numbers = |from: u16| -> Vec<u8> {
+            (from..from + 1000).flat_map(|number| f32::from(number).to_le_bytes()).collect()
+        };
+        let mut kept = Vec::new();
+        for round in 0..20 {
+            let elements = engine.elements(ElementType::F32, &[1000], &numbers(round));
+            let input = Tensor::of(ElementType::F32, vec![1000], elements).unwrap();
+            let (outputs, _) = run(graph.as_ref(), vec![input], &Cancel::default()).unwrap();
+            kept.push(outputs);
+        }
+        for (round, outputs) in (0..).zip(&kept) {
+            assert_eq!(outputs[1].read(), numbers(round), "{}", engine.name());
+            assert_eq!(outputs[0].read(), numbers(round + 1), "{}", engine.name());
+        }
+    } else {
+        skipped("ONNX Runtime");
+    }
+}
+
+/// What begins like ONNX Runtime's own format, which nobody has scanned, is read as what
+/// was scanned.
+#[test]
+fn another_format_than_onnx_is_not_read() {
+    let Some(engine) = &*ONNX_RUNTIME else { return skipped("ONNX Runtime") };
+    // A name of a producer whose first letters are those of that format.
+    let mut disguised = b"\x12\x84\x80\x00ORTM".to_vec();
+    disguised.extend(one_more());
+    let graph = loaded(engine.as_ref(), &disguised, MEANS);
+    let input = Tensor::new(ElementType::F32, vec![1], 1_f32.to_le_bytes().to_vec()).unwrap();
+    let (outputs, _) = run(graph.as_ref(), vec![input], &Cancel::default()).unwrap();
+    assert_eq!(outputs[0].read(), 2_f32.to_le_bytes().to_vec());
+}
+
 #[test]
 fn a_run_that_is_cancelled_is_not_computed() {
     let onnx = std::fs::read(path_of("guests/digits")).unwrap();
@@ -228,14 +318,19 @@ fn onnx_runtime_stops_when_it_is_cancelled() {
         Tensor::new(ElementType::F32, vec![rows, 3, 224, 224], vec![0; bytes]).unwrap()
     };
     let began = Instant::now();
-    let (_, beside) = run(graph.as_ref(), vec![input(16)], &Cancel::default()).unwrap();
+    run(graph.as_ref(), vec![input(16)], &Cancel::default()).unwrap();
     let whole = began.elapsed();
-    assert!(!beside.is_zero(), "nobody has helped, or it was not counted");
+    // Another test's graph may have told of the time of the same threads.
+    let has_helped = |_| {
+        let (_, beside) = run(graph.as_ref(), vec![input(2)], &Cancel::default()).unwrap();
+        !beside.is_zero()
+    };
+    assert!((0..50).any(has_helped), "nobody has helped, or it was not counted");
     let began = Instant::now();
     let cancel = Cancel::at(began + whole / 8);
-    let stopped = run(graph.as_ref(), vec![input(16)], &cancel).unwrap_err();
+    let stopped = run(graph.as_ref(), vec![input(64)], &cancel).unwrap_err();
     assert!(matches!(stopped, RunError::Cancelled), "{stopped:?}");
-    assert!(began.elapsed() < whole * 3 / 4, "{:?} of {whole:?}", began.elapsed());
+    assert!(began.elapsed() < whole * 3 / 4 + Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 /// What the arena has no room for fails a run, and no other one.

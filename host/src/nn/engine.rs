@@ -7,6 +7,7 @@ use crate::sandbox::{Charge, OverLimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Loads graphs.
 pub trait Engine: Send + Sync {
@@ -85,6 +86,11 @@ pub trait Graph: Send + Sync {
     /// Bytes of its constants.
     fn bytes(&self) -> u64;
 
+    /// Whether a run would begin at once.
+    fn is_free(&self) -> bool {
+        true
+    }
+
     /// Runs it on inputs in the order of [`Graph::inputs`], which the caller
     /// has checked against their ports. Blocks.
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError>;
@@ -114,12 +120,18 @@ impl Beside for () {
 pub struct Cancel {
     asked: Arc<AtomicBool>,
     deadline: Option<Instant>,
+    call: Option<CancellationToken>,
 }
 
 impl Cancel {
     /// Of a run that must have ended by then.
     pub fn at(deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..Self::default() }
+    }
+
+    /// Of a run for a call, which stops with it.
+    pub(crate) fn of(call: CancellationToken, deadline: Instant) -> Self {
+        Self { call: Some(call), ..Self::at(deadline) }
     }
 
     /// Asks the run to stop.
@@ -130,6 +142,7 @@ impl Cancel {
     /// Whether the run should stop.
     pub fn is_cancelled(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+            || self.call.as_ref().is_some_and(CancellationToken::is_cancelled)
             || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
@@ -155,6 +168,14 @@ pub enum LoadError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Not a file of ONNX.
+    #[error("the graph {name} is no ONNX file: {reason}")]
+    Unread {
+        /// The graph.
+        name: String,
+        /// Where it is not.
+        reason: String,
     },
     /// This host has no such engine.
     #[error("the graph {name} asks for the engine {asked}; this host has {there}")]

@@ -160,6 +160,7 @@ impl inference::HostGraphExecutionContext for State {
             hold: self.hold.clone(),
             meters: self.meters.clone(),
             deadline: self.deadline,
+            stopped: self.stopped.clone(),
         };
         let outputs = match graph.compute(job, &self.shared.share).await {
             Ok(outputs) => outputs,

@@ -26,7 +26,7 @@ pub(crate) mod guest;
 pub use backend::Backend;
 pub use engine::{Beside, Cancel, Engine, Graph, LoadError, Means, Port, Run, RunError};
 pub use engines::Engines;
-pub use onnxruntime::{OnnxRuntime, OnnxRuntimeError, OnnxRuntimeLibrary};
+pub use onnxruntime::{OnnxRuntime, OnnxRuntimeElsewhere, OnnxRuntimeError, OnnxRuntimeLibrary};
 pub use tensor::{ElementType, Elements, Tensor, TensorError};
 pub use tract::Tract;
 
@@ -38,9 +38,9 @@ use batch::{Batches, Runs};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 use threads::Threads;
+use tokio_util::sync::CancellationToken;
 
 /// The engines of a process and the threads they compute on.
 pub(crate) struct Nn {
@@ -88,8 +88,7 @@ impl Graphs {
             charge.resize(graph.bytes()).map_err(full)?;
             first.get_or_insert(engine.clone());
             let (engine, account, threads) = (engine.clone(), account.clone(), nn.threads.clone());
-            let run_ns = AtomicU64::new(0);
-            let runs = Arc::new(Runs { graph, engine, account, threads, run_ns });
+            let runs = Arc::new(Runs::new(graph, engine, account, threads));
             let batches = Batches::of(limits.batching, &runs);
             let graph = NamedGraph { name: name.clone(), runs, batches, _charge: charge };
             named.insert(name, Arc::new(graph));
@@ -125,6 +124,8 @@ pub(crate) struct Compute {
     /// Those of the call.
     pub(crate) meters: Arc<Meters>,
     pub(crate) deadline: Instant,
+    /// Cancelled with the call.
+    pub(crate) stopped: CancellationToken,
 }
 
 /// What a run gives, each with what it is charged.
@@ -203,18 +204,37 @@ impl std::fmt::Debug for NamedGraph {
     }
 }
 
-/// A graph of a package, to look at, and the name of what would run it on one CPU.
-pub fn graph_of(
+/// What is known of a graph without running it.
+#[derive(Debug)]
+pub struct Looked {
+    /// The engine that would run it.
+    pub engine: &'static str,
+    /// What it takes.
+    pub inputs: Vec<Port>,
+    /// What it gives.
+    pub outputs: Vec<Port>,
+}
+
+/// Looks at a graph of a package, with tract where that would run it. Another engine is
+/// given nothing: what there is to know is what the file says.
+pub fn look_at(
     engines: &Engines,
     package: &Package,
     file: &GraphFile,
-) -> Result<(&'static str, Arc<dyn Graph>), LoadError> {
+) -> Result<Looked, LoadError> {
     let content = read(file)?;
     let limits = package.limits();
     let (engine, _) = engines.for_graph(limits.engine, file, &content)?;
-    let means = Means::of(limits, 1);
-    let graph = engines::load(engine.as_ref(), &package.assets, file, &content, means)?;
-    Ok((engine.name(), graph))
+    let engine = engine.name();
+    let (inputs, outputs) = if engine == Tract.name() {
+        let means = Means::of(limits, 1);
+        let graph = engines::load(&Tract, &package.assets, file, &content, means)?;
+        (graph.inputs().to_vec(), graph.outputs().to_vec())
+    } else {
+        let name = file.name.clone();
+        onnx::ports::of(&content).map_err(|reason| LoadError::Unread { name, reason })?
+    };
+    Ok(Looked { engine, inputs, outputs })
 }
 
 fn read(file: &GraphFile) -> Result<Bytes, LoadError> {

@@ -9,7 +9,7 @@ mod threads;
 mod value;
 mod watch;
 
-use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Run, RunError};
+use super::engine::{Beside, Cancel, Engine, Graph, LoadError, Means, Port, Run, RunError};
 use super::onnx::ports;
 use super::tensor::{ElementType, Elements, Tensor};
 use arena::Arena;
@@ -20,7 +20,7 @@ use ort::session::{RunOptions, Session};
 use ort::value::{Outlet, ValueType};
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use threads::Helpers;
 use watch::Watch;
 
@@ -69,6 +69,12 @@ pub enum OnnxRuntimeError {
         /// What the loader says.
         reason: String,
     },
+    /// It would tell its makers what it is used for, and it is too late to stop that.
+    #[error("ONNX Runtime is not used by many threads without {SILENCE}=1 in the environment")]
+    Telemetry,
+    /// Its path cannot be told.
+    #[error(transparent)]
+    Path(#[from] std::io::Error),
     /// It is too old.
     #[error("{path} is ONNX Runtime {found}; 1.{RELEASE_MIN} or newer is needed")]
     TooOld {
@@ -79,6 +85,40 @@ pub enum OnnxRuntimeError {
     },
 }
 
+/// What of it a host says without having it: which graphs it would run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OnnxRuntimeElsewhere;
+
+impl Engine for OnnxRuntimeElsewhere {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn has(&self, domain: &str, operator: &str) -> bool {
+        has(domain, operator)
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        _: &[u8],
+        _: &dyn Beside,
+        _: Means,
+    ) -> Result<Arc<dyn Graph>, LoadError> {
+        let reason = "it is not in this process".to_owned();
+        Err(LoadError::Engine { engine: NAME, name: name.to_owned(), reason })
+    }
+
+    fn elements(&self, _: ElementType, _: &[u32], data: &[u8]) -> Box<dyn Elements> {
+        Box::new(Bytes::copy_from_slice(data))
+    }
+}
+
+/// It says only when a graph is loaded which operators of a domain it has.
+fn has(domain: &str, operator: &str) -> bool {
+    DOMAINS.contains(&domain) && !(domain == MICROSOFT && READS_FILES.contains(&operator))
+}
+
 /// The library, in this process.
 #[derive(Debug)]
 pub struct OnnxRuntimeLibrary(());
@@ -86,6 +126,11 @@ pub struct OnnxRuntimeLibrary(());
 impl OnnxRuntimeLibrary {
     /// Loads it, which does what it likes as it is loaded.
     pub fn load(library: &Path) -> Result<Self, OnnxRuntimeError> {
+        if !is_silent() && !crate::sched::is_one_thread() {
+            return Err(OnnxRuntimeError::Telemetry);
+        }
+        // The loader would look for a relative one elsewhere first.
+        let library = &std::path::absolute(library)?;
         let path = library.display().to_string();
         let refused = |reason| OnnxRuntimeError::Library { path: path.clone(), reason };
         let mut loaded = lock(&LOADED);
@@ -102,8 +147,9 @@ impl OnnxRuntimeLibrary {
         Ok(Self(()))
     }
 
-    /// The engine. It begins, and has threads, with its first graph. To be called while no
-    /// other thread looks at variables of the process.
+    /// The engine, which begins, and has threads, with its first graph. No thread may have
+    /// been started since the library was loaded, unless `ORT_DISABLE_TELEMETRY` was among
+    /// the variables of the process.
     pub fn engine(self) -> OnnxRuntime {
         be_silent();
         OnnxRuntime { begun: Mutex::new(None), helpers: Arc::default() }
@@ -117,10 +163,16 @@ impl OnnxRuntimeLibrary {
     reason = "JUSTIFICATION: the library has no other way to be told before it begins"
 )]
 fn be_silent() {
-    if std::env::var_os(SILENCE).is_none() {
-        // SAFETY: whoever calls this has no thread that looks at variables now.
+    if !is_silent() {
+        // SAFETY: there was no other thread that could look at variables when the library was
+        // loaded, and whoever calls this has started none. It is looked at there, because a
+        // worker sees no /proc once it is in its jail, which it enters in between.
         unsafe { std::env::set_var(SILENCE, "1") };
     }
+}
+
+fn is_silent() -> bool {
+    std::env::var_os(SILENCE).is_some()
 }
 
 impl OnnxRuntime {
@@ -138,6 +190,8 @@ impl OnnxRuntime {
         let session = Session::builder(&begun.environment)?
             .with_optimization_level(GraphOptimizationLevel::Level3)?
             .with_env_allocators()?
+            // Else it reads what begins like a format of its own, which nobody has scanned.
+            .with_config_entry("session.load_model_format", "ONNX")?
             .commit_from_memory(onnx)?;
         Ok((session, begun.watch.clone()))
     }
@@ -169,9 +223,8 @@ impl Engine for OnnxRuntime {
         NAME
     }
 
-    /// It says only when a graph is loaded which operators of a domain it has.
     fn has(&self, domain: &str, operator: &str) -> bool {
-        DOMAINS.contains(&domain) && !(domain == MICROSOFT && READS_FILES.contains(&operator))
+        has(domain, operator)
     }
 
     fn load(
@@ -190,9 +243,9 @@ impl Engine for OnnxRuntime {
         })?;
         let inputs = session.inputs().iter().map(port).collect();
         let outputs = session.outputs().iter().map(port).collect();
-        let (session, bytes) = (Mutex::new(session), onnx.len() as u64);
-        let helpers = self.helpers.clone();
-        Ok(Arc::new(OrtGraph { session, helpers, watch, inputs, outputs, bytes }))
+        let (session, bytes) = (Mutex::new(Some(session)), onnx.len() as u64);
+        let (helpers, is_back) = (self.helpers.clone(), Condvar::new());
+        Ok(Arc::new(OrtGraph { session, is_back, helpers, watch, inputs, outputs, bytes }))
     }
 
     fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
@@ -206,7 +259,9 @@ impl Engine for OnnxRuntime {
 
 /// A graph, which runs once at a time: on as many threads as are paid for.
 struct OrtGraph {
-    session: Mutex<Session>,
+    session: Mutex<Option<Session>>,
+    /// Somebody has given it back.
+    is_back: Condvar,
     helpers: Arc<Helpers>,
     watch: Watch,
     inputs: Vec<Port>,
@@ -232,26 +287,61 @@ impl Graph for OrtGraph {
             true => RunError::Cancelled,
             false => RunError::Engine(short(&error)),
         };
-        let named = self.inputs.iter().zip(inputs);
-        let named = named.map(|(port, tensor)| Ok((port.name.as_str(), value::taken(tensor)?)));
-        let named = named.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+        let inputs = inputs.into_iter().map(value::taken);
+        let inputs = inputs.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
         let options = Arc::new(RunOptions::new().map_err(failed)?);
-        let mut session = lock(&self.session);
-        if run.cancel.is_cancelled() {
-            return Err(RunError::Cancelled);
-        }
+        let mut taken = self.take(run.cancel)?;
+        let gone = || RunError::Engine("its session has gone".to_owned());
+        let session = taken.session.as_mut().ok_or_else(gone)?;
         let watched = self.watch.over(run.cancel.clone(), options.clone());
-        let outputs = session.run_with_options(named, &*options);
-        drop(watched);
+        let named = self.inputs.iter().zip(&inputs);
+        let named: Vec<_> = named.map(|(port, tensor)| (port.name.as_str(), tensor)).collect();
+        let ran = session.run_with_options(named, &*options).map(|mut outputs| {
+            let of = |port: &Port| outputs.remove(&port.name);
+            self.outputs.iter().map(of).collect::<Vec<_>>()
+        });
+        drop((watched, taken));
         run.cpu_beside = self.helpers.take();
-        let mut outputs = outputs.map_err(failed)?;
-        self.outputs
-            .iter()
-            .map(|port| {
-                let missing = || RunError::Engine(format!("there is no output {:?}", port.name));
-                value::given(outputs.remove(&port.name).ok_or_else(missing)?, &port.name)
-            })
-            .collect()
+        let outputs = self.outputs.iter().zip(ran.map_err(failed)?);
+        let outputs = outputs.map(|(port, output)| {
+            let missing = || RunError::Engine(format!("there is no output {:?}", port.name));
+            value::given(output.ok_or_else(missing)?, &port.name, &inputs)
+        });
+        outputs.collect()
+    }
+
+    fn is_free(&self) -> bool {
+        lock(&self.session).is_some()
+    }
+}
+
+impl OrtGraph {
+    /// The session, when nobody else has it.
+    fn take(&self, cancel: &Cancel) -> Result<Taken<'_>, RunError> {
+        let mut session = lock(&self.session);
+        loop {
+            if cancel.is_cancelled() {
+                return Err(RunError::Cancelled);
+            }
+            if session.is_some() {
+                return Ok(Taken { graph: self, session: session.take() });
+            }
+            let waited = self.is_back.wait_timeout(session, watch::PERIOD);
+            session = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// The session of a graph, which has it back with the end of this.
+struct Taken<'a> {
+    graph: &'a OrtGraph,
+    session: Option<Session>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *lock(&self.graph.session) = self.session.take();
+        self.graph.is_back.notify_one();
     }
 }
 

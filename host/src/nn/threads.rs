@@ -87,6 +87,8 @@ fn work(queue: &Mutex<Receiver<Job>>) {
         };
         let Ok(Job { turn, work, cancel, reply }) = next else { return };
         if cancel.is_cancelled() {
+            // What it has is given back before anybody hears of it.
+            drop(work);
             // Whoever asked may have gone.
             let _ = reply.send(Err(RunError::Cancelled));
             continue;

@@ -6,12 +6,23 @@
 //! are nicer than the server's.
 
 use crate::sched::be_nice;
+use std::cell::Cell;
 use std::future::Future;
 use tokio_util::task::TaskTracker;
 
 /// Threads for what blocks. Guests' reads of files do not come here: they are a part
 /// of their turns.
 const BLOCKING_THREADS_MAX: usize = 8;
+
+thread_local! {
+    static IS_HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is one on which guests run. Elsewhere they may begin, and must not
+/// keep the thread.
+pub(crate) fn is_here() -> bool {
+    IS_HERE.get()
+}
 
 /// Threads that run guests.
 #[derive(Debug)]
@@ -28,7 +39,10 @@ impl Executor {
             .event_interval(1)
             .global_queue_interval(1)
             .thread_name("guest")
-            .on_thread_start(be_nice)
+            .on_thread_start(|| {
+                be_nice();
+                IS_HERE.set(true);
+            })
             .enable_time()
             .build()?;
         Ok(Self { runtime: Some(runtime), tasks: TaskTracker::new() })

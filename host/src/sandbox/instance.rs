@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, UpdateDeadline};
 
 /// Fuel after which a guest yields even if no epoch has ended, should the thread that
@@ -100,6 +101,7 @@ pub(crate) struct Job {
     pub(crate) deadline: Instant,
     pub(crate) meters: Arc<Meters>,
     pub(crate) hold: Hold,
+    pub(crate) stopped: CancellationToken,
 }
 
 impl Instance {
@@ -176,6 +178,7 @@ impl Instance {
         state.deadline = deadline;
         state.meters = meters.clone();
         state.hold = Some(job.hold.clone());
+        state.stopped = job.stopped.clone();
         // Nothing of `load-model` is left in what the call is judged by.
         state.limiter.start_call();
         state.forget_host_calls();

@@ -62,6 +62,7 @@ use crate::nn::{Engines, Nn};
 pub(crate) use engine::FIBRE_STACK_BYTES;
 use engine::Ticker;
 use executor::Executor;
+pub(crate) use executor::is_here as is_guests_thread;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Linker;

@@ -293,6 +293,11 @@ impl Program {
         self.shared.runtime.executor().spawn(work);
     }
 
+    /// Whether its guests have graphs to compute.
+    pub(crate) fn has_graphs(&self) -> bool {
+        self.shared.graphs.names().next().is_some()
+    }
+
     /// The limits of the version.
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
@@ -372,7 +377,10 @@ impl Program {
         let hold: Hold = Arc::new(hold);
         let running = async move {
             let (deadline, held) = (deadline.instant(), hold.clone());
-            let job = Job { function, origin, requests, sink, deadline, meters, hold };
+            let job = {
+                let stopped = stopped.clone();
+                Job { function, origin, requests, sink, deadline, meters, hold, stopped }
+            };
             let loaded = AtomicBool::new(false);
             let run = AssertUnwindSafe(program.run(job, &loaded)).catch_unwind();
             let ended = tokio::select! {

@@ -16,6 +16,7 @@ use crate::nn::guest::NnState;
 use crate::package::Assets;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::{FsPerms, WasiFilesystemCtx, WasiFilesystemCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub(crate) nn: NnState,
     /// Of the call, for whatever runs for it elsewhere.
     pub(crate) hold: Option<Hold>,
+    /// Cancelled when nobody wants the call any more.
+    pub(crate) stopped: CancellationToken,
     /// What the call takes.
     pub(crate) meters: Arc<Meters>,
     /// The last function of the world that the guest called.
@@ -103,6 +106,7 @@ impl State {
             wasi_table,
             nn: NnState::new(&shared.graphs, &shared.account),
             hold: None,
+            stopped: CancellationToken::new(),
             meters: Arc::default(),
             last_host_call: None,
             host_calls: HostCalls::default(),

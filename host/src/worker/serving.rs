@@ -316,7 +316,9 @@ impl Serving {
     /// wake another thread would take longer than it.
     async fn start(&self, mut guest: Work, mut answer: Work) {
         let (mut has_ended, mut is_answered) = (false, false);
-        if self.call_ns.load(Ordering::Relaxed) < SHORT_CALL_NS {
+        // A graph may compute for longer than a host waits for its frames to be read.
+        let is_short = self.call_ns.load(Ordering::Relaxed) < SHORT_CALL_NS;
+        if is_short && !self.program.has_graphs() {
             tokio::task::coop::unconstrained(async {
                 has_ended = futures_util::poll!(guest.as_mut()).is_ready();
                 is_answered = futures_util::poll!(answer.as_mut()).is_ready();

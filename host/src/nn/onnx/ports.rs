@@ -15,8 +15,8 @@ pub(in crate::nn) fn whole(
     name: &str,
     beside: &dyn Beside,
 ) -> Result<Option<Vec<u8>>, LoadError> {
-    // What cannot be read the engine says.
-    let Ok(mut file) = pb::ModelProto::decode(onnx) else { return Ok(None) };
+    let mut file = pb::ModelProto::decode(onnx)
+        .map_err(|error| LoadError::Unread { name: name.to_owned(), reason: error.to_string() })?;
     let Some(graph) = &mut file.graph else { return Ok(None) };
     if !external::bring(graph, name, beside)? {
         return Ok(None);

@@ -132,11 +132,17 @@ pub fn scan(onnx: &[u8], has: &dyn Fn(&str, &str) -> bool) -> Result<Scan, ScanE
     let mut fields = Fields::of(onnx);
     while let Some((field, value)) = fields.next()? {
         // ModelProto.graph. Readers of protobuf put several together, each its way.
-        if field == 7 {
-            let bytes = value.bytes()?;
-            if graph.replace(bytes).is_some() {
-                return Err(ScanError::TooMany { what: "graphs", max: 1 });
+        match field {
+            7 => {
+                let bytes = value.bytes()?;
+                if graph.replace(bytes).is_some() {
+                    return Err(ScanError::TooMany { what: "graphs", max: 1 });
+                }
             }
+            // training_info and functions: graphs that engines read, each its way.
+            20 => return Err(ScanError::TooMany { what: "graphs for training", max: 0 }),
+            25 => return Err(ScanError::TooMany { what: "functions", max: 0 }),
+            _ => {}
         }
     }
     scanner.graph(graph.ok_or(ScanError::NoGraph)?, 1)?;

@@ -127,6 +127,18 @@ fn what_is_too_much_is_refused_by_its_number() {
     assert_eq!(refused, ScanError::TooMany { what: "bytes in a name", max: NAME_BYTES_MAX });
 }
 
+/// Bodies of operators that a file brings along would be graphs that nobody has looked at.
+#[test]
+fn functions_and_graphs_for_training_are_refused() {
+    let file = pb::ModelProto { graph: Some(of_nodes(Vec::new())), ..Default::default() };
+    let plain = file.encode_to_vec();
+    // Fields 20 and 25 of ModelProto, each an empty message.
+    for (field, what) in [([0xa2, 0x01, 0x00], "training"), ([0xca, 0x01, 0x00], "functions")] {
+        let refused = scan(&[&plain[..], &field].concat(), &has).unwrap_err();
+        assert!(refused.to_string().contains(what), "{refused}");
+    }
+}
+
 /// Of texts and shapes there may be so much; of weights as much as fits a file.
 #[test]
 fn bytes_beside_the_data_of_tensors_have_a_limit() {

@@ -34,7 +34,11 @@ impl Arena {
 
     /// Makes one of another size in its place. Sessions that have the old one keep it.
     pub(super) fn replace(&mut self, bytes_max: u64) -> ort::Result<()> {
-        unregister(&self.environment, &self.info)?;
+        // Should nothing come after it, the next graph tries again.
+        let old = std::mem::replace(&mut self.bytes_max, 0);
+        if old > 0 {
+            unregister(&self.environment, &self.info)?;
+        }
         register(&self.environment, &self.info, bytes_max)?;
         self.bytes_max = bytes_max;
         Ok(())

@@ -4,7 +4,6 @@ use crate::nn::engine::RunError;
 use crate::nn::tensor::{ElementType, Elements, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
-use ort::session::SessionInputValue;
 use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType};
 use std::sync::Arc;
 
@@ -45,8 +44,13 @@ fn bytes_of(tensor: &DynTensor) -> &[u8] {
     let data = tensor.data_ptr().cast::<u8>();
     // SAFETY: the tensor has as many elements as its shape says, of a type of plain numbers
     // (whatever comes here has one of `ElementType`), in memory of the CPU; nobody writes to
-    // it while it is borrowed, since a run that may takes it by value.
+    // it while it is borrowed: a run only reads its inputs, and what it gives is its own, or
+    // is copied before they go (`given`).
     unsafe { std::slice::from_raw_parts(data, bytes) }
+}
+
+fn begin_of(tensor: &DynTensor) -> *const u8 {
+    bytes_of(tensor).as_ptr()
 }
 
 pub(super) fn element(ty: TensorElementType) -> Option<ElementType> {
@@ -86,16 +90,16 @@ pub(super) fn of(element: ElementType, shape: &[u32], data: &[u8]) -> ort::Resul
 }
 
 /// A tensor as a run takes it: what it has made itself, or a copy.
-pub(super) fn taken(tensor: Tensor) -> ort::Result<SessionInputValue<'static>> {
+pub(super) fn taken(tensor: Tensor) -> ort::Result<DynTensor> {
     let (element, shape) = (tensor.element(), tensor.shape().to_vec());
     let value = match tensor.into_elements::<Value>() {
         Ok(value) => value,
         Err(data) => of(element, &shape, &data)?,
     };
     match Arc::try_unwrap(value.0) {
-        Ok(tensor) => Ok(tensor.into_dyn().into()),
+        Ok(tensor) => Ok(tensor),
         // A guest still reads it.
-        Err(shared) => Ok(copied(element, &shape, &shared)?.into_dyn().into()),
+        Err(shared) => copied(element, &shape, &shared),
     }
 }
 
@@ -104,8 +108,9 @@ fn copied(element: ElementType, shape: &[u32], tensor: &DynTensor) -> ort::Resul
     Arc::try_unwrap(copy.0).map_err(|_| ort::Error::new("the copy is somebody else's"))
 }
 
-/// What a graph has made.
-pub(super) fn given(value: DynValue, name: &str) -> Result<Tensor, RunError> {
+/// What a graph has made of these inputs. A graph may give one of them as it is: that is
+/// the input's memory, which goes with it.
+pub(super) fn given(value: DynValue, name: &str, inputs: &[DynTensor]) -> Result<Tensor, RunError> {
     let failed = |error: ort::Error| RunError::Engine(super::short(&error));
     let told = format!("{:?}", value.dtype());
     let unknown = || RunError::OutputType { name: name.to_owned(), element: told };
@@ -115,9 +120,14 @@ pub(super) fn given(value: DynValue, name: &str) -> Result<Tensor, RunError> {
     let tensor = value.downcast::<DynTensorValueType>().map_err(failed)?;
     let Some(element) = element(*tensor.data_type()) else { return Err(unknown()) };
     let axes = tensor.shape().iter().map(|axis| u32::try_from(*axis));
-    let shape = axes
+    let shape: Vec<u32> = axes
         .collect::<Result<_, _>>()
         .map_err(|_| RunError::Engine(format!("output {name} is too large")))?;
+    let is_within = |input: &DynTensor| bytes_of(input).as_ptr_range().contains(&begin_of(&tensor));
+    let tensor = match inputs.iter().any(is_within) {
+        true => copied(element, &shape, &tensor).map_err(failed)?,
+        false => tensor,
+    };
     Tensor::of(element, shape, Box::new(Value(Arc::new(tensor))))
         .map_err(|error| RunError::Engine(error.to_string()))
 }

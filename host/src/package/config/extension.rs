@@ -89,7 +89,7 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
         limits.engine = EngineName::of(&entry.text)
             .or_else(|| entry.refuse("is not an engine; write \"tract\" or \"onnxruntime\""));
     }
-    if let Some(mut batching) = section.section_or_empty("batching") {
+    if let Some(mut batching) = section.section("batching") {
         let rows_max = batching.number("max_size", 2, ROWS_MAX);
         let rows_max = rows_max.and_then(|rows| u32::try_from(rows).ok());
         let wait_max = batching.duration("max_wait", BATCH_WAIT_MIN, BATCH_WAIT_MAX);

@@ -270,6 +270,7 @@ fn errors_name_the_key_the_line_and_the_fix() {
             "is not a whole number from 2 to 1024",
         ),
         ("model: {id: m}\nringfence: {batching: {max_wait: 2s}}", "`ringfence.batching.max_wait`"),
+        ("model: {id: m}\nringfence: {batching: 2}", "`ringfence.batching`"),
         ("model: {id: m}\nringfence: {batching: {size: 2}}", "`ringfence.batching.size`"),
         (
             "model: {id: m}\nringfence: {timeout: 1s}",
