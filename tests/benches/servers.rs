@@ -195,7 +195,9 @@ async fn callers(time: Duration) {
     println!("echo: more callers at a time");
     let many = "ringfence: {max_concurrency: 128}\ninference_compute_info:";
     let limit = ("cpu_limit: \"500m\"", "cpu_limit: \"64\"");
-    let variant = Variant::of(guests::ECHO, &[("inference_compute_info:", many), limit]);
+    // A stack for each call.
+    let memory = ("cpu_memory: \"64Mi\"", "cpu_memory: \"1Gi\"");
+    let variant = Variant::of(guests::ECHO, &[("inference_compute_info:", many), limit, memory]);
     let host = Host::serve(&[variant.path()]);
     host.operate(&["users", "quota", "local", "--calls", "256"]);
     let mut alone = None;
