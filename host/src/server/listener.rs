@@ -141,6 +141,10 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
+/// Longest frame of HTTP/2 that a client may send, which is read as a whole. What is sent
+/// in short ones is read in many pieces.
+const FRAME_BYTES_MAX: u32 = 64 << 10;
+
 /// Serves until `stop` resolves, then lets calls end within the drain timeout.
 /// Each connection goes by the options of its beginning. How many there are at a
 /// time, and what a message may be, is decided at the start.
@@ -342,6 +346,7 @@ async fn connection(
         .max_concurrent_streams(options.streams_per_connection_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(limit("header_bytes", HEADER_BYTES_MAX))
         .max_send_buf_size(PIECE_BYTES)
         .keep_alive_interval(options.keep_alive)

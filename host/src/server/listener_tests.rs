@@ -352,11 +352,12 @@ async fn a_stream_may_be_silent_between_messages_and_a_call_has_one_message() {
     driving.abort();
 }
 
-/// Calls, windows and headers. The library holds a client to what it was told.
+/// Calls, windows, frames and headers. The library holds a client to what it was told.
 #[tokio::test]
 async fn a_client_is_told_what_it_may_send() {
     const MAX_CONCURRENT_STREAMS: u16 = 3;
     const INITIAL_WINDOW_SIZE: u16 = 4;
+    const MAX_FRAME_SIZE: u16 = 5;
     const MAX_HEADER_LIST_SIZE: u16 = 6;
     let running = start(Options::default()).await;
     let mut stream = greeted(running.address).await;
@@ -374,6 +375,7 @@ async fn a_client_is_told_what_it_may_send() {
         .collect();
     assert_eq!(told.get(&MAX_CONCURRENT_STREAMS), Some(&256));
     assert_eq!(told.get(&INITIAL_WINDOW_SIZE), Some(&(512 << 10)));
+    assert_eq!(told.get(&MAX_FRAME_SIZE), Some(&(64 << 10)));
     assert_eq!(told.get(&MAX_HEADER_LIST_SIZE), Some(&(16 << 10)));
     let update = Frame::next_of(&mut stream, WINDOW_UPDATE).await;
     assert_eq!((update.stream, update.number() + CONNECTION_WINDOW_FIRST), (0, 4 << 20));
