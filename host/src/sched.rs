@@ -81,9 +81,9 @@ fn set_slice(_: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this process has no other thread; not known, and so no, without /proc.
-pub(crate) fn is_one_thread() -> bool {
-    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+/// How many threads this process has; not known without /proc.
+pub(crate) fn threads() -> Option<usize> {
+    std::fs::read_dir("/proc/self/task").map(Iterator::count).ok()
 }
 
 #[cfg(test)]

@@ -2,12 +2,11 @@
 //! that knows nothing of this host is under.
 
 use crate::author::{ringfence, text};
-use ringfence::call::{
-    Deadline, End, Event, Function, Input, Output, Part, Request, Value, Verdict,
-};
+use crate::snapshots::{asked, call};
+use ringfence::call::{End, Function, Value};
 use ringfence::limits::FUEL_PER_CPU_SECOND;
 use ringfence::nn::{
-    Backend, Beside, ElementType, Elements, Engine, Engines, Graph, LoadError, Means, Port, Run,
+    Backend, Beside, ElementType, Elements, Engine, Engines, Graph, LoadError, Means, Ports, Run,
     RunError, Tensor, Tract,
 };
 use ringfence::package::folder;
@@ -18,7 +17,6 @@ use ringfence_tests::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tempfile::TempDir;
 use wasmtime_wasi_nn::backend::{
     BackendError, BackendExecutionContext, BackendFromDir, BackendGraph, BackendInner, Id,
@@ -59,12 +57,13 @@ impl BackendGraph for Sevens {
 }
 
 impl BackendExecutionContext for Sevens {
+    /// Modules set inputs one by one, and this host runs components.
     fn set_input(&mut self, _: Id, _: &wasmtime_wasi_nn::Tensor) -> Result<(), BackendError> {
-        unimplemented!("for modules alone")
+        Err(BackendError::UnsupportedTensorType("of a module".to_owned()))
     }
 
     fn get_output(&mut self, _: Id) -> Result<wasmtime_wasi_nn::Tensor, BackendError> {
-        unimplemented!("for modules alone")
+        Err(BackendError::UnsupportedTensorType("of a module".to_owned()))
     }
 
     fn compute(
@@ -88,32 +87,6 @@ impl BackendExecutionContext for Sevens {
 fn picture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests/digits/held-out");
     std::fs::read(folder.join(name)).unwrap()
-}
-
-fn asked(value: Value, name: &str, params: &str) -> Request {
-    let part = Part { name: name.to_owned(), value };
-    let input = Input { id: String::new(), parts: vec![part] };
-    Request { method: String::new(), inputs: vec![input], params: params.into() }
-}
-
-async fn call(
-    program: &Arc<Program>,
-    function: Function,
-    asked: Request,
-) -> (Vec<Output>, Verdict) {
-    let deadline = Deadline::after(Duration::from_secs(60));
-    let (requests, mut calling) = program.call(function, "test", deadline, ());
-    requests.send(asked).await.unwrap();
-    drop(requests);
-    let mut outputs = Vec::new();
-    loop {
-        match calling.next().await {
-            Some(Event::Output(output)) => outputs.push(output),
-            Some(Event::End(verdict)) => return (outputs, verdict),
-            Some(Event::InputFailed(_)) => {}
-            None => panic!("no verdict"),
-        }
-    }
 }
 
 fn admitted(
@@ -226,12 +199,8 @@ impl Engine for Copies {
 struct CountedGraph(Arc<dyn Graph>, Copies);
 
 impl Graph for CountedGraph {
-    fn inputs(&self) -> &[Port] {
-        self.0.inputs()
-    }
-
-    fn outputs(&self) -> &[Port] {
-        self.0.outputs()
+    fn ports(&self) -> &Ports {
+        self.0.ports()
     }
 
     fn bytes(&self) -> u64 {

@@ -23,7 +23,7 @@ fn open(path: &str, scratch: &TempDir) -> Package {
     folder::open(path.as_ref(), scratch.path(), folder::Taking::Copy).unwrap()
 }
 
-async fn call(
+pub(crate) async fn call(
     program: &Arc<Program>,
     function: Function,
     asked: Request,
@@ -42,10 +42,10 @@ async fn call(
     }
 }
 
-fn asked(value: Value, name: &str) -> Request {
+pub(crate) fn asked(value: Value, name: &str, params: &str) -> Request {
     let part = Part { name: name.to_owned(), value };
     let input = Input { id: String::new(), parts: vec![part] };
-    Request { method: String::new(), inputs: vec![input], params: "{\"seed\":3}".into() }
+    Request { method: String::new(), inputs: vec![input], params: params.into() }
 }
 
 /// What a folder's `load-model` leaves, or why it is no snapshot.
@@ -68,8 +68,8 @@ fn a_call_of_a_copy_is_that_of_a_sandbox_that_has_loaded() {
     let scratch = TempDir::new().unwrap();
     let digit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests/digits/held-out/two.png");
     let digit = fs::read(digit).unwrap();
-    let plain = || asked(Value::Text("It is a truth".to_owned()), "text");
-    let picture = || asked(Value::Image(digit.clone()), "image");
+    let plain = || asked(Value::Text("It is a truth".to_owned()), "text", "{\"seed\":3}");
+    let picture = || asked(Value::Image(digit.clone()), "image", "{\"seed\":3}");
     let models: [(&str, &dyn Fn() -> Request); 4] = [
         (guests::ECHO, &plain),
         (guests::DIGITS, &picture),

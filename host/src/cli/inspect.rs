@@ -7,7 +7,7 @@ mod served;
 use super::client::ModelRef;
 use super::{GlobalArgs, InspectArgs, Usage, usage};
 use crate::digest::sha256_of;
-use crate::nn::{self, Engines, Looked, OnnxRuntimeElsewhere, Port};
+use crate::nn::{self, Engines, Looked, OnnxRuntimeElsewhere, Port, Ports};
 use crate::package::config::Config;
 use crate::package::folder::{self, FolderError};
 use crate::package::{Package, admission, capability};
@@ -117,9 +117,7 @@ fn sheet_of(path: &Path, args: &InspectArgs, global: &GlobalArgs) -> anyhow::Res
     }
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     match folder::open(path, scratch.path(), folder::Taking::Copy) {
-        Ok(package) => {
-            of_package(&package, args, &mut sheet)?;
-        }
+        Ok(package) => of_package(&package, args, &mut sheet)?,
         Err(missing @ (FolderError::NotBuilt { .. } | FolderError::NoCheckpoint { .. })) => {
             let root = Dir::open_ambient_dir(path, ambient_authority())
                 .with_context(|| format!("cannot open {}", path.display()))?;
@@ -141,12 +139,12 @@ fn of_package(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyho
     sheet.push(("version", package.version.clone()));
     let graphs: Vec<&str> = package.graphs.iter().map(|graph| graph.name.as_str()).collect();
     component(&package.component, &graphs, sheet).map_err(usage)?;
-    let engines = match args.onnxruntime {
+    let engines = match args.engines.onnxruntime {
         Some(_) => Engines::default().and(Arc::new(OnnxRuntimeElsewhere)),
         None => Engines::default(),
     };
     for file in &package.graphs {
-        let Looked { engine, inputs, outputs } =
+        let Looked { engine, ports: Ports { inputs, outputs } } =
             nn::look_at(&engines, package, file).map_err(usage)?;
         let content = file.content.read()?;
         let ports = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>().join(", ");

@@ -392,9 +392,9 @@ pub(crate) enum StoreCommand {
 
 /// The engines for a model of whoever runs this command, in this process, which has one
 /// thread yet.
-fn engines(onnxruntime: Option<&Path>) -> anyhow::Result<Engines> {
+fn engines(args: &EngineArgs) -> anyhow::Result<Engines> {
     let engines = Engines::default();
-    let Some(library) = onnxruntime else { return Ok(engines) };
+    let Some(library) = &args.onnxruntime else { return Ok(engines) };
     let library = OnnxRuntimeLibrary::load(library).map_err(usage)?;
     Ok(engines.and(Arc::new(library.engine())))
 }
@@ -524,6 +524,14 @@ pub(crate) struct SchemaArgs {
     pub(crate) markdown: bool,
 }
 
+/// Which engines there are for graphs, beside the one in the program.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EngineArgs {
+    /// The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_ONNXRUNTIME")]
+    pub(crate) onnxruntime: Option<PathBuf>,
+}
+
 /// `inspect`
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
@@ -533,9 +541,8 @@ pub(crate) struct InspectArgs {
     /// Another one: print only how it differs
     #[arg(value_name = "NEWER")]
     pub(crate) newer: Option<PathBuf>,
-    /// The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot
-    #[arg(long, value_name = "FILE", env = "RINGFENCE_ONNXRUNTIME")]
-    pub(crate) onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) engines: EngineArgs,
 }
 
 /// `test`
@@ -573,9 +580,8 @@ pub(crate) struct TestArgs {
     /// How much may have grown: 0.1 is a tenth
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", requires = "baseline")]
     pub(crate) tolerance: f64,
-    /// The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot
-    #[arg(long, value_name = "FILE", env = "RINGFENCE_ONNXRUNTIME")]
-    pub(crate) onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) engines: EngineArgs,
 }
 
 impl TestArgs {
@@ -593,7 +599,7 @@ impl TestArgs {
             write: false,
             baseline: None,
             tolerance: 0.0,
-            onnxruntime: None,
+            engines: EngineArgs { onnxruntime: None },
         }
     }
 }
@@ -622,9 +628,8 @@ pub(crate) struct ServeArgs {
     /// Whether the host starts where a layer of the jail is missing: `required` or `best-effort`, which is for loopback alone [default: best-effort on loopback, else required]
     #[arg(long, value_name = "MODE", value_parser = jail_mode)]
     pub(crate) jail: Option<JailMode>,
-    /// The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot
-    #[arg(long, value_name = "FILE", env = "RINGFENCE_ONNXRUNTIME")]
-    pub(crate) onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) engines: EngineArgs,
     /// Offer gRPC reflection
     #[arg(long)]
     pub(crate) reflection: bool,

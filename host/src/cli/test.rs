@@ -74,7 +74,7 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let asked = asked(args, &package)?;
     let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
 
-    let engines = super::engines(args.onnxruntime.as_deref())?;
+    let engines = super::engines(&args.engines)?;
     let runtime = super::serve::runtime()?;
     // Each is told as it ends: the next may take as long as `call_timeout`.
     let mut seen = |ran: &Ran| -> anyhow::Result<()> {

@@ -5,16 +5,14 @@
 //! run, and says nothing of what it holds meanwhile: the process it is in has limits for
 //! both.
 
-use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Run, RunError};
+use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError, reason};
+use super::lock;
 use super::onnx::ports;
 use super::tensor::{ElementType, Elements, Tensor};
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use wasmtime_wasi_nn::backend::{BackendError, BackendInner, NamedTensor};
 use wasmtime_wasi_nn::wit::{ExecutionTarget, TensorType};
-
-/// Bytes of what a backend says of a failure.
-const REASON_BYTES_MAX: usize = 1024;
 
 /// A backend as an engine.
 pub struct Backend {
@@ -53,13 +51,15 @@ impl Engine for Backend {
     ) -> Result<Arc<dyn Graph>, LoadError> {
         let failed =
             |reason| LoadError::Engine { engine: self.name, name: name.to_owned(), reason };
-        let whole = ports::whole(onnx, name, beside)?;
+        let mut file = ports::read(onnx, name)?;
+        let whole = ports::whole(&mut file, name, beside)?;
         let content = whole.as_deref().unwrap_or(onnx);
-        let (inputs, outputs) = ports::of(content).map_err(failed)?;
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let ports = ports::of(&file).map_err(failed)?;
+        drop(file);
+        let mut inner = lock(&self.inner);
         let graph = inner.load(&[content], ExecutionTarget::Cpu);
         let graph = graph.map_err(|error| failed(short(&error)))?;
-        Ok(Arc::new(BackendGraph { graph, inputs, outputs, bytes: content.len() as u64 }))
+        Ok(Arc::new(BackendGraph { graph, ports, bytes: content.len() as u64 }))
     }
 
     fn elements(&self, _: ElementType, _: &[u32], data: &[u8]) -> Box<dyn Elements> {
@@ -69,18 +69,13 @@ impl Engine for Backend {
 
 struct BackendGraph {
     graph: wasmtime_wasi_nn::Graph,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    ports: Ports,
     bytes: u64,
 }
 
 impl Graph for BackendGraph {
-    fn inputs(&self) -> &[Port] {
-        &self.inputs
-    }
-
-    fn outputs(&self) -> &[Port] {
-        &self.outputs
+    fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     fn bytes(&self) -> u64 {
@@ -92,11 +87,11 @@ impl Graph for BackendGraph {
             true => RunError::Cancelled,
             false => RunError::Engine(short(&error)),
         };
-        let named = self.inputs.iter().zip(inputs).map(|(port, tensor)| taken(port, tensor));
+        let named = self.inputs().iter().zip(inputs).map(|(port, tensor)| taken(port, tensor));
         let mut context = self.graph.init_execution_context().map_err(failed)?;
         let mut made = context.compute_with_io(named.collect()).map_err(failed)?;
-        let mut outputs = Vec::with_capacity(self.outputs.len());
-        for port in &self.outputs {
+        let mut outputs = Vec::with_capacity(self.outputs().len());
+        for port in self.outputs() {
             let place = made.iter().position(|named| named.name == port.name);
             let missing = || RunError::Engine(format!("there is no output {:?}", port.name));
             outputs.push(given(made.swap_remove(place.ok_or_else(missing)?))?);
@@ -145,10 +140,8 @@ fn element_of(ty: TensorType) -> ElementType {
 }
 
 fn short(error: &BackendError) -> String {
-    let mut text = error.to_string();
-    if let BackendError::BackendAccess(cause) = error {
-        text = format!("{text}: {cause}");
+    match error {
+        BackendError::BackendAccess(cause) => reason(&format!("{error}: {cause}")),
+        other => reason(other),
     }
-    crate::text::cut(&mut text, REASON_BYTES_MAX);
-    text
 }

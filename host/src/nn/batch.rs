@@ -4,121 +4,17 @@
 //! nothing of each other: each is charged for its own rows, and where the whole fails each
 //! computes alone.
 
-use super::engine::{Cancel, Engine, Graph, Port, Run, RunError};
+use super::engine::{Cancel, Port, RunError};
+use super::runs::Runs;
 use super::tensor::{ElementType, Tensor};
-use super::threads::Threads;
-use super::{Compute, Outputs};
+use super::{Compute, Outputs, lock};
 use crate::call::Holder;
 use crate::limits::Batching;
-use crate::sandbox::{Account, Charge, Meters, OverLimit, Share, is_guests_thread};
+use crate::sandbox::{Charge, Meters, Share};
 use futures_util::future::join_all;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, oneshot};
-
-/// A run that takes less CPU time keeps nobody waiting for long: what an engine's turn may
-/// keep a slot for.
-const SHORT_RUN_NS: u64 = 3_000_000;
-
-/// What a graph runs on.
-pub(super) struct Runs {
-    pub(super) graph: Arc<dyn Graph>,
-    pub(super) engine: Arc<dyn Engine>,
-    /// Of whom it is.
-    pub(super) account: Account,
-    pub(super) threads: Arc<Threads>,
-    /// CPU time that the next run may take, in nanoseconds, and bytes of the inputs that
-    /// this is known of.
-    expected: Mutex<Expected>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Expected {
-    run_ns: u64,
-    input_bytes: usize,
-}
-
-impl Runs {
-    pub(super) fn new(
-        graph: Arc<dyn Graph>,
-        engine: Arc<dyn Engine>,
-        account: Account,
-        threads: Arc<Threads>,
-    ) -> Self {
-        Self { graph, engine, account, threads, expected: Mutex::default() }
-    }
-
-    /// Whether a run on so many bytes is expected to take no longer than a turn may keep
-    /// others waiting. What is much more than was measured last is not known.
-    fn is_short(&self, input_bytes: usize) -> bool {
-        let expected = *lock(&self.expected);
-        let is_known = expected.run_ns > 0 && input_bytes <= expected.input_bytes * 2;
-        is_known && expected.run_ns < SHORT_RUN_NS
-    }
-
-    /// A run took so long, whatever came of it. One that was long is not soon forgotten.
-    fn note(&self, input_bytes: usize, cpu_ns: u64) {
-        let mut expected = lock(&self.expected);
-        let run_ns = cpu_ns.max(expected.run_ns / 8 * 7).max(1);
-        *expected = Expected { run_ns, input_bytes };
-    }
-
-    /// Computes on one of the threads; or here, in the guest's turn, where that is expected
-    /// to take less than a turn may keep others waiting: to wake two threads takes as long
-    /// as many a graph.
-    pub(super) async fn alone(
-        self: &Arc<Self>,
-        job: Compute,
-        share: &Arc<Share>,
-    ) -> Result<Outputs, RunError> {
-        let Compute { inputs, held, hold, meters, deadline, stopped } = job;
-        let input_bytes = bytes_of(&inputs);
-        let (runs, counted, shared) = (self.clone(), meters.clone(), share.clone());
-        let work = move |cancel: &Cancel| {
-            let account = &runs.account;
-            let mut scratch = account.charge(Holder::Engine, 0)?;
-            let outputs = runs.timed(inputs, cancel, &mut scratch, &counted, &shared)?;
-            drop((held, scratch, hold));
-            let charge = |tensor: Tensor| -> Result<_, OverLimit> {
-                let charge = account.charge(Holder::Tensor, tensor.bytes() as u64)?;
-                Ok((tensor, charge))
-            };
-            Ok(outputs.into_iter().map(charge).collect::<Result<_, _>>()?)
-        };
-        let cancel = Cancel::of(stopped, deadline);
-        if is_guests_thread() && self.graph.is_free() && self.is_short(input_bytes) {
-            let work = AssertUnwindSafe(|| work(&cancel));
-            let outputs = meters.within_turn(|| catch_unwind(work));
-            return outputs.unwrap_or(Err(RunError::Panicked));
-        }
-        self.threads.run(share, &meters, cancel, work).await
-    }
-
-    /// Runs the graph, and counts the CPU time of all threads.
-    fn timed(
-        &self,
-        inputs: Vec<Tensor>,
-        cancel: &Cancel,
-        scratch: &mut Charge,
-        meters: &Meters,
-        share: &Share,
-    ) -> Result<Vec<Tensor>, RunError> {
-        let input_bytes = bytes_of(&inputs);
-        let mut run = Run::new(cancel, scratch);
-        let (outputs, cpu_ns) = meters.time_engine(|| self.graph.run(inputs, &mut run));
-        if !run.cpu_beside.is_zero() {
-            meters.add_engine(run.cpu_beside);
-            share.charge(run.cpu_beside);
-        }
-        self.note(input_bytes, cpu_ns);
-        outputs
-    }
-}
-
-fn bytes_of(inputs: &[Tensor]) -> usize {
-    inputs.iter().map(Tensor::bytes).fold(0, usize::saturating_add)
-}
 
 /// The computes of one graph that wait for others.
 pub(super) struct Batches {
@@ -371,7 +267,7 @@ fn together(
     let rows = members.iter().filter_map(|tensor| tensor.shape().first());
     *shape.first_mut().ok_or_else(broken)? = rows.sum();
     let elements = runs.engine.elements(element, &shape, &data);
-    Tensor::of(element, shape, elements).map_err(|error| RunError::Engine(error.to_string()))
+    Ok(Tensor::of(element, shape, elements)?)
 }
 
 /// The rows of one member of an output, which is its own.
@@ -394,8 +290,7 @@ fn part(
     let mut shape = output.shape().to_vec();
     *shape.first_mut().ok_or_else(unfit)? = rows;
     let elements = runs.engine.elements(output.element(), &shape, data);
-    let tensor = Tensor::of(output.element(), shape, elements);
-    Ok((tensor.map_err(|error| RunError::Engine(error.to_string()))?, charge))
+    Ok((Tensor::of(output.element(), shape, elements)?, charge))
 }
 
 /// The length of the first axis, which all inputs have.
@@ -408,10 +303,6 @@ fn rows_of(inputs: &[Tensor]) -> Option<u32> {
 fn form_of(inputs: &[Tensor]) -> Form {
     let axes = |tensor: &Tensor| tensor.shape().iter().skip(1).copied().collect();
     inputs.iter().map(|tensor| (tensor.element(), axes(tensor))).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

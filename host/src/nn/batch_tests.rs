@@ -1,9 +1,10 @@
 //! Computes of `digits` that wait for each other, on tract.
 
 use super::*;
-use crate::nn::engine::Means;
+use crate::nn::engine::{Engine, Graph, Means, Ports, Run};
+use crate::nn::threads::Threads;
 use crate::nn::tract::Tract;
-use crate::sandbox::Cpus;
+use crate::sandbox::{Account, Cpus};
 use futures_util::future::join_all;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,12 +21,8 @@ struct Counted {
 }
 
 impl Graph for Counted {
-    fn inputs(&self) -> &[Port] {
-        self.graph.inputs()
-    }
-
-    fn outputs(&self) -> &[Port] {
-        self.graph.outputs()
+    fn ports(&self) -> &Ports {
+        self.graph.ports()
     }
 
     fn bytes(&self) -> u64 {
@@ -189,34 +186,12 @@ async fn what_does_not_fit_together_is_not_put_together() {
     assert_eq!((whole[0].0.shape()[0], under.counted()), (4, 1));
 }
 
-/// Short runs of much the same size are expected to be short again. One that was long, or
-/// is much larger, is not.
-#[test]
-fn what_is_expected_of_a_run_is_what_the_last_ones_took() {
-    let runs = under(2, LONG).runs.clone();
-    assert!(!runs.is_short(10), "nothing is known");
-    runs.note(10, SHORT_RUN_NS / 2);
-    assert!(runs.is_short(10) && runs.is_short(20) && !runs.is_short(21));
-    runs.note(10, SHORT_RUN_NS * 100);
-    for _ in 0..10 {
-        assert!(!runs.is_short(10), "it is forgotten too soon");
-        runs.note(10, 1);
-    }
-    for _ in 0..60 {
-        runs.note(10, 1);
-    }
-    assert!(runs.is_short(10));
-}
-
 #[tokio::test]
 async fn outputs_that_are_not_of_all_rows_end_the_batches_of_a_graph() {
     struct First(Arc<dyn Graph>);
     impl Graph for First {
-        fn inputs(&self) -> &[Port] {
-            self.0.inputs()
-        }
-        fn outputs(&self) -> &[Port] {
-            self.0.outputs()
+        fn ports(&self) -> &Ports {
+            self.0.ports()
         }
         fn bytes(&self) -> u64 {
             self.0.bytes()
@@ -245,13 +220,10 @@ async fn outputs_that_are_not_of_all_rows_end_the_batches_of_a_graph() {
 #[tokio::test]
 async fn a_graph_whose_first_axis_is_not_free_is_left_alone() {
     let under = under(4, LONG);
-    struct Fixed(Arc<dyn Graph>, Vec<Port>);
+    struct Fixed(Arc<dyn Graph>, Ports);
     impl Graph for Fixed {
-        fn inputs(&self) -> &[Port] {
+        fn ports(&self) -> &Ports {
             &self.1
-        }
-        fn outputs(&self) -> &[Port] {
-            self.0.outputs()
         }
         fn bytes(&self) -> u64 {
             self.0.bytes()
@@ -260,8 +232,8 @@ async fn a_graph_whose_first_axis_is_not_free_is_left_alone() {
             self.0.run(inputs, run)
         }
     }
-    let mut ports = under.runs.graph.inputs().to_vec();
-    ports[0].shape[0] = Some(1);
+    let mut ports = under.runs.graph.ports().clone();
+    ports.inputs[0].shape[0] = Some(1);
     let graph = Arc::new(Fixed(under.runs.graph.clone(), ports));
     let Runs { engine, account, threads, .. } = &*under.runs;
     let (engine, account, threads) = (engine.clone(), account.clone(), threads.clone());

@@ -6,13 +6,13 @@
 use super::*;
 use crate::nn::onnxruntime::OnnxRuntimeError;
 use crate::sandbox::{Account, Charge};
-use prost::Message;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use tract::tests::{Axis, file, node, port};
 use tract_onnx::pb;
-use tract_onnx::pb::tensor_shape_proto::dimension::Value::DimParam;
+use tract_onnx::pb::tensor_proto::DataType;
 
 /// A process has one.
 static ONNX_RUNTIME: LazyLock<Option<Arc<OnnxRuntime>>> = LazyLock::new(|| {
@@ -198,50 +198,22 @@ fn outputs_go_back_where_they_came_from() {
 
 /// `y` is `x` and one more; `x` is given as it is.
 fn one_more() -> Vec<u8> {
-    let float = |name: &str| pb::ValueInfoProto {
-        name: name.to_owned(),
-        r#type: Some(pb::TypeProto {
-            value: Some(pb::type_proto::Value::TensorType(pb::type_proto::Tensor {
-                elem_type: 1,
-                shape: Some(pb::TensorShapeProto {
-                    dim: vec![pb::tensor_shape_proto::Dimension {
-                        value: Some(DimParam("N".to_owned())),
-                        ..Default::default()
-                    }],
-                }),
-            })),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
+    let numbers = |name: &str| port(name, DataType::Float, Some(&[Axis::Named("N")]));
     let one = pb::TensorProto {
         name: "one".to_owned(),
         dims: vec![1],
-        data_type: 1,
+        data_type: DataType::Float as i32,
         float_data: vec![1.0],
         ..Default::default()
     };
-    let add = pb::NodeProto {
-        op_type: "Add".to_owned(),
-        input: vec!["x".to_owned(), "one".to_owned()],
-        output: vec!["y".to_owned()],
-        ..Default::default()
-    };
-    let graph = pb::GraphProto {
+    file(pb::GraphProto {
         name: "one more".to_owned(),
-        node: vec![add],
+        node: vec![node("Add", &["x", "one"], "y")],
         initializer: vec![one],
-        input: vec![float("x")],
-        output: vec![float("y"), float("x")],
+        input: vec![numbers("x")],
+        output: vec![numbers("y"), numbers("x")],
         ..Default::default()
-    };
-    pb::ModelProto {
-        ir_version: 8,
-        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 14 }],
-        graph: Some(graph),
-        ..Default::default()
-    }
-    .encode_to_vec()
+    })
 }
 
 /// It outlives what it was given as. tract takes no such graph.

@@ -1,13 +1,17 @@
 //! The seam behind which every engine stands.
 
 use super::onnx::{External, ScanError};
-use super::tensor::{ElementType, Elements, Tensor};
+use super::tensor::{ElementType, Elements, Tensor, TensorError};
 use crate::limits::Limits;
 use crate::sandbox::{Charge, OverLimit};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+/// Bytes of what an engine says of a failure.
+pub(super) const REASON_BYTES_MAX: usize = 1024;
 
 /// Loads graphs.
 pub trait Engine: Send + Sync {
@@ -77,11 +81,18 @@ pub trait Beside {
 
 /// A loaded graph; several threads may run it at once.
 pub trait Graph: Send + Sync {
+    /// What it takes and gives.
+    fn ports(&self) -> &Ports;
+
     /// What it takes, in its own order.
-    fn inputs(&self) -> &[Port];
+    fn inputs(&self) -> &[Port] {
+        &self.ports().inputs
+    }
 
     /// What it gives, in its own order.
-    fn outputs(&self) -> &[Port];
+    fn outputs(&self) -> &[Port] {
+        &self.ports().outputs
+    }
 
     /// Bytes of its constants.
     fn bytes(&self) -> u64;
@@ -94,6 +105,15 @@ pub trait Graph: Send + Sync {
     /// Runs it on inputs in the order of [`Graph::inputs`], which the caller
     /// has checked against their ports. Blocks.
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError>;
+}
+
+/// The inputs and outputs of a graph, each in its own order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// What it takes.
+    pub inputs: Vec<Port>,
+    /// What it gives.
+    pub outputs: Vec<Port>,
 }
 
 /// An input or output of a graph.
@@ -239,4 +259,27 @@ pub enum RunError {
     /// The engine panicked.
     #[error("the engine panicked")]
     Panicked,
+}
+
+impl From<TensorError> for RunError {
+    fn from(error: TensorError) -> Self {
+        Self::Engine(error.to_string())
+    }
+}
+
+/// What an engine says of a failure, as long as anybody reads it.
+pub(super) fn reason(error: &impl fmt::Display) -> String {
+    let mut text = error.to_string();
+    crate::text::cut(&mut text, REASON_BYTES_MAX);
+    text
+}
+
+/// The shape of an output whose axes an engine counts in another way.
+pub(super) fn shape_of<T>(axes: &[T], output: &str) -> Result<Vec<u32>, RunError>
+where
+    T: Copy,
+    u32: TryFrom<T>,
+{
+    let shape = axes.iter().map(|axis| u32::try_from(*axis)).collect::<Result<_, _>>();
+    shape.map_err(|_| RunError::Engine(format!("output {output} is too large")))
 }

@@ -14,6 +14,7 @@ mod batch;
 mod beside;
 mod engine;
 mod engines;
+mod runs;
 mod tensor;
 mod threads;
 
@@ -24,7 +25,7 @@ mod tract;
 pub(crate) mod guest;
 
 pub use backend::Backend;
-pub use engine::{Beside, Cancel, Engine, Graph, LoadError, Means, Port, Run, RunError};
+pub use engine::{Beside, Cancel, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError};
 pub use engines::Engines;
 pub use onnxruntime::{OnnxRuntime, OnnxRuntimeElsewhere, OnnxRuntimeError, OnnxRuntimeLibrary};
 pub use tensor::{ElementType, Elements, Tensor, TensorError};
@@ -34,10 +35,11 @@ use crate::call::Holder;
 use crate::limits::Limits;
 use crate::package::{Assets, GraphFile, Package};
 use crate::sandbox::{Account, Charge, Hold, Meters, Share};
-use batch::{Batches, Runs};
+use batch::Batches;
 use bytes::Bytes;
+use runs::Runs;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use threads::Threads;
 use tokio_util::sync::CancellationToken;
@@ -209,10 +211,8 @@ impl std::fmt::Debug for NamedGraph {
 pub struct Looked {
     /// The engine that would run it.
     pub engine: &'static str,
-    /// What it takes.
-    pub inputs: Vec<Port>,
-    /// What it gives.
-    pub outputs: Vec<Port>,
+    /// What it takes and gives.
+    pub ports: Ports,
 }
 
 /// Looks at a graph of a package, with tract where that would run it. Another engine is
@@ -226,20 +226,25 @@ pub fn look_at(
     let limits = package.limits();
     let (engine, _) = engines.for_graph(limits.engine, file, &content)?;
     let engine = engine.name();
-    let (inputs, outputs) = if engine == Tract.name() {
+    let ports = if engine == Tract.name() {
         let means = Means::of(limits, 1);
-        let graph = engines::load(&Tract, &package.assets, file, &content, means)?;
-        (graph.inputs().to_vec(), graph.outputs().to_vec())
+        engines::load(&Tract, &package.assets, file, &content, means)?.ports().clone()
     } else {
-        let name = file.name.clone();
-        onnx::ports::of(&content).map_err(|reason| LoadError::Unread { name, reason })?
+        let written = onnx::ports::read(&content, &file.name)?;
+        let unread = |reason| LoadError::Unread { name: file.name.clone(), reason };
+        onnx::ports::of(&written).map_err(unread)?
     };
-    Ok(Looked { engine, inputs, outputs })
+    Ok(Looked { engine, ports })
 }
 
 fn read(file: &GraphFile) -> Result<Bytes, LoadError> {
     let unread = |source| LoadError::Read { name: file.name.clone(), source };
     file.content.read().map_err(unread)
+}
+
+/// Whoever panicked has left nothing half done in what these guard.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn check(port: &Port, tensor: &Tensor) -> Result<(), String> {

@@ -9,7 +9,10 @@ mod threads;
 mod value;
 mod watch;
 
-use super::engine::{Beside, Cancel, Engine, Graph, LoadError, Means, Port, Run, RunError};
+use super::engine::{
+    Beside, Cancel, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError, reason,
+};
+use super::lock;
 use super::onnx::ports;
 use super::tensor::{ElementType, Elements, Tensor};
 use arena::Arena;
@@ -19,15 +22,12 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{RunOptions, Session};
 use ort::value::{Outlet, ValueType};
 use std::ffi::CStr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use threads::Helpers;
 use watch::Watch;
 
 const NAME: &str = "onnxruntime";
-
-/// Bytes of what it says of a failure.
-const REASON_BYTES_MAX: usize = 1024;
 
 /// The oldest release whose behaviour is known here: 1.*this*.
 const RELEASE_MIN: u32 = 32;
@@ -42,8 +42,8 @@ const READS_FILES: [&str; 1] = ["EPContext"];
 
 const SILENCE: &str = "ORT_DISABLE_TELEMETRY";
 
-/// What this process has loaded: nothing takes it out again.
-static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// Whether this process has loaded a library: nothing takes it out again.
+static LOADED: Mutex<bool> = Mutex::new(false);
 
 /// The engine: a process has one, and runs graphs of one version at a time by it.
 pub struct OnnxRuntime {
@@ -126,7 +126,7 @@ pub struct OnnxRuntimeLibrary(());
 impl OnnxRuntimeLibrary {
     /// Loads it, which does what it likes as it is loaded.
     pub fn load(library: &Path) -> Result<Self, OnnxRuntimeError> {
-        if !is_silent() && !crate::sched::is_one_thread() {
+        if !is_silent() && crate::sched::threads() != Some(1) {
             return Err(OnnxRuntimeError::Telemetry);
         }
         // The loader would look for a relative one elsewhere first.
@@ -135,11 +135,11 @@ impl OnnxRuntimeLibrary {
         let refused = |reason| OnnxRuntimeError::Library { path: path.clone(), reason };
         let mut loaded = lock(&LOADED);
         // Whoever loads another one would be given the first, and told nothing.
-        if loaded.is_some() {
+        if *loaded {
             return Err(refused("this process has loaded it already".to_owned()));
         }
         ort::init_from(library).map_err(|error| refused(error.to_string()))?;
-        *loaded = Some(library.to_owned());
+        *loaded = true;
         let found = release(library).map_err(|error| refused(error.to_string()))?;
         if minor(&found).is_none_or(|minor| minor < RELEASE_MIN) {
             return Err(OnnxRuntimeError::TooOld { path, found });
@@ -234,18 +234,20 @@ impl Engine for OnnxRuntime {
         beside: &dyn Beside,
         means: Means,
     ) -> Result<Arc<dyn Graph>, LoadError> {
-        let whole = ports::whole(onnx, name, beside)?;
+        let whole = ports::whole(&mut ports::read(onnx, name)?, name, beside)?;
         let onnx = whole.as_deref().unwrap_or(onnx);
         let (session, watch) = self.session(onnx, means).map_err(|error| LoadError::Engine {
             engine: NAME,
             name: name.to_owned(),
-            reason: short(&error),
+            reason: reason(&error),
         })?;
-        let inputs = session.inputs().iter().map(port).collect();
-        let outputs = session.outputs().iter().map(port).collect();
+        let ports = Ports {
+            inputs: session.inputs().iter().map(port).collect(),
+            outputs: session.outputs().iter().map(port).collect(),
+        };
         let (session, bytes) = (Mutex::new(Some(session)), onnx.len() as u64);
         let (helpers, is_back) = (self.helpers.clone(), Condvar::new());
-        Ok(Arc::new(OrtGraph { session, is_back, helpers, watch, inputs, outputs, bytes }))
+        Ok(Arc::new(OrtGraph { session, is_back, helpers, watch, ports, bytes }))
     }
 
     fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
@@ -264,18 +266,13 @@ struct OrtGraph {
     is_back: Condvar,
     helpers: Arc<Helpers>,
     watch: Watch,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    ports: Ports,
     bytes: u64,
 }
 
 impl Graph for OrtGraph {
-    fn inputs(&self) -> &[Port] {
-        &self.inputs
-    }
-
-    fn outputs(&self) -> &[Port] {
-        &self.outputs
+    fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     fn bytes(&self) -> u64 {
@@ -285,7 +282,7 @@ impl Graph for OrtGraph {
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
         let failed = |error: ort::Error| match run.cancel.is_cancelled() {
             true => RunError::Cancelled,
-            false => RunError::Engine(short(&error)),
+            false => RunError::Engine(reason(&error)),
         };
         let inputs = inputs.into_iter().map(value::taken);
         let inputs = inputs.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
@@ -294,15 +291,15 @@ impl Graph for OrtGraph {
         let gone = || RunError::Engine("its session has gone".to_owned());
         let session = taken.session.as_mut().ok_or_else(gone)?;
         let watched = self.watch.over(run.cancel.clone(), options.clone());
-        let named = self.inputs.iter().zip(&inputs);
+        let named = self.inputs().iter().zip(&inputs);
         let named: Vec<_> = named.map(|(port, tensor)| (port.name.as_str(), tensor)).collect();
         let ran = session.run_with_options(named, &*options).map(|mut outputs| {
             let of = |port: &Port| outputs.remove(&port.name);
-            self.outputs.iter().map(of).collect::<Vec<_>>()
+            self.outputs().iter().map(of).collect::<Vec<_>>()
         });
         drop((watched, taken));
         run.cpu_beside = self.helpers.take();
-        let outputs = self.outputs.iter().zip(ran.map_err(failed)?);
+        let outputs = self.outputs().iter().zip(ran.map_err(failed)?);
         let outputs = outputs.map(|(port, output)| {
             let missing = || RunError::Engine(format!("there is no output {:?}", port.name));
             value::given(output.ok_or_else(missing)?, &port.name, &inputs)
@@ -377,14 +374,4 @@ fn release(library: &Path) -> Result<String, libloading::Error> {
 
 fn minor(release: &str) -> Option<u32> {
     release.split('.').nth(1)?.parse().ok()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn short<T>(error: &ort::Error<T>) -> String {
-    let mut text = error.to_string();
-    crate::text::cut(&mut text, REASON_BYTES_MAX);
-    text
 }

@@ -3,7 +3,7 @@
 mod ledger;
 mod value;
 
-use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Run, RunError};
+use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError, reason};
 use super::tensor::{ElementType, Elements, Tensor};
 use bytes::Bytes;
 use ledger::Ledger;
@@ -21,9 +21,6 @@ use tract_onnx::tract_core::plan;
 pub struct Tract;
 
 const NAME: &str = "tract";
-
-/// Bytes of what it says of a failure.
-const REASON_BYTES_MAX: usize = 1024;
 
 /// The operators of [`ONNX_ML`] that tract has. It tells operators apart by their
 /// names alone.
@@ -98,7 +95,8 @@ impl Engine for Tract {
         let bytes = constants_bytes(&typed).max(onnx.len() as u64);
         let plan = typed.into_runnable().map_err(failed)?;
         let ledger = Ledger::of(&plan).map_err(failed)?;
-        Ok(Arc::new(TractGraph { plan, ledger, inputs, outputs, bytes }))
+        let ports = Ports { inputs, outputs };
+        Ok(Arc::new(TractGraph { plan, ledger, ports, bytes }))
     }
 
     fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
@@ -113,18 +111,13 @@ impl Engine for Tract {
 struct TractGraph {
     plan: Arc<TypedSimplePlan>,
     ledger: Ledger,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    ports: Ports,
     bytes: u64,
 }
 
 impl Graph for TractGraph {
-    fn inputs(&self) -> &[Port] {
-        &self.inputs
-    }
-
-    fn outputs(&self) -> &[Port] {
-        &self.outputs
+    fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     fn bytes(&self) -> u64 {
@@ -133,11 +126,12 @@ impl Graph for TractGraph {
 
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
         let cancel = run.cancel;
+        // The outermost cause: what lies deeper names the host's sources and files.
         let engine = |error: TractError| {
             if cancel.is_cancelled() {
                 return RunError::Cancelled;
             }
-            error.downcast().unwrap_or_else(|error| RunError::Engine(short(&error)))
+            error.downcast().unwrap_or_else(|error| RunError::Engine(reason(&error)))
         };
         let mut holds = self.ledger.begin(run.scratch);
         let inputs: TVec<TValue> =
@@ -157,7 +151,7 @@ impl Graph for TractGraph {
             .map_err(engine)?;
         outputs
             .into_iter()
-            .zip(&self.outputs)
+            .zip(self.outputs())
             .map(|(value, port)| value::given(value, &port.name))
             .collect()
     }
@@ -222,19 +216,9 @@ fn causes(error: &TractError) -> String {
     if told.is_empty() {
         return "it does not say why".to_owned();
     }
-    cut_off(told.join(": "))
-}
-
-/// The outermost cause: what lies deeper names the host's sources and files.
-fn short(error: &TractError) -> String {
-    cut_off(error.to_string())
-}
-
-fn cut_off(mut text: String) -> String {
-    crate::text::cut(&mut text, REASON_BYTES_MAX);
-    text
+    reason(&told.join(": "))
 }
 
 #[cfg(test)]
 #[path = "tract_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,7 @@
 //! Graphs that are made in memory, one node or two each, and what tract makes
 //! of them.
 
+use super::super::engine::REASON_BYTES_MAX;
 use super::super::onnx::External;
 use super::*;
 use crate::call::Holder;
@@ -14,7 +15,7 @@ use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{tensor_proto, type_proto};
 
 /// An axis as ONNX writes it.
-enum Axis {
+pub(in crate::nn) enum Axis {
     Fixed(i64),
     Named(&'static str),
     Unknown,
@@ -22,7 +23,11 @@ enum Axis {
 
 use Axis::{Fixed, Named, Unknown};
 
-fn port(name: &str, element: DataType, axes: Option<&[Axis]>) -> pb::ValueInfoProto {
+pub(in crate::nn) fn port(
+    name: &str,
+    element: DataType,
+    axes: Option<&[Axis]>,
+) -> pb::ValueInfoProto {
     let dimension = |axis: &Axis| Dimension {
         value: match axis {
             Fixed(length) => Some(dimension::Value::DimValue(*length)),
@@ -41,7 +46,7 @@ fn port(name: &str, element: DataType, axes: Option<&[Axis]>) -> pb::ValueInfoPr
     }
 }
 
-fn node(op_type: &str, input: &[&str], output: &str) -> pb::NodeProto {
+pub(in crate::nn) fn node(op_type: &str, input: &[&str], output: &str) -> pb::NodeProto {
     pb::NodeProto {
         name: format!("{op_type} of {output}"),
         op_type: op_type.to_owned(),
@@ -51,7 +56,7 @@ fn node(op_type: &str, input: &[&str], output: &str) -> pb::NodeProto {
     }
 }
 
-fn file(graph: pb::GraphProto) -> Vec<u8> {
+pub(in crate::nn) fn file(graph: pb::GraphProto) -> Vec<u8> {
     pb::ModelProto {
         ir_version: 8,
         opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 14 }],

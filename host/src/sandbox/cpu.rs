@@ -12,6 +12,7 @@
 mod queue;
 
 use super::meters::{Meters, Waits, nanoseconds, thread_cpu};
+pub(crate) use queue::ENGINE_SLOT;
 use queue::{Kind, State, Taken, Wake};
 use std::future::poll_fn;
 use std::pin::pin;

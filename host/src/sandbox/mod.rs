@@ -50,7 +50,7 @@ pub use snapshot::{Copied, SNAPSHOT_BYTES_MAX, Snapshot, Unfit, form};
 
 pub(crate) use bindings::wasi::nn as nn_bindings;
 pub(crate) use calling::{Answers, give_up_at, sides};
-pub(crate) use cpu::{Cpus, Share, Turn};
+pub(crate) use cpu::{Cpus, ENGINE_SLOT, Share, Turn};
 pub(crate) use instance::Hold;
 pub(crate) use log::{rate, shown};
 pub(crate) use meters::{Meters, Waits};

@@ -52,7 +52,7 @@ pub(super) fn unchecked(args: &ServeArgs) -> Result<Settings, ResolveError> {
     }
     settings.front.reflection |= args.reflection;
     settings.jail = args.jail.or(settings.jail);
-    if let Some(library) = &args.onnxruntime {
+    if let Some(library) = &args.engines.onnxruntime {
         settings.onnxruntime = Some(library.clone());
     }
     if let Some(filter) = std::env::var(LOG_VARIABLE).ok().filter(|filter| !filter.is_empty()) {
@@ -104,7 +104,7 @@ pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
         ));
     }
     if let Some(library) = settings.onnxruntime.as_deref().filter(|library| !library.is_file()) {
-        let flag = args.onnxruntime.as_ref().and_then(|path| path.to_str());
+        let flag = args.engines.onnxruntime.as_ref().and_then(|path| path.to_str());
         let setter = setter(args, flag, "onnxruntime", "--onnxruntime");
         refusals.push(format!(
             "there is no library {}; name libonnxruntime.so of ONNX Runtime with {setter}, or leave \

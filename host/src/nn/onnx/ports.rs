@@ -1,7 +1,7 @@
 //! What a graph's file says of its inputs and outputs, for engines that do not.
 
 use super::external;
-use crate::nn::engine::{Beside, LoadError, Port};
+use crate::nn::engine::{Beside, LoadError, Port, Ports};
 use crate::nn::tensor::ElementType;
 use prost::Message;
 use tract_onnx::pb;
@@ -9,14 +9,18 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::type_proto;
 
+/// The file as it is written.
+pub(in crate::nn) fn read(onnx: &[u8], name: &str) -> Result<pb::ModelProto, LoadError> {
+    let unread = |reason| LoadError::Unread { name: name.to_owned(), reason };
+    pb::ModelProto::decode(onnx).map_err(|error| unread(error.to_string()))
+}
+
 /// The file with the data in it that it keeps in others; nothing where it keeps none.
 pub(in crate::nn) fn whole(
-    onnx: &[u8],
+    file: &mut pb::ModelProto,
     name: &str,
     beside: &dyn Beside,
 ) -> Result<Option<Vec<u8>>, LoadError> {
-    let mut file = pb::ModelProto::decode(onnx)
-        .map_err(|error| LoadError::Unread { name: name.to_owned(), reason: error.to_string() })?;
     let Some(graph) = &mut file.graph else { return Ok(None) };
     if !external::bring(graph, name, beside)? {
         return Ok(None);
@@ -25,13 +29,13 @@ pub(in crate::nn) fn whole(
 }
 
 /// Inputs and outputs in the file's own order. The error is a sentence for the author.
-pub(in crate::nn) fn of(onnx: &[u8]) -> Result<(Vec<Port>, Vec<Port>), String> {
-    let file = pb::ModelProto::decode(onnx).map_err(|error| error.to_string())?;
-    let graph = file.graph.ok_or("there is no graph in it")?;
+pub(in crate::nn) fn of(file: &pb::ModelProto) -> Result<Ports, String> {
+    let graph = file.graph.as_ref().ok_or("there is no graph in it")?;
     // Older files list what has a value among the inputs.
     let has_value = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
     let inputs = graph.input.iter().filter(|input| !has_value(&input.name));
-    Ok((inputs.map(port).collect(), graph.output.iter().map(port).collect()))
+    let outputs = graph.output.iter().map(port).collect();
+    Ok(Ports { inputs: inputs.map(port).collect(), outputs })
 }
 
 fn port(value: &pb::ValueInfoProto) -> Port {

@@ -3,7 +3,7 @@
 //! Owns what CPU time they have taken: they are the library's to use, and the replica's to
 //! pay for.
 
-use super::lock;
+use crate::nn::lock;
 use ort::environment::ThreadManager;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;

@@ -1,10 +1,10 @@
 //! Tensors as ONNX Runtime keeps them.
 
-use crate::nn::engine::RunError;
+use crate::nn::engine::{RunError, reason, shape_of};
 use crate::nn::tensor::{ElementType, Elements, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
-use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType};
+use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType, ValueType};
 use std::sync::Arc;
 
 /// The elements of a tensor in its memory.
@@ -49,10 +49,6 @@ fn bytes_of(tensor: &DynTensor) -> &[u8] {
     unsafe { std::slice::from_raw_parts(data, bytes) }
 }
 
-fn begin_of(tensor: &DynTensor) -> *const u8 {
-    bytes_of(tensor).as_ptr()
-}
-
 pub(super) fn element(ty: TensorElementType) -> Option<ElementType> {
     Some(match ty {
         TensorElementType::Float16 => ElementType::F16,
@@ -68,6 +64,10 @@ pub(super) fn element(ty: TensorElementType) -> Option<ElementType> {
 
 /// Elements of which it has a copy of its own.
 pub(super) fn of(element: ElementType, shape: &[u32], data: &[u8]) -> ort::Result<Value> {
+    Ok(Value(Arc::new(copied(element, shape, data)?)))
+}
+
+fn copied(element: ElementType, shape: &[u32], data: &[u8]) -> ort::Result<DynTensor> {
     let shape: Vec<i64> = shape.iter().map(|axis| i64::from(*axis)).collect();
     macro_rules! copied {
         ($type:ty) => {{
@@ -77,7 +77,7 @@ pub(super) fn of(element: ElementType, shape: &[u32], data: &[u8]) -> ort::Resul
             ort::value::Tensor::from_array((shape, elements))?.upcast()
         }};
     }
-    let tensor = match element {
+    Ok(match element {
         ElementType::F16 => copied!(f16),
         ElementType::F32 => copied!(f32),
         ElementType::F64 => copied!(f64),
@@ -85,49 +85,38 @@ pub(super) fn of(element: ElementType, shape: &[u32], data: &[u8]) -> ort::Resul
         ElementType::U8 => copied!(u8),
         ElementType::I32 => copied!(i32),
         ElementType::I64 => copied!(i64),
-    };
-    Ok(Value(Arc::new(tensor)))
+    })
 }
 
 /// A tensor as a run takes it: what it has made itself, or a copy.
 pub(super) fn taken(tensor: Tensor) -> ort::Result<DynTensor> {
     let (element, shape) = (tensor.element(), tensor.shape().to_vec());
-    let value = match tensor.into_elements::<Value>() {
-        Ok(value) => value,
-        Err(data) => of(element, &shape, &data)?,
-    };
-    match Arc::try_unwrap(value.0) {
-        Ok(tensor) => Ok(tensor),
-        // A guest still reads it.
-        Err(shared) => copied(element, &shape, &shared),
+    match tensor.into_elements::<Value>() {
+        // A guest may still read it.
+        Ok(value) => {
+            Arc::try_unwrap(value.0).or_else(|shared| copied(element, &shape, bytes_of(&shared)))
+        }
+        Err(data) => copied(element, &shape, &data),
     }
-}
-
-fn copied(element: ElementType, shape: &[u32], tensor: &DynTensor) -> ort::Result<DynTensor> {
-    let copy = of(element, shape, bytes_of(tensor))?;
-    Arc::try_unwrap(copy.0).map_err(|_| ort::Error::new("the copy is somebody else's"))
 }
 
 /// What a graph has made of these inputs. A graph may give one of them as it is: that is
 /// the input's memory, which goes with it.
 pub(super) fn given(value: DynValue, name: &str, inputs: &[DynTensor]) -> Result<Tensor, RunError> {
-    let failed = |error: ort::Error| RunError::Engine(super::short(&error));
-    let told = format!("{:?}", value.dtype());
-    let unknown = || RunError::OutputType { name: name.to_owned(), element: told };
-    if !value.is_tensor() {
-        return Err(unknown());
-    }
-    let tensor = value.downcast::<DynTensorValueType>().map_err(failed)?;
-    let Some(element) = element(*tensor.data_type()) else { return Err(unknown()) };
-    let axes = tensor.shape().iter().map(|axis| u32::try_from(*axis));
-    let shape: Vec<u32> = axes
-        .collect::<Result<_, _>>()
-        .map_err(|_| RunError::Engine(format!("output {name} is too large")))?;
-    let is_within = |input: &DynTensor| bytes_of(input).as_ptr_range().contains(&begin_of(&tensor));
-    let tensor = match inputs.iter().any(is_within) {
-        true => copied(element, &shape, &tensor).map_err(failed)?,
-        false => tensor,
+    let element = match value.dtype() {
+        ValueType::Tensor { ty, .. } => element(*ty),
+        ValueType::Sequence(_) | ValueType::Map { .. } | ValueType::Optional(_) => None,
     };
-    Tensor::of(element, shape, Box::new(Value(Arc::new(tensor))))
-        .map_err(|error| RunError::Engine(error.to_string()))
+    let Some(element) = element else {
+        let told = format!("{:?}", value.dtype());
+        return Err(RunError::OutputType { name: name.to_owned(), element: told });
+    };
+    let failed = |error: ort::Error| RunError::Engine(reason(&error));
+    let mut tensor = value.downcast::<DynTensorValueType>().map_err(failed)?;
+    let shape = shape_of(tensor.shape(), name)?;
+    let begin = bytes_of(&tensor).as_ptr();
+    if inputs.iter().any(|input| bytes_of(input).as_ptr_range().contains(&begin)) {
+        tensor = copied(element, &shape, bytes_of(&tensor)).map_err(failed)?;
+    }
+    Ok(Tensor::of(element, shape, Box::new(Value(Arc::new(tensor))))?)
 }

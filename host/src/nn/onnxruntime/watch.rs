@@ -3,8 +3,8 @@
 //! Owns the thread that asks: the library looks between two nodes whether it was told to
 //! stop, and asks nobody.
 
-use super::lock;
 use crate::nn::engine::Cancel;
+use crate::nn::lock;
 use ort::session::{NoSelectedOutputs, RunOptions};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;

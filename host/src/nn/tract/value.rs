@@ -1,7 +1,6 @@
 //! Tensors as tract keeps them.
 
-use super::short;
-use crate::nn::engine::RunError;
+use crate::nn::engine::{RunError, reason, shape_of};
 use crate::nn::tensor::{ElementType, Elements, Tensor};
 use bytes::Bytes;
 use std::alloc::Layout;
@@ -96,7 +95,7 @@ pub(super) fn taken(tensor: Tensor) -> TractResult<TValue> {
 pub(super) fn given(value: TValue, name: &str) -> Result<Tensor, RunError> {
     let datum = value.datum_type();
     let unknown = || RunError::OutputType { name: name.to_owned(), element: format!("{datum:?}") };
-    let failed = |error: TractError| RunError::Engine(short(&error));
+    let failed = |error: TractError| RunError::Engine(reason(&error));
     let value = match datum {
         // Shapes that the graph computes are symbolic numbers inside tract.
         DatumType::TDim => {
@@ -106,10 +105,6 @@ pub(super) fn given(value: TValue, name: &str) -> Result<Tensor, RunError> {
     };
     let element = element(value.datum_type()).filter(|_| value.is_plain_ram());
     let element = element.ok_or_else(unknown)?;
-    let axes = value.shape().iter().map(|axis| u32::try_from(*axis));
-    let shape = axes
-        .collect::<Result<_, _>>()
-        .map_err(|_| RunError::Engine(format!("output {name} is too large")))?;
-    Tensor::of(element, shape, Box::new(Value(value)))
-        .map_err(|error| RunError::Engine(error.to_string()))
+    let shape = shape_of(value.shape(), name)?;
+    Ok(Tensor::of(element, shape, Box::new(Value(value)))?)
 }

@@ -16,7 +16,7 @@ const SLICE_NS: u64 = 1_000_000;
 /// So long an engine's turn takes a slot, up to the tick after that. A graph that
 /// computes for longer keeps nobody from a turn: the system divides the CPU between it
 /// and whoever comes.
-pub(super) const ENGINE_SLOT: Duration = Duration::from_millis(3);
+pub(crate) const ENGINE_SLOT: Duration = Duration::from_millis(3);
 
 /// How far one that has long turns may be ahead of what those have had that are
 /// served.

@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd;
 
 /// Where there is no /proc it cannot be counted, and is taken on trust.
 pub(super) fn one_thread() -> Result<(), JailError> {
-    match fs::read_dir("/proc/self/task").map(Iterator::count) {
-        Ok(0 | 1) | Err(_) => Ok(()),
-        Ok(threads) => Err(JailError::Threads(threads)),
+    match crate::sched::threads() {
+        Some(0 | 1) | None => Ok(()),
+        Some(threads) => Err(JailError::Threads(threads)),
     }
 }
 
