@@ -23,8 +23,8 @@ fn protocols(out: &Path) -> Result<()> {
     let descriptors = protox::compile(files, [&root])?;
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
-        // A part of an upload stays where it was received.
-        .bytes(".clarifai.api.UploadContentPart.data")
+        // What is large stays where it was received.
+        .bytes(".clarifai.api")
         .compile_fds(descriptors)?;
     Ok(())
 }

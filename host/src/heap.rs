@@ -19,6 +19,12 @@ use std::time::Duration;
 
 /// Growth that is worth to look for what is free.
 const WORTH_BYTES: u64 = 16 << 20;
+/// The largest buffer that is kept when it is freed, and all that is, of each arena. glibc
+/// takes no more than 32 MiB for the first.
+#[cfg(target_env = "gnu")]
+const KEPT_BUFFER_BYTES: libc::c_int = 4 << 20;
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: libc::c_int = 16 << 20;
 /// In less CPU time a process does not free so much.
 const WORTH_CPU: Duration = Duration::from_millis(10);
 
@@ -65,6 +71,25 @@ fn resident_bytes() -> std::io::Result<u64> {
     let pages = pages.ok_or_else(|| std::io::Error::other("/proc/self/statm is not readable"))?;
     Ok(pages.saturating_mul(page_size() as u64))
 }
+
+/// Has the allocator keep what is freed for what is next, until it is told to give it
+/// back: a buffer that comes from the system is filled page by page as it is touched,
+/// which takes longer than what is done with it.
+#[cfg(target_env = "gnu")]
+pub(crate) fn keep_freed() {
+    for (parameter, bytes) in
+        [(libc::M_MMAP_THRESHOLD, KEPT_BUFFER_BYTES), (libc::M_TRIM_THRESHOLD, KEPT_BYTES)]
+    {
+        // SAFETY: It sets a number of the allocator (mallopt(3)).
+        if unsafe { libc::mallopt(parameter, bytes) } == 0 {
+            tracing::warn!(parameter, "the allocator takes no such number");
+        }
+    }
+}
+
+/// Other allocators keep what they like.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn keep_freed() {}
 
 #[cfg(target_env = "gnu")]
 pub(crate) fn give_back() {

@@ -144,6 +144,9 @@ pub struct Limits {
     /// Messages between the guest and the client that may wait for the other
     /// side, each way.
     pub messages_buffered_max: usize,
+    /// Outputs on their way from a replica to the client, of up to 8 KiB each; larger ones
+    /// count for more of them, of which each is at most an eighth of all.
+    pub outputs_buffered_max: usize,
 }
 
 impl Limits {
@@ -227,6 +230,7 @@ impl Default for Limits {
             log_lines_per_call_max: 256,
             error_text_bytes_max: 4 << 10,
             messages_buffered_max: 8,
+            outputs_buffered_max: 64,
         }
     }
 }

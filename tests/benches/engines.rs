@@ -113,7 +113,7 @@ impl Served {
             (0..3 * 224 * 224_u32).flat_map(|place| (place as f32 * 1e-6).to_le_bytes()).collect();
         let client = Client::connect(self.host.base(), &self.host.pat()).await;
         let ask = || {
-            let image = api::Image { url: String::new(), base64: picture.clone() };
+            let image = api::Image { url: String::new(), base64: picture.clone().into() };
             let data = api::Data { image: Some(image), ..api::Data::default() };
             request("graphs", vec![api::Input { data: Some(data), ..api::Input::default() }])
         };

@@ -292,7 +292,7 @@ fn a_message_that_is_no_protobuf_is_the_clients_fault() {
         // A user that is no UTF-8, sent through a message of the same shape
         // whose field is bytes.
         let odd = ringfence::proto::clarifai::api::NdArray {
-            buffer: vec![0xff; 3],
+            buffer: vec![0xff; 3].into(),
             ..Default::default()
         };
         let channel = tonic::transport::Endpoint::new(host.base().to_owned()).unwrap();

@@ -206,7 +206,7 @@ fn a_read_of_an_asset_is_cut_at_its_limit() {
 
 async fn audio_to_text(client: &Client) {
     let melody = file("template/audio-to-text/example.wav");
-    let audio = api::Audio { url: String::new(), base64: melody };
+    let audio = api::Audio { url: String::new(), base64: melody.into() };
     let data = api::Data { audio: Some(audio), ..Default::default() };
     let input = api::Input { id: String::new(), data: Some(data) };
     let answer = client.predict("audio-to-text", vec![input]).await;

@@ -111,7 +111,7 @@ fn a_backend_that_knows_nothing_of_this_host_answers_a_guest() {
     block_on(async {
         let (runtime, program) = admitted(engines(), guests::DIGITS, &scratch);
         let program = Arc::new(program.unwrap());
-        let image = || asked(Value::Image(picture("two.png")), "image", "{}");
+        let image = || asked(Value::Image(picture("two.png").into()), "image", "{}");
         let (outputs, verdict) = call(&program, Function::Predict, image()).await;
         assert_eq!((verdict.end, verdict.receipt.computes), (End::Done, 1));
         assert!(format!("{outputs:?}").contains("\"7\""), "{outputs:?}");

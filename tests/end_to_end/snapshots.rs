@@ -69,7 +69,7 @@ fn a_call_of_a_copy_is_that_of_a_sandbox_that_has_loaded() {
     let digit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests/digits/held-out/two.png");
     let digit = fs::read(digit).unwrap();
     let plain = || asked(Value::Text("It is a truth".to_owned()), "text", "{\"seed\":3}");
-    let picture = || asked(Value::Image(digit.clone()), "image", "{\"seed\":3}");
+    let picture = || asked(Value::Image(digit.clone().into()), "image", "{\"seed\":3}");
     let models: [(&str, &dyn Fn() -> Request); 4] = [
         (guests::ECHO, &plain),
         (guests::DIGITS, &picture),

@@ -166,6 +166,40 @@ fn a_client_that_does_not_read_loses_its_place_at_the_deadline() {
     });
 }
 
+/// What lies between the guest and the client is bounded in its number, too: of a hundred
+/// thousand words few are made that nobody reads.
+#[test]
+fn a_client_that_does_not_read_stops_a_guest_of_many_small_outputs() {
+    const WORDS: usize = 100_000;
+    const WORD: &str = "word ";
+    /// Far more than windows and buffers of HTTP/2 have room for; each word counts as more
+    /// than a hundred.
+    const BYTES_MAX: usize = 1 << 20;
+    let changes = [
+        ("cpu_memory: \"64Mi\"", "cpu_memory: \"1Gi\""),
+        ("num_accelerators: 0", "num_accelerators: 0\nringfence: {call_timeout: 2s}"),
+    ];
+    let variant = Variant::of(guests::ECHO, &changes);
+    let host = Host::serve(&[variant.path()]);
+    block_on(async {
+        let endpoint = Endpoint::new(host.base().to_owned()).unwrap();
+        let channel = endpoint.initial_stream_window_size(65_535).connect().await.unwrap();
+        let client = Client::of(V2Client::new(channel), &host.pat());
+        let mut unread = client.generate(echo(&WORD.repeat(WORDS))).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let mut last = None;
+        while let Some(answer) = unread.message().await.unwrap() {
+            last = Some(Answer::from(answer));
+        }
+        let last = last.unwrap();
+        assert_eq!(last.code(), StatusCode::RpcRequestTimeout, "{last:?}");
+        let trailers = unread.trailers().await.unwrap().unwrap();
+        let bytes = trailers.get("ringfence-bytes-out").unwrap().to_str().unwrap();
+        let bytes = bytes.parse::<usize>().unwrap();
+        assert!(bytes > 64 * WORD.len() && bytes < BYTES_MAX, "{bytes} bytes");
+    });
+}
+
 #[test]
 fn a_stream_of_which_nobody_says_anything_is_ended() {
     const IDLE: Duration = Duration::from_secs(1);

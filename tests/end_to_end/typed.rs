@@ -76,7 +76,7 @@ fn lists_tuples_and_named_fields_are_flattened_and_rebuilt() {
 #[test]
 fn each_wrong_call_is_told_by_the_name_of_what_is_wrong() {
     let host = Host::serve(&[guests::TYPED, guests::ECHO]);
-    let image = api::Image { url: String::new(), base64: vec![1] };
+    let image = api::Image { url: String::new(), base64: vec![1].into() };
     let image = api::Data { image: Some(image), ..Default::default() };
     let prompt = || part("prompt", text("x"));
     let listed = || api::Data { parts: vec![part("", integer(1))], ..Default::default() };

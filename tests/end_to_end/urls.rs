@@ -31,7 +31,7 @@ fn text_data(url: &str) -> api::Data {
 }
 
 fn image_data(url: &str) -> api::Data {
-    let image = api::Image { url: url.into(), base64: Vec::new() };
+    let image = api::Image { url: url.into(), base64: Vec::new().into() };
     api::Data { image: Some(image), ..Default::default() }
 }
 
@@ -89,8 +89,8 @@ fn what_a_url_leads_to_reaches_a_model_in_every_kind_of_call() {
         assert_eq!(moved.text(), "hello out there", "{moved:?}");
 
         // All kinds in one input, and in parts of parts.
-        let audio = api::Audio { url: url("/tone"), base64: Vec::new() };
-        let video = api::Video { url: url("/film"), base64: Vec::new() };
+        let audio = api::Audio { url: url("/tone"), base64: Vec::new().into() };
+        let video = api::Video { url: url("/film"), base64: Vec::new().into() };
         let all = api::Data {
             audio: Some(audio),
             video: Some(video),
@@ -98,9 +98,12 @@ fn what_a_url_leads_to_reaches_a_model_in_every_kind_of_call() {
             ..image_data(&url("/seven"))
         };
         let data = data_of(&client.predict_request(echo(all.clone())).await);
-        assert_eq!(data.image.unwrap(), api::Image { url: String::new(), base64: seven.clone() });
-        assert_eq!(data.audio.unwrap().base64, b"RIFF");
-        assert_eq!(data.video.unwrap().base64, b"ftyp");
+        assert_eq!(
+            data.image.unwrap(),
+            api::Image { url: String::new(), base64: seven.clone().into() }
+        );
+        assert_eq!(data.audio.unwrap().base64, &b"RIFF"[..]);
+        assert_eq!(data.video.unwrap().base64, &b"ftyp"[..]);
         assert_eq!(data.text.unwrap().raw, r#"{"a":1}"#);
         let inner = api::Data { parts: vec![part("b", text_data(&url("/hello")))], ..all };
         let nested = api::Data { parts: vec![part("a", inner)], ..Default::default() };

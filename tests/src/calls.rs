@@ -141,13 +141,13 @@ pub fn text_input(text: &str) -> api::Input {
 
 /// An input of an image file.
 pub fn image_input(bytes: impl Into<Vec<u8>>) -> api::Input {
-    let image = api::Image { url: String::new(), base64: bytes.into() };
+    let image = api::Image { url: String::new(), base64: bytes.into().into() };
     input(api::Data { image: Some(image), ..Default::default() })
 }
 
 /// An input of bytes of no kind.
 pub fn bytes_input(bytes: impl Into<Vec<u8>>) -> api::Input {
-    input(api::Data { bytes_value: bytes.into(), ..Default::default() })
+    input(api::Data { bytes_value: bytes.into().into(), ..Default::default() })
 }
 
 fn input(data: api::Data) -> api::Input {

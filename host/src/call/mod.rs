@@ -2,7 +2,9 @@
 //! stream of outputs out, ended by one verdict.
 //!
 //! Owns the words of a call and nothing that acts. Knows neither the wire above
-//! nor the sandbox below, so either side can change without the other.
+//! nor the sandbox below, so either side can change without the other. Its values are
+//! laid out for guests as the world's `types` are, so that what crosses into a sandbox or
+//! out of it is copied there once.
 
 mod end;
 mod host_calls;
@@ -17,6 +19,7 @@ pub use value::{BoundingBox, Concept, Frame, NdArray, Point, Region, Value};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use wasmtime::component::{ComponentType, Lift, Lower};
 
 /// Which of the guest's functions a call runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +91,8 @@ impl Deadline {
 }
 
 /// A named value; the name is a path such as `text` or `images/0`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ComponentType, Lift, Lower)]
+#[component(record)]
 pub struct Part {
     /// The path.
     pub name: String,
@@ -97,7 +101,8 @@ pub struct Part {
 }
 
 /// One of the inputs of a request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ComponentType, Lift, Lower)]
+#[component(record)]
 pub struct Input {
     /// The caller's identifier; may be empty.
     pub id: String,
@@ -106,7 +111,8 @@ pub struct Input {
 }
 
 /// What the caller asks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ComponentType, Lift, Lower)]
+#[component(record)]
 pub struct Request {
     /// The typed method's name, empty for a plain call.
     pub method: String,
@@ -117,18 +123,25 @@ pub struct Request {
 }
 
 /// What a language model counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ComponentType, Lift, Lower,
+)]
+#[component(record)]
 pub struct Usage {
     /// Tokens read.
+    #[component(name = "prompt-tokens")]
     pub prompt_tokens: u32,
     /// Tokens written.
+    #[component(name = "completion-tokens")]
     pub completion_tokens: u32,
     /// Tokens read from a cache.
+    #[component(name = "cached-tokens")]
     pub cached_tokens: u32,
 }
 
 /// The answer to one input, or one piece of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ComponentType, Lift, Lower)]
+#[component(record)]
 pub struct Output {
     /// The values, in the guest's order.
     pub parts: Vec<Part>,
@@ -140,22 +153,41 @@ pub struct Output {
 
 /// The failures a guest may report. Whether the caller may call and whether
 /// the host is well are not for a guest to say, so no code says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ComponentType, Lift, Lower)]
+#[component(enum)]
+#[repr(u8)]
 pub enum GuestErrorCode {
     /// The input makes no sense to the model.
+    #[component(name = "invalid-argument")]
     InvalidArgument,
     /// The input is outside what the model covers.
+    #[component(name = "out-of-range")]
     OutOfRange,
     /// Something has to be done first.
+    #[component(name = "failed-precondition")]
     FailedPrecondition,
     /// The model has no such function or method.
+    #[component(name = "unsupported")]
     Unsupported,
     /// Anything else.
+    #[component(name = "failed")]
     Failed,
 }
 
 /// A failure that the guest itself reports.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    PartialEq,
+    Eq,
+    thiserror::Error,
+    Serialize,
+    Deserialize,
+    ComponentType,
+    Lift,
+    Lower,
+)]
+#[component(record)]
 #[error("{message}")]
 pub struct GuestError {
     /// Its kind.

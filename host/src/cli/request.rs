@@ -137,9 +137,9 @@ fn put(data: &mut Data, kind: Kind, content: Content) -> Result<(), Usage> {
             })?;
             data.text.replace(Text { raw, url }).is_some()
         }
-        Kind::Image => data.image.replace(Image { base64: bytes, url }).is_some(),
-        Kind::Audio => data.audio.replace(Audio { base64: bytes, url }).is_some(),
-        Kind::Video => data.video.replace(Video { base64: bytes, url }).is_some(),
+        Kind::Image => data.image.replace(Image { base64: bytes.into(), url }).is_some(),
+        Kind::Audio => data.audio.replace(Audio { base64: bytes.into(), url }).is_some(),
+        Kind::Video => data.video.replace(Video { base64: bytes.into(), url }).is_some(),
     };
     if taken {
         let name = KINDS.iter().find(|(_, other)| *other == kind).map_or("", |(name, _)| name);
@@ -262,7 +262,7 @@ mod tests {
         let data = request.inputs[0].data.clone().unwrap();
         assert_eq!(data.text.unwrap().raw, "hi");
         assert_eq!(&data.image.unwrap().base64[..], b"\x89PNG\r\n\x1a\nrest");
-        assert_eq!(data.audio.unwrap().base64, b"not really");
+        assert_eq!(data.audio.unwrap().base64, &b"not really"[..]);
         assert_eq!(data.video.unwrap().url, "https://h/v.MP4?x=y.png");
         let params =
             request.model.unwrap().model_version.unwrap().output_info.unwrap().params.unwrap();

@@ -72,6 +72,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     for path in &settings.models {
         folder::look(path).with_context(|| format!("cannot serve {}", path.display()))?;
     }
+    crate::heap::keep_freed();
     // This thread accepts connections.
     be_prompt();
     runtime()?.block_on(async {
@@ -135,9 +136,12 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 /// The runtime of sockets, health and timers. Guests have another one, which must not
-/// keep this one from the CPUs.
+/// keep this one from the CPUs. Replicas run beside it, and have more to do: with a thread
+/// for each CPU these would wake one another more often than they work.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cpus / 2).max(1))
         .thread_name("server")
         .on_thread_start(be_prompt)
         .enable_all()

@@ -29,6 +29,7 @@ use crate::server::response::{self, CallerKind, Form};
 use crate::server::sent::Sent;
 use crate::upload::Example;
 use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +51,7 @@ struct Ran {
     verdict: Option<Verdict>,
     receipt: Receipt,
     /// The image that it was asked about, if any.
-    image: Option<Vec<u8>>,
+    image: Option<Bytes>,
     outputs: Vec<api::Output>,
     failures: Vec<GuestError>,
     wall: Duration,
@@ -121,7 +122,7 @@ fn draw(dir: &Path, ran: &Ran, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// The first image of a request.
-fn image_of(asked: &Request) -> Option<Vec<u8>> {
+fn image_of(asked: &Request) -> Option<Bytes> {
     let mut parts = asked.inputs.iter().flat_map(|input| &input.parts);
     parts.find_map(|part| match &part.value {
         Value::Image(image) => Some(image.clone()),

@@ -80,6 +80,7 @@ impl Limits {
             "log_bytes" => self.log_bytes_per_call_max = usize::MAX,
             "log_line_bytes" => self.log_line_bytes_max = usize::MAX / 2,
             "messages_buffered" => self.messages_buffered_max = MUCH,
+            "outputs_buffered" => self.outputs_buffered_max = MUCH,
             _ => {}
         }
         self

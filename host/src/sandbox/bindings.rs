@@ -16,6 +16,7 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
     with: {
+        "ringfence:model/types": crate::sandbox::types,
         "ringfence:model/streams.source": crate::sandbox::streams::Source,
         "ringfence:model/streams.sink": crate::sandbox::streams::Sink,
         "wasi:nn/tensor.tensor": crate::nn::guest::GuestTensor,

@@ -8,7 +8,8 @@
 use super::Diagnostics;
 use super::compiled::compiler_id;
 use super::engine::config;
-use super::meters::{nanoseconds, thread_cpu};
+use super::meters::nanoseconds;
+use super::thread_cpu::thread_cpu;
 use crate::digest::sha256_of;
 use crate::limits::FUEL_PER_CPU_SECOND;
 use crate::text::hex;

@@ -209,6 +209,11 @@ impl Calling {
         }
     }
 
+    /// Bytes that the last event makes the version hold.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held.as_ref().map_or(0, Charge::bytes)
+    }
+
     /// What the last event makes the version hold, for whoever keeps its output.
     pub fn held(&mut self) -> Option<Charge> {
         self.held.take()

@@ -1,8 +1,8 @@
 //! The world's `context`: what a guest can learn and say.
 
-use super::bindings::ringfence::model::{context, types};
-use super::convert::refusal;
+use super::bindings::ringfence::model::context;
 use super::state::State;
+use super::types::{self, refusal};
 use crate::call::HostCall;
 use crate::limits::limit;
 use crate::telemetry::Level;
@@ -10,8 +10,6 @@ use std::os::unix::fs::FileExt;
 
 /// Bytes that one read of an asset returns at most.
 const ASSET_READ_BYTES_MAX: u32 = 1 << 20;
-
-impl types::Host for State {}
 
 impl context::Host for State {
     fn model(&mut self) -> wasmtime::Result<context::ModelInfo> {

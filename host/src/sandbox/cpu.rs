@@ -11,7 +11,8 @@
 
 mod queue;
 
-use super::meters::{Meters, Waits, nanoseconds, thread_cpu};
+use super::meters::{Meters, Waits, nanoseconds};
+use super::thread_cpu::{thread_cpu, thread_cpu_about};
 pub(crate) use queue::ENGINE_SLOT;
 use queue::{Kind, State, Taken, Wake};
 use std::future::poll_fn;
@@ -142,7 +143,7 @@ impl Share {
                 }
             };
             waits.end();
-            let began = thread_cpu();
+            let began = thread_cpu_about();
             let turn = turn.begin_at(began);
             meters.turn_begins(began);
             let polled = future.as_mut().poll(context);
@@ -175,9 +176,9 @@ impl Share {
 
     /// Does what needs no turn because it cannot wait, and charges it.
     pub(crate) fn charged<T>(&self, work: impl FnOnce() -> T) -> T {
-        let began = thread_cpu();
+        let began = thread_cpu_about();
         let done = work();
-        self.charge(thread_cpu().saturating_sub(began));
+        self.charge(thread_cpu_about().saturating_sub(began));
         done
     }
 
@@ -283,7 +284,7 @@ impl Turn {
     }
 
     fn has_run_ns(&self) -> u64 {
-        self.began.map_or(0, |began| nanoseconds(thread_cpu().saturating_sub(began)))
+        self.began.map_or(0, |began| nanoseconds(thread_cpu_about().saturating_sub(began)))
     }
 }
 

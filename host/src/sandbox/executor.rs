@@ -5,6 +5,7 @@
 //! wait for many such slices. Both intervals are therefore 1, and the threads
 //! are nicer than the server's.
 
+use super::thread_cpu::thread_has_waited;
 use crate::sched::be_nice;
 use std::cell::Cell;
 use std::future::Future;
@@ -43,6 +44,7 @@ impl Executor {
                 be_nice();
                 IS_HERE.set(true);
             })
+            .on_thread_unpark(thread_has_waited)
             .enable_time()
             .build()?;
         Ok(Self { runtime: Some(runtime), tasks: TaskTracker::new() })

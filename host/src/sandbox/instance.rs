@@ -1,17 +1,19 @@
 //! One sandbox: made fresh, loaded, used for one call, thrown away.
 
 use super::bindings::ModelRunner;
-use super::bindings::ringfence::model::types as wit;
-use super::convert::guest_error;
 use super::cpu::Share;
 use super::engine::EPOCH;
-use super::meters::{Meters, nanoseconds, thread_cpu};
+use super::meters::{Meters, nanoseconds};
 use super::program::{Shared, Surroundings};
 use super::state::State;
 use super::stop::{Stop, end_of, memory};
 use super::streams::{Gone, Received, Sink, Source};
+use super::thread_cpu::thread_cpu_about;
 use super::trace;
-use crate::call::{End, Event, Function, Origin, Phase, Receipt, Trace, Verdict};
+use super::types::guest_error;
+use crate::call::{
+    End, Event, Function, GuestError, Origin, Output, Phase, Receipt, Trace, Verdict,
+};
 use crate::limits::Isolation;
 use std::any::Any;
 use std::future::Future;
@@ -78,14 +80,14 @@ impl Held {
 
 impl Drop for Begins {
     fn drop(&mut self) {
-        self.0.store(nanoseconds(thread_cpu()), Ordering::Relaxed);
+        self.0.store(nanoseconds(thread_cpu_about()), Ordering::Relaxed);
     }
 }
 
 impl Drop for Ends {
     fn drop(&mut self) {
         let began = Duration::from_nanos(self.began.load(Ordering::Relaxed));
-        self.share.charge(thread_cpu().saturating_sub(began));
+        self.share.charge(thread_cpu_about().saturating_sub(began));
     }
 }
 
@@ -342,7 +344,6 @@ async fn run(
             };
             store.data().meters.bytes_in.add(charge.bytes());
             let asked = request.inputs.len();
-            let request: wit::Request = request.into();
             match guest.call_predict(&mut *store, &request).await? {
                 Ok(results) => {
                     return Ok(send_results(results, asked, sink, text_bytes_max).await?);
@@ -355,7 +356,6 @@ async fn run(
                 return Ok(End::Cancelled);
             };
             store.data().meters.bytes_in.add(charge.bytes());
-            let request: wit::Request = request.into();
             let outputs = store.data_mut().table.push(sink).map_err(Stop::from)?;
             guest.call_generate(&mut *store, &request, outputs).await?
         }
@@ -373,7 +373,7 @@ async fn run(
 }
 
 async fn send_results(
-    results: Vec<Result<wit::Output, wit::Error>>,
+    results: Vec<Result<Output, GuestError>>,
     asked: usize,
     mut sink: Sink,
     text_bytes_max: usize,
@@ -384,7 +384,7 @@ async fn send_results(
     }
     for result in results {
         let sent = match result {
-            Ok(output) => sink.output(output.into()).await?,
+            Ok(output) => sink.output(output).await?,
             Err(error) => {
                 let error = guest_error(error, text_bytes_max);
                 sink.event(Event::InputFailed(error), None).await?

@@ -1,8 +1,7 @@
 //! What a call takes besides fuel and memory, counted where it is taken.
 
+use super::thread_cpu::{thread_cpu, thread_cpu_about};
 use crate::call::Receipt;
-use crate::clock::cpu_time;
-use rustix::time::ClockId;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -59,7 +58,7 @@ impl Meters {
     /// How long it has had it, in time of this thread.
     pub(super) fn turn_has_run(&self) -> Duration {
         let began = Duration::from_nanos(self.turn_began_ns.value());
-        thread_cpu().saturating_sub(began)
+        thread_cpu_about().saturating_sub(began)
     }
 
     /// Computes a graph on this thread and adds its CPU time, which it tells in
@@ -80,9 +79,9 @@ impl Meters {
 
     /// Computes a graph within the guest's turn.
     pub(crate) fn within_turn<T>(&self, compute: impl FnOnce() -> T) -> T {
-        let began = thread_cpu();
+        let began = thread_cpu_about();
         let computed = compute();
-        self.within_turn_ns.add(nanoseconds(thread_cpu().saturating_sub(began)));
+        self.within_turn_ns.add(nanoseconds(thread_cpu_about().saturating_sub(began)));
         computed
     }
 
@@ -151,11 +150,6 @@ impl<M: Deref<Target = Meters>> Drop for Waits<M> {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// CPU time that the calling thread has taken.
-pub(super) fn thread_cpu() -> Duration {
-    cpu_time(ClockId::ThreadCPUTime)
 }
 
 pub(super) fn nanoseconds(time: Duration) -> u64 {

@@ -29,14 +29,16 @@ mod fuel;
 mod account;
 mod ambient;
 mod context;
-mod convert;
 mod limiter;
 mod log;
 mod meters;
 mod size;
 mod stdio;
 mod stop;
+mod thread_cpu;
 mod trace;
+#[doc(hidden)]
+pub mod types;
 pub(crate) mod wire;
 
 pub use account::{Account, Charge, OverLimit};
@@ -56,6 +58,7 @@ pub(crate) use log::{rate, shown};
 pub(crate) use meters::{Meters, Waits};
 pub(crate) use state::State;
 pub(crate) use stop::Stop;
+pub(crate) use thread_cpu::thread_has_waited;
 
 use crate::limits::{self, FUEL_PER_CPU_SECOND, Limits};
 use crate::nn::{Engines, Nn};

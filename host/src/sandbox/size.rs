@@ -58,7 +58,7 @@ fn of_region(region: &Region) -> usize {
     2 * RECORD_BYTES
         + region.id.len()
         + region.points.len() * 8
-        + region.mask.as_ref().map_or(0, Vec::len)
+        + region.mask.as_ref().map_or(0, |mask| mask.len())
         + of_concepts(&region.concepts)
         + region.text.as_ref().map_or(0, String::len)
         + region.track_id.len()

@@ -4,12 +4,11 @@
 
 use super::account::{Account, Charge};
 use super::bindings::ringfence::model::streams;
-use super::bindings::ringfence::model::types as wit;
-use super::convert::refusal;
 use super::meters::Meters;
 use super::size;
 use super::state::State;
 use super::stop::Stop;
+use super::types::{Error, ErrorCode, refusal};
 use super::wire;
 use crate::call::{Event, Holder, HostCall, Output, Request};
 use std::sync::Arc;
@@ -87,13 +86,13 @@ impl Sink {
 impl streams::Host for State {}
 
 impl streams::HostSource for State {
-    async fn next(&mut self, source: Resource<Source>) -> wasmtime::Result<Option<wit::Request>> {
+    async fn next(&mut self, source: Resource<Source>) -> wasmtime::Result<Option<Request>> {
         self.note(HostCall::Next);
         let source = self.table.get_mut(&source).map_err(Stop::from)?;
         let received = source.requests.recv().await;
         Ok(received.map(|received| {
             self.meters.bytes_in.add(received.charge.bytes());
-            received.request.into()
+            received.request
         }))
     }
 
@@ -107,13 +106,13 @@ impl streams::HostSink for State {
     async fn send(
         &mut self,
         sink: Resource<Sink>,
-        output: wit::Output,
-    ) -> wasmtime::Result<Result<(), wit::Error>> {
+        output: Output,
+    ) -> wasmtime::Result<Result<(), Error>> {
         self.note(HostCall::Send);
         let sink = self.table.get_mut(&sink).map_err(Stop::from)?;
-        match sink.output(output.into()).await? {
+        match sink.output(output).await? {
             Ok(()) => Ok(Ok(())),
-            Err(Gone) => Ok(Err(refusal(wit::ErrorCode::Failed, "the caller has gone"))),
+            Err(Gone) => Ok(Err(refusal(ErrorCode::Failed, "the caller has gone"))),
         }
     }
 

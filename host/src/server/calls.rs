@@ -55,10 +55,11 @@ pub(crate) struct StreamTimeouts {
 type Answered = (api::MultiOutputResponse, Outcome);
 
 impl CallContext {
-    /// Answers one request as a whole.
+    /// Answers one request as a whole. It is large by itself, and would be copied with
+    /// every future that has it.
     pub(crate) async fn predict(
         self,
-        request: api::PostModelOutputsRequest,
+        request: Box<api::PostModelOutputsRequest>,
     ) -> api::MultiOutputResponse {
         match self.predict_or_refuse(request).await {
             Ok((response, outcome)) => {
@@ -74,7 +75,7 @@ impl CallContext {
 
     async fn predict_or_refuse(
         &self,
-        request: api::PostModelOutputsRequest,
+        request: Box<api::PostModelOutputsRequest>,
     ) -> Result<Answered, Outcome> {
         let (asked, parsed) = self.understand(request)?;
         if parsed.method == request::GET_SIGNATURES {
@@ -119,7 +120,7 @@ impl CallContext {
     /// Answers one request with a stream.
     pub(crate) fn generate(
         self,
-        request: api::PostModelOutputsRequest,
+        request: Box<api::PostModelOutputsRequest>,
     ) -> impl Stream<Item = api::MultiOutputResponse> + Send {
         let start = async move {
             let started = async {
@@ -162,7 +163,7 @@ impl CallContext {
                     let bytes = first.encoded_len() as u64;
                     received.grow(bytes).map_err(|full| Outcome::no_room(full.to_string()))?;
                 }
-                let (asked, parsed) = self.understand(first)?;
+                let (asked, parsed) = self.understand(Box::new(first))?;
                 let parsed = single(parsed)?;
                 let leasing = async { self.lease(&asked).await.map_err(not_retried) };
                 let lease = self.unless_ended(leasing).await?;
@@ -181,7 +182,7 @@ impl CallContext {
 
     fn understand(
         &self,
-        request: api::PostModelOutputsRequest,
+        request: Box<api::PostModelOutputsRequest>,
     ) -> Result<(Asked, Parsed), Outcome> {
         let caller = self.caller.clone()?;
         if let Some(error) = self.bad_timeout {
@@ -202,7 +203,7 @@ impl CallContext {
         let methods = called.as_ref().map(|called| called.version.methods.clone());
         let methods = methods.unwrap_or_default();
         let reading = Reading { function: self.function, methods };
-        let mut parsed = reading.parse(request, Turn::First)?;
+        let mut parsed = reading.parse(*request, Turn::First)?;
         let selection = Selection::from(parsed.output_config.take());
         let form = Form { selection, typed: parsed.typed.take() };
         let is_open = version.is_none();

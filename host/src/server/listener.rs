@@ -14,7 +14,7 @@ use super::rewound::Rewound;
 use super::untaken::{PIECE_BYTES, Untaken};
 use super::v2::Service;
 use crate::limits::limit;
-use crate::proto::clarifai::api::v2_server::V2Server;
+use crate::proto::clarifai::api::v2_server::{self, V2Server};
 use crate::proto::ringfence::v1::operations_server::OperationsServer;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower::Service as _;
+use tower::util::Either;
 
 /// Limits and choices of the front.
 #[derive(Debug, Clone)]
@@ -290,8 +291,21 @@ struct Front {
 /// What a request can be for.
 #[derive(Clone)]
 struct AllRoutes {
-    upload: Routes,
+    upload: V2Server<Service>,
+    /// Most requests are for this service, so no router looks for it.
+    v2: V2Server<Service>,
     others: Routes,
+}
+
+impl AllRoutes {
+    /// What a request with this path is for.
+    fn of(&self, path: &str) -> Either<V2Server<Service>, Routes> {
+        match path.strip_prefix('/').and_then(|path| path.strip_prefix(v2_server::SERVICE_NAME)) {
+            Some(_) if path == UPLOAD => Either::Left(self.upload.clone()),
+            Some(method) if method.starts_with('/') => Either::Left(self.v2.clone()),
+            Some(_) | None => Either::Right(self.others.clone()),
+        }
+    }
 }
 
 fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
@@ -309,7 +323,7 @@ fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
     let upload = V2Server::new(service).max_decoding_message_size(options.upload_message_bytes_max);
     let of_anyone = limit("anyones_message", ANYONES_MESSAGE_BYTES_MAX);
     let health = HealthServer::new(health).max_decoding_message_size(of_anyone);
-    let mut routes = Routes::new(v2).add_service(operations).add_service(health);
+    let mut routes = Routes::new(operations).add_service(health);
     if options.reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
@@ -317,7 +331,7 @@ fn routes(app: Arc<App>, options: &Options) -> anyhow::Result<AllRoutes> {
             .build_v1()?;
         routes = routes.add_service(reflection.max_decoding_message_size(of_anyone));
     }
-    Ok(AllRoutes { upload: Routes::new(upload).prepare(), others: routes.prepare() })
+    Ok(AllRoutes { upload, v2, others: routes.prepare() })
 }
 
 /// Serves one connection to its end, whatever it came over.
@@ -355,10 +369,7 @@ async fn connection(
     let watched = untaken.clone();
     let service = tower::service_fn(move |request: http::Request<Incoming>| {
         let Front { app, routes, inbound } = &front;
-        let mut routes = match request.uri().path() {
-            UPLOAD => routes.upload.clone(),
-            _ => routes.others.clone(),
-        };
+        let mut service = routes.of(request.uri().path());
         let supported = is_grpc(request.headers());
         let (request, delay) = gate(app, &peer, inbound, request, options.message_timeout);
         let untaken = watched.clone();
@@ -367,7 +378,7 @@ async fn connection(
                 tokio::time::sleep(delay).await;
             }
             let response = match supported {
-                true => routes.call(request).await.map(remap).map(with_receipt),
+                true => service.call(request).await.map(remap).map(with_receipt),
                 false => Ok(unsupported()),
             };
             response.map(|response| untaken.watch(response))

@@ -107,9 +107,12 @@ impl Usage {
     fn add_to(&self, trailers: &mut HeaderMap) {
         for (name, value) in self.trailers() {
             // What says nothing is left out, and none of it has other characters.
-            if let Ok(value) = HeaderValue::from_str(&value)
+            if let Ok(mut value) = HeaderValue::from_str(&value)
                 && !value.is_empty()
             {
+                // Each call has its own. A table of what comes again (RFC 7541, section
+                // 6.2.3) would be searched for them, and have room for little else.
+                value.set_sensitive(true);
                 trailers.insert(HeaderName::from_static(name), value);
             }
         }

@@ -412,6 +412,7 @@ pub(super) fn struct_text(fields: Struct) -> Result<String, NotFinite> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message as _;
 
     fn text_input(text: &str) -> api::Input {
         let text = api::Text { raw: text.into(), url: String::new() };
@@ -422,13 +423,27 @@ mod tests {
     #[test]
     fn an_input_of_several_kinds_keeps_all_of_them() {
         let mut input_ = text_input("look");
-        let image = api::Image { url: String::new(), base64: vec![1, 2] };
+        let image = api::Image { url: String::new(), base64: vec![1, 2].into() };
         input_.data.as_mut().unwrap().image = Some(image);
         let parts = input(input_).unwrap().parts;
         assert_eq!(parts.len(), 2);
         assert_eq!(parts[0].name, "text");
         assert_eq!(parts[1].name, "image");
-        assert_eq!(parts[1].content, Content::Here(Value::Image(vec![1, 2])));
+        assert_eq!(parts[1].content, Content::Here(Value::Image(vec![1, 2].into())));
+    }
+
+    /// The library's buffer is what a call has.
+    #[test]
+    fn a_large_value_is_where_it_was_received() {
+        let image = api::Image { url: String::new(), base64: vec![7; 100_000].into() };
+        let data = api::Data { image: Some(image), ..Default::default() };
+        let sent = api::Input { id: String::new(), data: Some(data) }.encode_to_vec();
+        let received = bytes::Bytes::from(sent);
+        let within = received.as_ptr_range();
+        let parts = input(api::Input::decode(received.clone()).unwrap()).unwrap().parts;
+        let Content::Here(Value::Image(image)) = &parts[0].content else { panic!("{parts:?}") };
+        assert_eq!(image.len(), 100_000);
+        assert!(within.contains(&image.as_ptr()));
     }
 
     #[test]
@@ -469,7 +484,7 @@ mod tests {
 
     #[test]
     fn a_url_within_a_region_or_a_frame_is_not_overlooked() {
-        let image = api::Image { url: "https://h/mask.png".into(), base64: Vec::new() };
+        let image = api::Image { url: "https://h/mask.png".into(), base64: Vec::new().into() };
         let mask = api::Mask { image: Some(image) };
         let info = api::RegionInfo { mask: Some(mask), ..Default::default() };
         let masked = api::Region { region_info: Some(info), ..Default::default() };

@@ -181,9 +181,9 @@ fn charged(
 fn value(media: Media, bytes: Vec<u8>) -> Result<Value, FetchError> {
     Ok(match media {
         Media::Text => Value::Text(String::from_utf8(bytes).map_err(|_| FetchError::NotUtf8)?),
-        Media::Image => Value::Image(bytes),
-        Media::Audio => Value::Audio(bytes),
-        Media::Video => Value::Video(bytes),
+        Media::Image => Value::Image(bytes.into()),
+        Media::Audio => Value::Audio(bytes.into()),
+        Media::Video => Value::Video(bytes.into()),
     })
 }
 

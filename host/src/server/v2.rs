@@ -393,7 +393,7 @@ impl V2 for Service {
     ) -> Answer<api::MultiOutputResponse> {
         let call = self.call(Function::Predict, &request);
         let slot = call.slot.clone();
-        Ok(receipted(slot, call.predict(request.into_inner()).await))
+        Ok(receipted(slot, call.predict(Box::new(request.into_inner())).await))
     }
 
     type GenerateModelOutputsStream = Responses<api::MultiOutputResponse>;
@@ -405,7 +405,10 @@ impl V2 for Service {
     ) -> Answer<Self::GenerateModelOutputsStream> {
         let call = self.call(Function::Generate, &request);
         let slot = call.slot.clone();
-        Ok(receipted(slot, Box::pin(call.generate(request.into_inner()).map(Ok))))
+        let mut answers = Box::pin(call.generate(Box::new(request.into_inner())).map(Ok));
+        // The head leaves with it.
+        let first = answers.next().await;
+        Ok(receipted(slot, Box::pin(futures_util::stream::iter(first).chain(answers))))
     }
 
     type StreamModelOutputsStream = Responses<api::MultiOutputResponse>;

@@ -1,7 +1,9 @@
 //! What a worker process says, checked before anything is made of it.
 
 use super::link::Inbox;
-use super::message::{Figures, Head, Line, SMALL_BYTES_MAX, Started, Tell, Unknown, invalid, read};
+use super::message::{
+    Figures, Head, Line, SMALL_BYTES_MAX, Started, Tell, Unknown, carried, invalid, read,
+};
 use super::process::{Running, Shared};
 use super::{StartFailure, lock};
 use crate::call::{End, Event, GuestError, Holder, Output, Receipt, Verdict};
@@ -77,8 +79,7 @@ impl Incoming {
         let charge = self.shared.account.charge(Holder::Message, held);
         let charge = charge.map_err(|_| invalid("its outputs exceed cpu_memory"))?;
         let body = inbox.body(head.length).await?;
-        let output: Output = read(&body, held)?;
-        drop(body);
+        let output: Output = carried(body, held)?;
         if held_by(&output) > held {
             return Err(invalid("an output holds more than it says"));
         }
@@ -106,8 +107,8 @@ impl Incoming {
     }
 
     fn take(&mut self, head: &Head<Tell>, body: &[u8]) -> io::Result<()> {
-        let limits = self.shared.limits.clone();
-        let cpus = self.shared.cpus;
+        let shared = self.shared.clone();
+        let (limits, cpus) = (&shared.limits, shared.cpus);
         match head.kind {
             Tell::Ready => {
                 let mut started = read::<Started>(body, SMALL_BYTES_MAX)?;
@@ -118,7 +119,7 @@ impl Incoming {
                 let ready = self.ready.take();
                 let ready = ready.ok_or_else(|| invalid("it is ready once more"))?;
                 // Whoever waited may have given up.
-                drop(ready.send(Ok(cleaned_start(started, &limits, cpus))));
+                drop(ready.send(Ok(cleaned_start(started, limits, cpus))));
                 Ok(())
             }
             Tell::Refused => {
@@ -133,7 +134,7 @@ impl Incoming {
             }
             Tell::Output | Tell::Snapshot => Err(invalid("it is no small frame")),
             Tell::InputFailed => {
-                let error = cleaned_error(read(body, SMALL_BYTES_MAX)?, &limits);
+                let error = cleaned_error(read(body, SMALL_BYTES_MAX)?, limits);
                 let held = error.message.len() + error.info.len() + size_of::<GuestError>();
                 let charge = self.shared.account.charge(Holder::Message, held as u64);
                 let charge = charge.map_err(|_| invalid("its outputs exceed cpu_memory"))?;
@@ -147,7 +148,7 @@ impl Incoming {
                     if running.has_ended {
                         return Err(invalid("a call ends twice"));
                     }
-                    let verdict = cleaned(verdict, running, &limits, cpus);
+                    let verdict = cleaned(verdict, running, limits, cpus);
                     running.end(verdict);
                     Ok(())
                 })
@@ -155,7 +156,7 @@ impl Incoming {
             Tell::Over => {
                 let receipt: Receipt = read(body, 0)?;
                 let held = self.shared.change(head.call, |running| {
-                    running.answers.meters.set(&bounded(receipt, running.elapsed(), &limits, cpus));
+                    running.answers.meters.set(&bounded(receipt, running.elapsed(), limits, cpus));
                     running.over()
                 });
                 match held {
@@ -178,7 +179,7 @@ impl Incoming {
             Tell::Spent => {
                 let receipt: Receipt = read(body, 0)?;
                 self.running(head, |running| {
-                    running.answers.meters.set(&bounded(receipt, running.elapsed(), &limits, cpus));
+                    running.answers.meters.set(&bounded(receipt, running.elapsed(), limits, cpus));
                     Ok(())
                 })
             }

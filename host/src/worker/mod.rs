@@ -22,6 +22,7 @@ mod incoming;
 mod kernel;
 mod process;
 mod serving;
+mod socket;
 
 pub use cgroup::{CgroupError, may_divide};
 pub use frames::Frame;
@@ -354,10 +355,13 @@ impl Outputs {
     /// version hold is given back, unless it was taken.
     pub async fn next(&mut self) -> Option<Event> {
         let event = self.calling.next().await;
-        if let (Some(Event::Output(_) | Event::InputFailed(_)), Some(taking)) =
-            (&event, &mut self.taking)
-        {
-            taking.one();
+        if let Some(taking) = &mut self.taking {
+            match event {
+                Some(Event::Output(_)) => taking.one(self.calling.held_bytes()),
+                // The process charges nothing for it.
+                Some(Event::InputFailed(_)) => taking.one(0),
+                Some(Event::End(_)) | None => {}
+            }
         }
         event
     }

@@ -13,7 +13,9 @@ use super::cgroup::Cgroup;
 use super::incoming::{Incoming, Written};
 use super::launch::{Confinement, cpus};
 use super::link::{Inbox, Outbox, ends};
-use super::message::{Ask, Begin, Begins, Figures, Start, Started, VERSION, bare, frame};
+use super::message::{
+    Ask, Begin, Begins, Figures, Start, Started, VERSION, bare, carrying, frame, places_of,
+};
 use super::passing;
 use super::{Gone, Processes, Purpose, SendError, StartFailure, lock};
 use crate::call::{Deadline, End, Function, Origin, Phase, Receipt, Request, Verdict};
@@ -144,9 +146,10 @@ pub(super) struct Messages {
 pub(super) struct Taking {
     shared: Arc<Shared>,
     call: u32,
+    /// Places of outputs that were taken since it was told.
     taken: usize,
-    /// After so many it is told.
-    batch: usize,
+    /// Those that there are.
+    places: usize,
 }
 
 impl Process {
@@ -224,9 +227,8 @@ impl Process {
                 return Err(StartFailure::Process(own_words(&mut child, hearing).await));
             }
         };
-        let stream = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
         let call_timeout = limits.call_timeout;
-        let (shared, inbox) = Shared::of(stream, name, limits, log, pid);
+        let (shared, inbox) = Shared::of(ours, name, limits, log, pid).map_err(failed)?;
         let (ready, started) = oneshot::channel();
         let incoming = Incoming { shared: shared.clone(), ready: Some(ready), written };
         processes.tasks.spawn(tend(
@@ -266,7 +268,7 @@ impl Process {
     ) -> (Messages, Calling, Taking) {
         let shared = &self.shared;
         let stopped = ended.child_token();
-        let places = shared.limits.messages_buffered_max;
+        let places = shared.limits.outputs_buffered_max;
         let (mut answers, calling) = sides(places, deadline, stopped.clone().drop_guard());
         let messages = Arc::new(Semaphore::new(MESSAGES_AHEAD));
         let user = origin.user.to_string();
@@ -318,7 +320,7 @@ impl Process {
             }
         }
         shared.called.notify_one();
-        let taking = Taking { shared: shared.clone(), call, taken: 0, batch: places.div_ceil(2) };
+        let taking = Taking { shared: shared.clone(), call, taken: 0, places };
         let has_sent = AtomicBool::new(false);
         let messages =
             Messages { shared: shared.clone(), call, function, places: messages, has_sent };
@@ -360,13 +362,13 @@ impl Drop for Process {
 impl Shared {
     /// Of a process at the other end of a socket.
     fn of(
-        stream: tokio::net::UnixStream,
+        stream: UnixStream,
         name: String,
         limits: Limits,
         log: Option<VersionLog>,
         pid: u32,
-    ) -> (Arc<Self>, Inbox) {
-        let (outbox, inbox) = ends(stream);
+    ) -> std::io::Result<(Arc<Self>, Inbox)> {
+        let (outbox, inbox) = ends(stream)?;
         let released = outbox.clone();
         let account =
             Account::telling(limits.memory_bytes_max, move |bytes| released.release(bytes));
@@ -389,7 +391,7 @@ impl Shared {
             called: Notify::new(),
             left: Mutex::default(),
         };
-        (Arc::new(shared), inbox)
+        Ok((Arc::new(shared), inbox))
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
@@ -602,13 +604,12 @@ impl Messages {
     pub(super) async fn send(&self, request: Request) -> Result<(), SendError> {
         let place = self.places.acquire().await.map_err(|_| SendError::Over)?;
         place.forget();
-        let message = frame(Ask::Message, self.call, 0, &request).map_err(|_| SendError::Over)?;
         if self.function == Function::Predict {
             // One event for each input, and the end.
             let inputs = request.inputs.len();
             self.shared.change(self.call, |running| running.events_left = Some(inputs));
         }
-        drop(request);
+        let message = carrying(Ask::Message, self.call, 0, request).map_err(|_| SendError::Over)?;
         self.has_sent.store(true, Ordering::Relaxed);
         // Until then whoever has received it is charged for it.
         self.shared.outbox.send_whole(message).await;
@@ -630,10 +631,11 @@ impl Drop for Messages {
 }
 
 impl Taking {
-    /// One more was taken.
-    pub(super) fn one(&mut self) {
-        self.taken += 1;
-        if self.taken >= self.batch {
+    /// An output was taken that holds so many bytes.
+    pub(super) fn one(&mut self, held_bytes: u64) {
+        self.taken += places_of(held_bytes, self.places);
+        // Half of them are free to be filled meanwhile.
+        if self.taken >= self.places.div_ceil(2) {
             self.shared.outbox.send(bare(Ask::Taken, self.call, self.taken as u64));
             self.taken = 0;
         }

@@ -22,13 +22,14 @@ struct Sides {
 }
 
 fn limits() -> Limits {
-    Limits { memory_bytes_max: 1 << 20, messages_buffered_max: 2, ..Limits::default() }
+    Limits { memory_bytes_max: 1 << 20, outputs_buffered_max: 2, ..Limits::default() }
 }
 
 impl Sides {
     fn new() -> Self {
         let (here, there) = tokio::net::UnixStream::pair().unwrap();
-        let (shared, inbox) = Shared::of(here, "u/a/m".into(), limits(), None, 1);
+        let here = here.into_std().unwrap();
+        let (shared, inbox) = Shared::of(here, "u/a/m".into(), limits(), None, 1).unwrap();
         let (ready, is_ready) = oneshot::channel();
         let mut incoming =
             Incoming { shared: shared.clone(), ready: Some(ready), written: Written::No };
@@ -69,7 +70,7 @@ fn output(text: &str) -> Output {
 const HELD: u64 = 16 << 10;
 
 fn said(held: u64) -> Vec<u8> {
-    frame(Tell::Output, 1, held, &output("x")).unwrap()
+    carrying(Tell::Output, 1, held, output("x")).unwrap().concat()
 }
 
 fn end() -> Vec<u8> {
@@ -217,8 +218,7 @@ async fn a_call_has_no_more_outputs_than_inputs() {
 async fn a_process_that_floods_its_socket_can_be_ended() {
     let (here, mut there) = UnixStream::pair().unwrap();
     here.set_nonblocking(true).unwrap();
-    let here = tokio::net::UnixStream::from_std(here).unwrap();
-    let (shared, inbox) = Shared::of(here, "u/a/m".into(), limits(), None, 1);
+    let (shared, inbox) = Shared::of(here, "u/a/m".into(), limits(), None, 1).unwrap();
     let mut incoming = Incoming { shared: shared.clone(), ready: None, written: Written::No };
     let flood = frame(Tell::Figures, 0, 0, &Figures::default()).unwrap().repeat(1000);
     let flooding = std::thread::spawn(move || while there.write_all(&flood).is_ok() {});

@@ -9,7 +9,8 @@ use super::jail::{Code, JailError, JailMode, Root, no_more_code, no_more_files};
 use super::launch::Confinement;
 use super::link::{Inbox, Outbox, ends};
 use super::message::{
-    Ask, Begin, Figures, Line, SMALL_BYTES_MAX, Tell, VERSION, bare, frame, invalid, read, whole,
+    Ask, Begin, Figures, Line, SMALL_BYTES_MAX, Tell, VERSION, Whole, bare, carried, carrying,
+    frame, invalid, places_of, read, whole,
 };
 use super::passing;
 use super::{OverLimit, SendError, lock};
@@ -19,7 +20,9 @@ use crate::call::{
 use crate::limits;
 use crate::nn::{Engines, OnnxRuntimeLibrary};
 use crate::package::{Assets, AssetsFolder, Content, GraphFile, Parts};
-use crate::sandbox::{Calling, Charge, Lines, Program, Requests, Runtime, Snapshot, Spent};
+use crate::sandbox::{
+    Calling, Charge, Lines, Program, Requests, Runtime, Snapshot, Spent, thread_has_waited,
+};
 use crate::telemetry::LogFormat;
 use std::collections::HashMap;
 use std::io;
@@ -27,9 +30,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -51,6 +54,20 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// A call that takes less CPU time is done before another thread had begun with it.
 const SHORT_CALL_NS: u64 = 200_000;
+
+/// Outputs of a call that leave together, where more of them come all the time.
+const OUTPUTS_TOGETHER: u32 = 16;
+
+/// How long a call waits for what its guest had, so that the next one finds room for it.
+const FREED_WITHIN: Duration = Duration::from_millis(100);
+
+/// How long a guest is given further turns where its message was read, as its outputs make
+/// room for more.
+const HERE_MAX: Duration = Duration::from_micros(500);
+
+/// How long the answer of a call is kept, to leave with those of calls that are next: the
+/// host then wakes once for all of them.
+const TOGETHER: Duration = Duration::from_micros(200);
 
 /// Messages of a client that wait for the guest beside those that the call has room
 /// for.
@@ -86,11 +103,15 @@ pub fn serve(
         false => start.assets_path.clone(),
     };
     socket.set_nonblocking(true)?;
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .on_thread_unpark(thread_has_waited)
+        .enable_all()
+        .build()?;
     crate::sched::be_prompt();
+    crate::heap::keep_freed();
     let Confinement { mode, cpus, .. } = *confinement;
     tokio.block_on(async {
-        let (outbox, inbox) = ends(tokio::net::UnixStream::from_std(socket)?);
+        let (outbox, inbox) = ends(socket)?;
         let lines_lost = Arc::new(AtomicU64::new(0));
         let writing = {
             let outbox = outbox.clone();
@@ -142,6 +163,8 @@ pub fn serve(
             lines_lost,
             call_ns: AtomicU64::new(0),
             told: Mutex::default(),
+            is_free: Arc::default(),
+            has_more: Arc::default(),
         });
         crate::heap::give_back_program();
         serving.tell_figures()?;
@@ -189,6 +212,10 @@ struct Serving {
     call_ns: AtomicU64,
     /// What the host knows.
     told: Mutex<Figures>,
+    /// Whether there is room for a guest's outputs again that runs where its message was
+    /// read, and whether there is more of them.
+    is_free: Arc<Noted>,
+    has_more: Arc<Noted>,
 }
 
 /// A call that runs, as the frames about it find it.
@@ -229,6 +256,8 @@ impl Serving {
         let mut ticks = tokio::time::interval(FIGURES_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut busy_at, mut is_trimmed) = (Instant::now(), true);
+        // Since when answers are kept for those of calls that have come with theirs.
+        let mut held_since = None;
         loop {
             if !lock(&self.calls).is_empty() {
                 (busy_at, is_trimmed) = (Instant::now(), false);
@@ -253,7 +282,13 @@ impl Serving {
                 Ask::Start => return Err(invalid("it has started")),
                 Ask::Call => self.begin(head.call, read(&body, SMALL_BYTES_MAX)?),
                 Ask::Message => {
-                    let request = read(&body, u64::from(head.length).saturating_mul(32))?;
+                    let request = carried(body, u64::from(head.length).saturating_mul(32))?;
+                    let since = *held_since.get_or_insert_with(Instant::now);
+                    match inbox.has_frame::<Ask>() && since.elapsed() < TOGETHER {
+                        true => self.outbox.hold(),
+                        // With its own answer those leave that were kept.
+                        false => self.outbox.let_go(),
+                    }
                     self.message(head.call, request).await;
                 }
                 Ask::NoMore => self.no_more(head.call),
@@ -265,6 +300,13 @@ impl Serving {
                     call.places.add_permits(usize::try_from(head.value).unwrap_or(0));
                 }),
                 Ask::Released => lock(&self.held).shrink(head.value),
+            }
+            if let Some(since) = held_since
+                && (!inbox.has_frame::<Ask>() || since.elapsed() >= TOGETHER)
+            {
+                held_since = None;
+                self.outbox.let_go();
+                self.outbox.flush();
             }
         }
     }
@@ -320,8 +362,17 @@ impl Serving {
         let is_short = self.call_ns.load(Ordering::Relaxed) < SHORT_CALL_NS;
         if is_short && !self.program.has_graphs() {
             tokio::task::coop::unconstrained(async {
-                has_ended = futures_util::poll!(guest.as_mut()).is_ready();
-                is_answered = futures_util::poll!(answer.as_mut()).is_ready();
+                let (is_free, has_more) = (&self.is_free, &self.has_more);
+                let (mut goes_on, began) = (true, Instant::now());
+                while !is_answered && (goes_on || has_more.take()) && began.elapsed() < HERE_MAX {
+                    if goes_on && !has_ended {
+                        has_ended = is_free.poll(&mut guest).is_ready();
+                        // It goes on here for its outputs alone.
+                        is_free.take();
+                    }
+                    is_answered = has_more.poll(&mut answer).is_ready();
+                    goes_on = is_free.take();
+                }
                 // What it leaves to do keeps nobody waiting, unless another call does.
                 if !has_ended && is_answered && lock(&self.calls).is_empty() {
                     has_ended = futures_util::poll!(guest.as_mut()).is_ready();
@@ -351,7 +402,7 @@ impl Serving {
             Deadline::after(left),
             Mutex::new(hold),
         );
-        let places = Arc::new(Semaphore::new(self.program.limits().messages_buffered_max));
+        let places = Arc::new(Semaphore::new(self.program.limits().outputs_buffered_max));
         let spent = calling.spent().clone();
         let (refused, refusal) = oneshot::channel();
         let running = Running {
@@ -439,6 +490,14 @@ impl Serving {
             let _ = feeding.await;
         }
         self.note(verdict.receipt.guest_cpu + verdict.receipt.engine_cpu);
+        if !is_over && matches!(verdict.end, End::MemoryLimit { .. }) {
+            // Where a message was too much, the guest has only now been told to stop. What it
+            // had is free again when the next call comes.
+            is_over = tokio::time::timeout(FREED_WITHIN, &mut nothing_runs).await.is_ok();
+            if is_over {
+                self.outbox.send_later(over());
+            }
+        }
         let end = frame(Tell::End, call, 0, &verdict).unwrap_or_default();
         if !is_over {
             self.outbox.send(end);
@@ -471,50 +530,82 @@ impl Serving {
                 Err(_) => std::future::pending().await,
             }
         });
+        // Whether it was told what the outputs took that leave next, and how many these are.
+        let (is_told, mut unsent) = (AtomicBool::new(false), 0);
         loop {
             let event = tokio::select! {
                 biased;
                 () = cancelled.cancelled() => return early(End::Cancelled),
                 end = &mut refused => return early(end),
-                event = self.together(next(&places, &mut calling)) => event,
+                event = self.together(self.next(&places, &mut calling), &is_told) => event,
             };
             let sent = match event {
-                Some(Event::Output(output)) => {
-                    let charge = calling.held();
-                    let bytes = charge.as_ref().map_or(0, Charge::bytes);
-                    // A client that has seen enough is told what that took.
-                    if let Ok(spent) = frame(Tell::Spent, call, 0, &spent.receipt()) {
-                        self.outbox.send_with_next(spent);
-                    }
-                    let sent = frame(Tell::Output, call, bytes, &output);
-                    if let Some(charge) = charge {
-                        lock(&self.held).absorb(charge);
-                    }
-                    sent
-                }
-                Some(Event::InputFailed(error)) => frame(Tell::InputFailed, call, 0, &error),
                 Some(Event::End(verdict)) => return verdict,
                 None => return early(End::Cancelled),
+                Some(event) => {
+                    if !is_told.swap(true, Ordering::Relaxed) {
+                        unsent = 0;
+                        // A client that has seen enough is told what that took.
+                        if let Ok(spent) = frame(Tell::Spent, call, 0, &spent.receipt()) {
+                            self.outbox.send_with_next(spent);
+                        }
+                    }
+                    self.frame_of(call, event, &mut calling)
+                }
             };
             match sent {
                 Ok(sent) => self.outbox.send_with_next(sent),
                 Err(error) => return early(End::HostBug(error.to_string())),
             }
+            unsent += 1;
+            if unsent >= OUTPUTS_TOGETHER {
+                self.outbox.flush();
+                is_told.store(false, Ordering::Relaxed);
+            }
         }
     }
 
+    /// An output, or what an input of its own has failed with.
+    fn frame_of(&self, call: u32, event: Event, calling: &mut Calling) -> io::Result<Whole> {
+        match event {
+            Event::Output(output) => {
+                let bytes = calling.held_bytes();
+                if let Some(charge) = calling.held() {
+                    lock(&self.held).absorb(charge);
+                }
+                carrying(Tell::Output, call, bytes, output)
+            }
+            Event::InputFailed(error) => frame(Tell::InputFailed, call, 0, &error).map(Into::into),
+            Event::End(_) => Err(invalid("an end is said by itself")),
+        }
+    }
+
+    /// The next event, once the host has room for it.
+    async fn next(&self, places: &Semaphore, calling: &mut Calling) -> Option<Event> {
+        let place = places.acquire().await.ok()?;
+        let event = calling.next().await;
+        if !matches!(event, Some(Event::End(_)) | None) {
+            place.forget();
+            let all = self.program.limits().outputs_buffered_max;
+            let more = places_of(calling.held_bytes(), all) - 1;
+            places.acquire_many(u32::try_from(more).unwrap_or(u32::MAX)).await.ok()?.forget();
+        }
+        event
+    }
+
     /// Waits for what may be there already. What has not been sent yet goes before it, and
-    /// at once if it is not.
-    async fn together<T>(&self, coming: impl Future<Output = T>) -> T {
+    /// at once if it is not; then nothing `is_told` of what comes.
+    async fn together<T>(&self, coming: impl Future<Output = T>, is_told: &AtomicBool) -> T {
         let mut coming = pin!(coming);
         for _ in 0..2 {
             if let Poll::Ready(come) = futures_util::poll!(coming.as_mut()) {
                 return come;
             }
             // A guest has often ended when its last output comes.
-            tokio::task::yield_now().await;
+            give_way().await;
         }
         self.outbox.flush();
+        is_told.store(false, Ordering::Relaxed);
         coming.await
     }
 
@@ -547,6 +638,40 @@ impl Serving {
     }
 }
 
+/// Whether somebody was woken, for whoever polls without a task.
+#[derive(Debug, Default)]
+struct Noted(AtomicBool);
+
+impl Noted {
+    /// Polls, and notes whether to poll again.
+    fn poll(self: &Arc<Self>, work: &mut Work) -> Poll<()> {
+        work.as_mut().poll(&mut Context::from_waker(&self.clone().into()))
+    }
+
+    /// Whether to; asked once.
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Wake for Noted {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Lets others go on that have something to do.
+fn give_way() -> impl Future<Output = ()> {
+    let mut has_given = false;
+    std::future::poll_fn(move |context| match std::mem::replace(&mut has_given, true) {
+        true => Poll::Ready(()),
+        false => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+}
+
 /// A message is not taken. The call may have ended by itself.
 fn refuse(refused: oneshot::Sender<End>, over: OverLimit) {
     let OverLimit { holder, memory_bytes_max } = over;
@@ -561,14 +686,4 @@ struct Answering {
     cancelled: CancellationToken,
     /// Why a message was not taken.
     refusal: oneshot::Receiver<End>,
-}
-
-/// The next event, once the host has room for an output.
-async fn next(places: &Semaphore, calling: &mut Calling) -> Option<Event> {
-    let place = places.acquire().await.ok()?;
-    let event = calling.next().await;
-    if !matches!(event, Some(Event::End(_)) | None) {
-        place.forget();
-    }
-    event
 }

@@ -8,6 +8,7 @@ use crate::call::{Kind, Method};
 use crate::proto::clarifai::api::{Audio, Data, Image, Part, Text, Video};
 use crate::proto::json;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 /// What stands before the name of a file.
@@ -122,17 +123,19 @@ fn data(path: Path<'_>, kind: &Kind, value: &Value) -> anyhow::Result<Data> {
 }
 
 /// `@FILE`, or base64.
-fn bytes(path: Path<'_>, value: &Value) -> anyhow::Result<Vec<u8>> {
+fn bytes(path: Path<'_>, value: &Value) -> anyhow::Result<Bytes> {
     let wrong = |why: String| Usage(format!("--input: `{path}` {why}"));
     let text = value
         .as_str()
         .ok_or_else(|| wrong(format!("is {value}; write \"@FILE\", or the bytes in base64")))?;
     if let Some(file) = text.strip_prefix(FILE_MARK) {
         return std::fs::read(file)
+            .map(Into::into)
             .map_err(|error| wrong(format!("names {file}, which cannot be read: {error}")).into());
     }
     BASE64_STANDARD
         .decode(text)
+        .map(Into::into)
         .map_err(|_| wrong("is no base64; write \"@FILE\" for a file".to_owned()).into())
 }
 

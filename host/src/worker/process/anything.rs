@@ -6,7 +6,7 @@
 
 use super::super::incoming::{Incoming, Written};
 use super::super::message::{
-    Ask, Begin, HEAD_BYTES, Head, SMALL_BYTES_MAX, START_BYTES_MAX, Start, invalid, read,
+    Ask, Begin, HEAD_BYTES, Head, SMALL_BYTES_MAX, START_BYTES_MAX, Start, carried, invalid, read,
 };
 use super::{Messages, Process, Shared, Taking};
 use crate::call::{Deadline, Event, Function, Input, Origin, Request};
@@ -60,12 +60,9 @@ pub fn hear_anything(bytes: &[u8]) -> io::Result<Heard> {
 
 async fn hear_to_the_end(bytes: &[u8]) -> io::Result<Heard> {
     let (here, there) = UnixStream::pair()?;
-    let limits = Limits {
-        memory_bytes_max: MEMORY_BYTES_MAX,
-        messages_buffered_max: 2,
-        ..Limits::default()
-    };
-    let (shared, inbox) = Shared::of(here, "u/a/m".to_owned(), limits, None, 0);
+    let limits =
+        Limits { memory_bytes_max: MEMORY_BYTES_MAX, outputs_buffered_max: 2, ..Limits::default() };
+    let (shared, inbox) = Shared::of(here.into_std()?, "u/a/m".to_owned(), limits, None, 0)?;
     let (ready, mut is_ready) = oneshot::channel();
     let mut incoming =
         Incoming { shared: shared.clone(), ready: Some(ready), written: Written::No };
@@ -136,9 +133,13 @@ async fn read_all(
     let (mut events, mut verdicts) = (0, 0);
     while verdicts == 0 {
         match calling.next().await {
-            Some(Event::Output(_) | Event::InputFailed(_)) => {
+            Some(Event::Output(_)) => {
                 events += 1;
-                taking.one();
+                taking.one(calling.held_bytes());
+            }
+            Some(Event::InputFailed(_)) => {
+                events += 1;
+                taking.one(0);
             }
             Some(Event::End(_)) => verdicts += 1,
             None => break,
@@ -170,7 +171,9 @@ pub fn heed_anything(bytes: &[u8]) -> io::Result<usize> {
             Ask::Start if length as u64 > START_BYTES_MAX => return Err(invalid("it is too long")),
             Ask::Start => drop(read::<Start>(body, START_BYTES_MAX.saturating_mul(8))?),
             Ask::Call => drop(read::<Begin>(body, SMALL_BYTES_MAX)?),
-            Ask::Message => drop(read::<Request>(body, u64::from(head.length).saturating_mul(32))?),
+            Ask::Message => {
+                drop(carried::<Request>(body.into(), u64::from(head.length).saturating_mul(32))?)
+            }
             Ask::NoMore | Ask::Cancel | Ask::Taken | Ask::Released => {}
         }
         (rest, frames) = (after, frames + 1);

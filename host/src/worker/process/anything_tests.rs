@@ -1,6 +1,6 @@
 //! Sequences of frames that make sense, and what becomes of many that were changed.
 
-use super::super::super::message::{Figures, Line, Loaded, Started, Tell, bare, frame};
+use super::super::super::message::{Figures, Line, Loaded, Started, Tell, bare, carrying, frame};
 use super::*;
 use crate::call::{End, GuestError, GuestErrorCode, Output, Part, Phase, Receipt, Value, Verdict};
 use crate::telemetry::Level;
@@ -19,7 +19,7 @@ const HELD: u64 = 16 << 10;
 fn output(call: u32, value: Value) -> Vec<u8> {
     let part = Part { name: "x".into(), value };
     let output = Output { parts: vec![part], usage: None, info: "{}".into() };
-    frame(Tell::Output, call, HELD, &output).unwrap()
+    carrying(Tell::Output, call, HELD, output).unwrap().concat()
 }
 
 fn started() -> Vec<u8> {
@@ -57,7 +57,7 @@ fn said() -> [(&'static str, Vec<Vec<u8>>); 4] {
         ends(STREAM, End::GuestError(failure())).into(),
     ];
     let unread = [
-        vec![started(), output(UNREAD, Value::Image(vec![0, 255]))],
+        vec![started(), output(UNREAD, Value::Image(vec![0, 255].into()))],
         vec![output(UNREAD, Value::Json("[]".into()))],
         ends(UNREAD, End::Trap("unreachable".into())).into(),
     ];
@@ -136,7 +136,7 @@ fn whatever_a_host_is_said_to_ask_is_read_or_refused() {
     let begin = Begin { function: Function::Stream, user: "u".into(), left };
     let asked = [
         frame(Ask::Call, 1, 0, &begin).unwrap(),
-        frame(Ask::Message, 1, 0, &request).unwrap(),
+        carrying(Ask::Message, 1, 0, request).unwrap().concat(),
         bare(Ask::Taken, 1, u64::MAX),
     ];
     assert_eq!(heed_anything(&asked.concat()).unwrap(), asked.len());

@@ -1,0 +1,83 @@
+//! The socket between the host and a worker process, as the runtime knows it.
+//!
+//! Owns that it is told of when there is something to read, and of nothing else: whoever
+//! asks when it takes more is woken whenever the other side has read, which nobody needs
+//! until it has taken no more.
+#![allow(
+    unsafe_code,
+    reason = "JUSTIFICATION: a buffer does not know by itself how much of it was read into, and \
+              the runtime not that a descriptor stays open"
+)]
+
+use bytes::{BufMut, BytesMut};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A socket that does not block.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: AsyncFd<UnixStream>,
+    /// The same once more, for whoever waits until it takes more.
+    again: UnixStream,
+}
+
+impl Socket {
+    pub(super) fn of(stream: UnixStream) -> io::Result<Self> {
+        let again = stream.try_clone()?;
+        // SAFETY: A stream keeps its one descriptor open, and has it as long as this lives,
+        // which has it.
+        let stream = unsafe { AsyncFd::register_with_interest(stream, Interest::READABLE) }?;
+        Ok(Self { stream, again })
+    }
+
+    /// Waits until it takes more.
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        let again = self.again.as_fd();
+        // SAFETY: Who has lent it keeps it open, and it is the same one, until this has gone.
+        let again = unsafe { AsyncFd::register_with_interest(again, Interest::WRITABLE) }?;
+        again.writable().await.map(drop)
+    }
+
+    /// Writes as much as it takes at once.
+    pub(super) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.stream.get_ref().write_vectored(slices)
+    }
+
+    /// Reads what there is, at most so many bytes and as far as the buffer has room. Nothing
+    /// is the end.
+    pub(super) async fn read(&self, buffer: &mut BytesMut, bytes_max: usize) -> io::Result<usize> {
+        loop {
+            let mut ready = self.stream.readable().await?;
+            let room = buffer.spare_capacity_mut();
+            let asked = room.len().min(bytes_max);
+            let room = room.get_mut(..asked).unwrap_or_default();
+            let count = match recv(self.stream.get_ref(), room, RecvFlags::empty()) {
+                Ok(((read, _), _)) => read.len(),
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    continue;
+                }
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if (1..asked).contains(&count) {
+                // There was no more (epoll(7)), and the next is told of.
+                ready.clear_ready();
+            }
+            // SAFETY: So many bytes of its room have just been written.
+            unsafe { buffer.advance_mut(count) };
+            return Ok(count);
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.get_ref().as_fd()
+    }
+}
