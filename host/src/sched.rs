@@ -81,6 +81,12 @@ fn set_slice(_: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// CPUs that there are, as far as control groups leave them to this process; one where
+/// that is not known. Looking takes a while.
+pub(crate) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// How many threads this process has; not known without /proc.
 pub(crate) fn threads() -> Option<usize> {
     std::fs::read_dir("/proc/self/task").map(Iterator::count).ok()

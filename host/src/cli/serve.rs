@@ -14,7 +14,7 @@ use crate::limits::lifted;
 use crate::package::config::ModelName;
 use crate::package::folder::{self, Taking};
 use crate::sandbox::{Diagnostics, FUEL_VERSION, Runtime, calibrate, calibration_id, compiler_id};
-use crate::sched::be_prompt;
+use crate::sched::{be_prompt, cpus};
 use crate::server::{self, App};
 use crate::settings::{Current, Settings};
 use crate::store::{Store, StoreError};
@@ -139,9 +139,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
 /// keep this one from the CPUs. Replicas run beside it, and have more to do: with a thread
 /// for each CPU these would wake one another more often than they work.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cpus / 2).max(1))
+        .worker_threads((cpus() / 2).max(1))
         .thread_name("server")
         .on_thread_start(be_prompt)
         .enable_all()

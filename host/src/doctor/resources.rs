@@ -20,7 +20,7 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
 /// What there is for replicas, in whole mebibytes. A host that cannot know takes
 /// one CPU and 1Gi.
 pub(super) fn machine(surroundings: &Surroundings) -> Amount {
-    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let cpus = crate::sched::cpus() as u64;
     let all = machine_bytes(surroundings).unwrap_or(MEMORY_BYTES_MIN);
     let all = limit_bytes(surroundings).map_or(all, |limit| limit.min(all));
     let left = all.saturating_sub(HOST_BYTES) >> 20 << 20;

@@ -14,7 +14,7 @@ use super::rewound::Rewound;
 use super::untaken::{PIECE_BYTES, Untaken};
 use super::v2::Service;
 use crate::limits::limit;
-use crate::proto::clarifai::api::v2_server::{self, V2Server};
+use crate::proto::clarifai::api::v2_server::V2Server;
 use crate::proto::ringfence::v1::operations_server::OperationsServer;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -122,6 +122,9 @@ impl Options {
         }
     }
 }
+
+/// What the paths of its RPCs begin with.
+const V2: &str = "/clarifai.api.V2/";
 
 /// The one RPC of larger messages. The library's limit is one of a service, so
 /// there are two of the service.
@@ -300,10 +303,10 @@ struct AllRoutes {
 impl AllRoutes {
     /// What a request with this path is for.
     fn of(&self, path: &str) -> Either<V2Server<Service>, Routes> {
-        match path.strip_prefix('/').and_then(|path| path.strip_prefix(v2_server::SERVICE_NAME)) {
-            Some(_) if path == UPLOAD => Either::Left(self.upload.clone()),
-            Some(method) if method.starts_with('/') => Either::Left(self.v2.clone()),
-            Some(_) | None => Either::Right(self.others.clone()),
+        match path {
+            UPLOAD => Either::Left(self.upload.clone()),
+            path if path.starts_with(V2) => Either::Left(self.v2.clone()),
+            _ => Either::Right(self.others.clone()),
         }
     }
 }

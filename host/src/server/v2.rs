@@ -405,10 +405,11 @@ impl V2 for Service {
     ) -> Answer<Self::GenerateModelOutputsStream> {
         let call = self.call(Function::Generate, &request);
         let slot = call.slot.clone();
-        let mut answers = Box::pin(call.generate(Box::new(request.into_inner())).map(Ok));
-        // The head leaves with it.
-        let first = answers.next().await;
-        Ok(receipted(slot, Box::pin(futures_util::stream::iter(first).chain(answers))))
+        let answers = call.generate(Box::new(request.into_inner())).map(Ok);
+        let mut answers = Box::pin(answers.peekable());
+        // The head leaves with the first.
+        answers.as_mut().peek().await;
+        Ok(receipted(slot, answers))
     }
 
     type StreamModelOutputsStream = Responses<api::MultiOutputResponse>;

@@ -10,6 +10,7 @@ use super::spawn::Starter;
 use crate::limits::{EngineName, Limits, POOLED_TABLES_MAX, lifted, limit};
 use crate::package::Parts;
 use crate::sandbox::{self, Beginning, Compiled, SNAPSHOT_BYTES_MAX};
+use crate::sched::cpus;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -223,12 +224,6 @@ fn this_program() -> io::Result<PathBuf> {
         // Elsewhere it is found by its name alone.
         false => std::env::current_exe(),
     }
-}
-
-/// CPUs that there are, as far as control groups leave them to this process. Looking
-/// takes a while.
-pub(super) fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// CPU time in which a package is loaded and answers the example.

@@ -292,10 +292,10 @@ pub(super) fn bare<K: Kind>(kind: K, call: u32, value: u64) -> Vec<u8> {
 }
 
 /// A frame whose body is these very bytes.
-pub(super) fn whole<K: Kind>(kind: K, call: u32, value: u64, body: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn whole<K: Kind>(kind: K, call: u32, value: u64, body: Bytes) -> io::Result<Whole> {
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-    let head = Head { kind, call, value, length }.bytes();
-    Ok([&head[..], body].concat())
+    let frame = Head { kind, call, value, length }.bytes().to_vec();
+    Ok(Whole { frame, beside: vec![body] })
 }
 
 /// A frame with one. Only a body of four gigabytes cannot be sent.

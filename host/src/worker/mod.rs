@@ -355,13 +355,8 @@ impl Outputs {
     /// version hold is given back, unless it was taken.
     pub async fn next(&mut self) -> Option<Event> {
         let event = self.calling.next().await;
-        if let Some(taking) = &mut self.taking {
-            match event {
-                Some(Event::Output(_)) => taking.one(self.calling.held_bytes()),
-                // The process charges nothing for it.
-                Some(Event::InputFailed(_)) => taking.one(0),
-                Some(Event::End(_)) | None => {}
-            }
+        if let (Some(event), Some(taking)) = (&event, &mut self.taking) {
+            taking.one(event, self.calling.held_bytes());
         }
         event
     }

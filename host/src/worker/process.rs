@@ -11,17 +11,18 @@ pub use anything::{Heard, hear_anything, heed_anything};
 
 use super::cgroup::Cgroup;
 use super::incoming::{Incoming, Written};
-use super::launch::{Confinement, cpus};
+use super::launch::Confinement;
 use super::link::{Inbox, Outbox, ends};
 use super::message::{
     Ask, Begin, Begins, Figures, Start, Started, VERSION, bare, carrying, frame, places_of,
 };
 use super::passing;
 use super::{Gone, Processes, Purpose, SendError, StartFailure, lock};
-use crate::call::{Deadline, End, Function, Origin, Phase, Receipt, Request, Verdict};
+use crate::call::{Deadline, End, Event, Function, Origin, Phase, Receipt, Request, Verdict};
 use crate::limits::{Limits, lifted, limit};
 use crate::package::{Assets, Parts};
 use crate::sandbox::{Account, Answers, Beginning, Calling, Compiled, rate, sides};
+use crate::sched::cpus;
 use crate::telemetry::{Rate, VersionLog};
 use crate::text::{cut, escape_controls};
 use rustix::net::Shutdown;
@@ -631,9 +632,14 @@ impl Drop for Messages {
 }
 
 impl Taking {
-    /// An output was taken that holds so many bytes.
-    pub(super) fn one(&mut self, held_bytes: u64) {
-        self.taken += places_of(held_bytes, self.places);
+    /// An event was taken that holds so many bytes.
+    pub(super) fn one(&mut self, event: &Event, held_bytes: u64) {
+        self.taken += match event {
+            Event::Output(_) => places_of(held_bytes, self.places),
+            // The process charges nothing for it.
+            Event::InputFailed(_) => places_of(0, self.places),
+            Event::End(_) => return,
+        };
         // Half of them are free to be filled meanwhile.
         if self.taken >= self.places.div_ceil(2) {
             self.shared.outbox.send(bare(Ask::Taken, self.call, self.taken as u64));

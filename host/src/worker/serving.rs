@@ -30,7 +30,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
@@ -169,7 +169,7 @@ pub fn serve(
         crate::heap::give_back_program();
         serving.tell_figures()?;
         if let Some(Snapshot { component, bytes }) = started.snapshot.take() {
-            serving.outbox.send_whole(whole(Tell::Snapshot, 0, bytes, &component)?).await;
+            serving.outbox.send_whole(whole(Tell::Snapshot, 0, bytes, component.into())?).await;
         }
         serving.outbox.send(frame(Tell::Ready, 0, 0, &started)?);
         let served = serving.serve(inbox).await;
@@ -530,25 +530,24 @@ impl Serving {
                 Err(_) => std::future::pending().await,
             }
         });
-        // Whether it was told what the outputs took that leave next, and how many these are.
-        let (is_told, mut unsent) = (AtomicBool::new(false), 0);
+        // Outputs that leave next. What they took is told before the first of them.
+        let unsent = AtomicU32::new(0);
         loop {
             let event = tokio::select! {
                 biased;
                 () = cancelled.cancelled() => return early(End::Cancelled),
                 end = &mut refused => return early(end),
-                event = self.together(self.next(&places, &mut calling), &is_told) => event,
+                event = self.together(self.next(&places, &mut calling), &unsent) => event,
             };
             let sent = match event {
                 Some(Event::End(verdict)) => return verdict,
                 None => return early(End::Cancelled),
                 Some(event) => {
-                    if !is_told.swap(true, Ordering::Relaxed) {
-                        unsent = 0;
-                        // A client that has seen enough is told what that took.
-                        if let Ok(spent) = frame(Tell::Spent, call, 0, &spent.receipt()) {
-                            self.outbox.send_with_next(spent);
-                        }
+                    // A client that has seen enough is told what that took.
+                    if unsent.fetch_add(1, Ordering::Relaxed) == 0
+                        && let Ok(spent) = frame(Tell::Spent, call, 0, &spent.receipt())
+                    {
+                        self.outbox.send_with_next(spent);
                     }
                     self.frame_of(call, event, &mut calling)
                 }
@@ -557,10 +556,8 @@ impl Serving {
                 Ok(sent) => self.outbox.send_with_next(sent),
                 Err(error) => return early(End::HostBug(error.to_string())),
             }
-            unsent += 1;
-            if unsent >= OUTPUTS_TOGETHER {
-                self.outbox.flush();
-                is_told.store(false, Ordering::Relaxed);
+            if unsent.load(Ordering::Relaxed) >= OUTPUTS_TOGETHER {
+                self.send(&unsent);
             }
         }
     }
@@ -594,8 +591,8 @@ impl Serving {
     }
 
     /// Waits for what may be there already. What has not been sent yet goes before it, and
-    /// at once if it is not; then nothing `is_told` of what comes.
-    async fn together<T>(&self, coming: impl Future<Output = T>, is_told: &AtomicBool) -> T {
+    /// at once if it is not.
+    async fn together<T>(&self, coming: impl Future<Output = T>, unsent: &AtomicU32) -> T {
         let mut coming = pin!(coming);
         for _ in 0..2 {
             if let Poll::Ready(come) = futures_util::poll!(coming.as_mut()) {
@@ -604,9 +601,14 @@ impl Serving {
             // A guest has often ended when its last output comes.
             give_way().await;
         }
-        self.outbox.flush();
-        is_told.store(false, Ordering::Relaxed);
+        self.send(unsent);
         coming.await
+    }
+
+    /// Sends the outputs of a call that have not been.
+    fn send(&self, unsent: &AtomicU32) {
+        self.outbox.flush();
+        unsent.store(0, Ordering::Relaxed);
     }
 
     fn figures(&self) -> Figures {

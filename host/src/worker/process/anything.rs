@@ -133,13 +133,9 @@ async fn read_all(
     let (mut events, mut verdicts) = (0, 0);
     while verdicts == 0 {
         match calling.next().await {
-            Some(Event::Output(_)) => {
+            Some(event @ (Event::Output(_) | Event::InputFailed(_))) => {
                 events += 1;
-                taking.one(calling.held_bytes());
-            }
-            Some(Event::InputFailed(_)) => {
-                events += 1;
-                taking.one(0);
+                taking.one(&event, calling.held_bytes());
             }
             Some(Event::End(_)) => verdicts += 1,
             None => break,
