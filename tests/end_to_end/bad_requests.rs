@@ -372,6 +372,10 @@ fn what_is_no_grpc_is_refused_and_the_next_call_works() {
             "//clarifai.api.V2/PostModelOutputs",
             "/clarifai.api.V2/PostModelOutputs/",
             "/clarifai.api.V2/postmodeloutputs",
+            "/clarifai.api.V2/",
+            "/clarifai.api.V2/PostNothing",
+            "/clarifai.api.V2",
+            "/clarifai.api.V2Other/PostModelOutputs",
             "/clarifai.api.V3/PostModelOutputs",
         ] {
             let answer = raw_answer(host.base(), path, &authorization, &hello).await;

@@ -26,6 +26,26 @@ fn counted(changes: &[(&str, &str)], reason: &str) -> (u64, String) {
     (last.text().parse().unwrap(), end.status.details.clone())
 }
 
+/// Whoever has had it stops only then, and may be in the middle of something.
+#[test]
+fn what_a_call_had_is_free_when_it_is_told_that_it_was_too_much() {
+    let changes = [("\"64Mi\"", "\"24Mi\""), ("\"200m\"", "\"1\""), ("2s", "1h")];
+    let variant = Variant::of(guests::MESSAGE_HOG, &changes);
+    let host = Host::serve(&[variant.path()]);
+    let message = |bytes| request("message-hog", vec![text_input(&"x".repeat(bytes))]);
+    let (hog, next) = (message(1 << 20), message(2 << 20));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        for _ in 0..30 {
+            let messages = tokio_stream::iter(std::iter::repeat_n(hog.clone(), 48));
+            let answers = collect(client.stream(messages).await).await;
+            assert_eq!(answers.last().unwrap().reason(), "MEMORY_LIMIT", "{answers:?}");
+            let answer = client.predict_request(next.clone()).await;
+            assert_eq!(answer.code(), StatusCode::Success, "{answer:?}");
+        }
+    });
+}
+
 /// Whether or not its client reads it.
 #[test]
 fn an_answer_counts_towards_the_memory_of_its_version_until_it_has_left() {

@@ -201,4 +201,15 @@ mod tests {
         assert_eq!(value("ringfence-wall-ms"), Some("2.5"));
         assert_eq!((value("ringfence-version"), value("ringfence-first-output-ms")), (None, None));
     }
+    /// What differs from call to call would be all that the table of what comes again has
+    /// room for.
+    #[test]
+    fn the_figures_of_a_receipt_are_in_no_table_of_headers() {
+        let mut trailers = HeaderMap::new();
+        usage().add_to(&mut trailers);
+        assert!(trailers.len() >= 12, "{trailers:?}");
+        for (name, value) in &trailers {
+            assert!(value.is_sensitive(), "{name}");
+        }
+    }
 }

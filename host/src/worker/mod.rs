@@ -23,6 +23,7 @@ mod kernel;
 mod process;
 mod serving;
 mod socket;
+mod turns;
 
 pub use cgroup::{CgroupError, may_divide};
 pub use frames::Frame;

@@ -195,6 +195,26 @@ async fn texts_and_figures_of_a_process_are_bounded() {
     }
 }
 
+/// However large it is: the process was given room for one small one.
+#[tokio::test]
+async fn a_failed_input_gives_back_the_place_that_it_took() {
+    let mut sides = Sides::new();
+    let (_messages, mut calling, mut taking) = sides.call();
+    taking.places = 64;
+    let message = "x".repeat(limits().error_text_bytes_max);
+    let error = GuestError { code: GuestErrorCode::Failed, info: message.clone(), message };
+    sides.say(&[frame(Tell::InputFailed, 1, 0, &error).unwrap()]).await;
+    let event = calling.next().await.unwrap();
+    assert!(matches!(event, Event::InputFailed(_)), "{event:?}");
+    let held = calling.held_bytes();
+    assert!(places_of(held, taking.places) > 1, "{held} bytes would take one place anyway");
+    taking.one(&event, held);
+    assert_eq!(taking.taken, 1);
+    // As it does for an output that holds so much.
+    taking.one(&Event::Output(output("x")), held);
+    assert_eq!(taking.taken, 1 + places_of(held, taking.places));
+}
+
 /// A client that reads as fast as it can takes no more than the call can have.
 #[tokio::test]
 async fn a_call_has_no_more_outputs_than_inputs() {

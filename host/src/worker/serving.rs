@@ -13,6 +13,7 @@ use super::message::{
     frame, invalid, places_of, read, whole,
 };
 use super::passing;
+use super::turns::{Over, Turns, Work};
 use super::{OverLimit, SendError, lock};
 use crate::call::{
     Deadline, End, Event, Function, Holder, Origin, Phase, Receipt, Request, Verdict,
@@ -29,10 +30,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -60,10 +61,6 @@ const OUTPUTS_TOGETHER: u32 = 16;
 
 /// How long a call waits for what its guest had, so that the next one finds room for it.
 const FREED_WITHIN: Duration = Duration::from_millis(100);
-
-/// How long a guest is given further turns where its message was read, as its outputs make
-/// room for more.
-const HERE_MAX: Duration = Duration::from_micros(500);
 
 /// How long the answer of a call is kept, to leave with those of calls that are next: the
 /// host then wakes once for all of them.
@@ -163,8 +160,7 @@ pub fn serve(
             lines_lost,
             call_ns: AtomicU64::new(0),
             told: Mutex::default(),
-            is_free: Arc::default(),
-            has_more: Arc::default(),
+            turns: Turns::default(),
         });
         crate::heap::give_back_program();
         serving.tell_figures()?;
@@ -212,10 +208,8 @@ struct Serving {
     call_ns: AtomicU64,
     /// What the host knows.
     told: Mutex<Figures>,
-    /// Whether there is room for a guest's outputs again that runs where its message was
-    /// read, and whether there is more of them.
-    is_free: Arc<Noted>,
-    has_more: Arc<Noted>,
+    /// For guests that run where their message was read.
+    turns: Turns,
 }
 
 /// A call that runs, as the frames about it find it.
@@ -247,8 +241,6 @@ struct Starting {
     /// What brings its outputs to the host.
     answer: Work,
 }
-
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Serving {
     /// Serves until the host closes its side.
@@ -357,33 +349,24 @@ impl Serving {
     /// Runs a guest where guests run. One that is expected to be soon done begins here: to
     /// wake another thread would take longer than it.
     async fn start(&self, mut guest: Work, mut answer: Work) {
-        let (mut has_ended, mut is_answered) = (false, false);
+        let mut over = Over { guest: false, answer: false };
         // A graph may compute for longer than a host waits for its frames to be read.
         let is_short = self.call_ns.load(Ordering::Relaxed) < SHORT_CALL_NS;
         if is_short && !self.program.has_graphs() {
-            tokio::task::coop::unconstrained(async {
-                let (is_free, has_more) = (&self.is_free, &self.has_more);
-                let (mut goes_on, began) = (true, Instant::now());
-                while !is_answered && (goes_on || has_more.take()) && began.elapsed() < HERE_MAX {
-                    if goes_on && !has_ended {
-                        has_ended = is_free.poll(&mut guest).is_ready();
-                        // It goes on here for its outputs alone.
-                        is_free.take();
-                    }
-                    is_answered = has_more.poll(&mut answer).is_ready();
-                    goes_on = is_free.take();
-                }
+            over = tokio::task::coop::unconstrained(async {
+                let mut over = self.turns.take(&mut guest, &mut answer);
                 // What it leaves to do keeps nobody waiting, unless another call does.
-                if !has_ended && is_answered && lock(&self.calls).is_empty() {
-                    has_ended = futures_util::poll!(guest.as_mut()).is_ready();
+                if !over.guest && over.answer && lock(&self.calls).is_empty() {
+                    over.guest = futures_util::poll!(guest.as_mut()).is_ready();
                 }
+                over
             })
             .await;
         }
-        if !has_ended {
+        if !over.guest {
             self.program.beside(guest);
         }
-        if !is_answered {
+        if !over.answer {
             self.program.beside(answer);
         }
     }
@@ -637,28 +620,6 @@ impl Serving {
             }
         }
         Ok(())
-    }
-}
-
-/// Whether somebody was woken, for whoever polls without a task.
-#[derive(Debug, Default)]
-struct Noted(AtomicBool);
-
-impl Noted {
-    /// Polls, and notes whether to poll again.
-    fn poll(self: &Arc<Self>, work: &mut Work) -> Poll<()> {
-        work.as_mut().poll(&mut Context::from_waker(&self.clone().into()))
-    }
-
-    /// Whether to; asked once.
-    fn take(&self) -> bool {
-        self.0.swap(false, Ordering::AcqRel)
-    }
-}
-
-impl Wake for Noted {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Release);
     }
 }
 

@@ -81,3 +81,67 @@ impl AsFd for Socket {
         self.stream.get_ref().as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn pair() -> (Socket, Socket) {
+        let (here, there) = UnixStream::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        there.set_nonblocking(true).unwrap();
+        (Socket::of(here).unwrap(), Socket::of(there).unwrap())
+    }
+
+    /// Until it takes no more.
+    fn fill(socket: &Socket) -> usize {
+        let mut written = 0;
+        loop {
+            match socket.write(&[IoSlice::new(&[7; 4096])]) {
+                Ok(count) => written += count,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    return written;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_waited_for_as_often_as_it_takes_no_more() {
+        let (here, there) = pair();
+        for _ in 0..5 {
+            let mut left = fill(&here);
+            let waiting = tokio::time::timeout(Duration::from_millis(50), here.writable());
+            assert!(waiting.await.is_err(), "nothing has been read");
+            let reading = async {
+                let mut buffer = BytesMut::with_capacity(64 << 10);
+                while left > 0 {
+                    buffer.clear();
+                    left -= there.read(&mut buffer, usize::MAX).await.unwrap();
+                }
+            };
+            let both = async { tokio::join!(here.writable(), reading) };
+            let (writable, ()) =
+                tokio::time::timeout(Duration::from_secs(20), both).await.expect("room");
+            writable.unwrap();
+        }
+    }
+
+    /// What is told of once is read to its end, and so is the end itself.
+    #[tokio::test]
+    async fn what_was_written_before_the_end_is_read() {
+        let (here, there) = pair();
+        let mut left = fill(&here);
+        drop(here);
+        let mut buffer = BytesMut::with_capacity(64 << 10);
+        while left > 0 {
+            buffer.clear();
+            left -= there.read(&mut buffer, 1000).await.unwrap();
+        }
+        buffer.clear();
+        let end = tokio::time::timeout(Duration::from_secs(20), there.read(&mut buffer, 1000));
+        assert_eq!(end.await.expect("an end").unwrap(), 0);
+    }
+}
