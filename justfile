@@ -24,6 +24,11 @@ corpus:
 limits-bite *limits:
     bash tests/limits-bite {{limits}}
 
+# What each engine computes on a device of NVIDIA's, against reference values: needs one, and CUDA 13 with cuDNN.
+# RINGFENCE_TEST_ONNXRUNTIME may name a library that has CUDA.
+gpu:
+    RINGFENCE_TEST_GPU=1 ORT_DISABLE_TELEMETRY=1 cargo test --release -p ringfence --lib -- nn::conformance --test-threads 1
+
 # Looks whether the host compiles for systems that it is not run on. Needs their targets, by rustup, and C
 # compilers for them: CC_aarch64_apple_darwin, CC_aarch64_unknown_linux_gnu.
 elsewhere:

@@ -20,6 +20,7 @@ pub mod settings;
 pub mod server;
 
 pub mod auth;
+pub mod devices;
 pub mod fetch;
 pub mod package;
 pub mod store;

@@ -8,7 +8,9 @@ mod lift;
 pub use lift::lift;
 pub(crate) use lift::{lifted, limit};
 
+use crate::yaml::bytes_text;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// Fuel that the fastest mix of instructions burns in one second of CPU time, where
@@ -77,6 +79,35 @@ impl EngineName {
     }
 }
 
+/// The accelerators that a model asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Accelerators {
+    /// How many: `num_accelerators`.
+    pub count: u32,
+    /// Patterns for the device's name, such as `NVIDIA-*`, any of which will do:
+    /// `accelerator_type`.
+    pub types: Vec<String>,
+    /// Bytes of memory of each: `accelerator_memory`. More is not used; all there is where
+    /// absent.
+    pub memory_bytes: Option<u64>,
+    /// Names of how they have to be connected: `accelerator_topology`.
+    pub topology: Vec<String>,
+}
+
+impl fmt::Display for Accelerators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.count == 1 { "" } else { "s" };
+        write!(f, "{} accelerator{plural}", self.count)?;
+        if !self.types.is_empty() {
+            write!(f, " of type {}", self.types.join(" or "))?;
+        }
+        if let Some(bytes) = self.memory_bytes {
+            write!(f, " with {}", bytes_text(bytes))?;
+        }
+        Ok(())
+    }
+}
+
 /// When computes of several calls on one graph become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batching {
@@ -129,6 +160,11 @@ pub struct Limits {
     pub engine: Option<EngineName>,
     /// Whether computes wait for each other: `ringfence.batching`.
     pub batching: Option<Batching>,
+    /// What graphs are computed on; CPUs where `count` is 0.
+    pub accelerators: Accelerators,
+    /// Nodes of graphs that may be computed on the CPU all the same:
+    /// `ringfence.accelerator_cpu_nodes`.
+    pub accelerator_cpu_nodes: Vec<String>,
     /// Bytes that a sandbox is charged for its stack.
     pub stack_bytes: u64,
     /// Bytes of one request for random numbers.
@@ -223,6 +259,8 @@ impl Default for Limits {
             isolation: Isolation::Call,
             engine: None,
             batching: None,
+            accelerators: Accelerators::default(),
+            accelerator_cpu_nodes: Vec::new(),
             stack_bytes: STACK_BYTES,
             random_bytes_max: 64 << 10,
             log_line_bytes_max: 4 << 10,

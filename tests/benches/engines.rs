@@ -125,7 +125,7 @@ impl Served {
                 let shape = vec![1, 3, 224, 224];
                 let elements = engine.elements(ElementType::F32, &shape, &picture);
                 let input = Tensor::of(ElementType::F32, shape, elements).unwrap();
-                run(graph.as_ref(), vec![input])[0].read();
+                run(graph.as_ref(), vec![input])[0].read().unwrap();
                 alone.0.push(began.elapsed());
             }
             let started = Instant::now();
@@ -213,7 +213,7 @@ fn decode(engine: &dyn Engine, graph: &dyn Graph) {
             match port.name.strip_prefix("present_") {
                 Some(what) => drop(cache.insert(format!("past_{what}"), output)),
                 None => {
-                    let data = output.read();
+                    let data = output.read().unwrap();
                     let (scores, _) = data.as_chunks();
                     let scores = scores.iter().copied().map(f32::from_le_bytes);
                     let best = scores.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));

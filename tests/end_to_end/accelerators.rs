@@ -1,7 +1,63 @@
-//! Models that ask for what the machine does not have.
+//! Models that ask for accelerators: on a machine without any, and on one that pretends to
+//! have some.
 
 use crate::author::text;
-use ringfence_tests::{Host, HostOptions, Variant, guests, refused_start};
+use ringfence::proto::clarifai::api::status::StatusCode;
+use ringfence_tests::device::{DEVICES, ENDLESS_ROWS, HELD, LOST_ROWS, ROW_BYTES};
+use ringfence_tests::{
+    Client, Host, HostOptions, Variant, binary, block_on, guests, image_input, refused_start,
+    refused_start_with, request, text_input,
+};
+use std::process::{Command, Output};
+
+/// The memory of each device.
+const DEVICE_BYTES: u64 = 32 << 20;
+
+/// A host that pretends to have devices of these names.
+fn host(devices: &[&str], models: &[&str]) -> Host {
+    Host::start(HostOptions {
+        models: models.iter().map(Into::into).collect(),
+        args: ["--metrics-listen", "127.0.0.1:0"].map(str::to_owned).to_vec(),
+        variables: vec![(DEVICES.to_owned(), named(devices))],
+        ..HostOptions::default()
+    })
+}
+
+fn named(devices: &[&str]) -> String {
+    devices.iter().map(|name| format!("{name}:{DEVICE_BYTES} ")).collect()
+}
+
+/// `digits` that asks for so many accelerators, and what else is to be said of them.
+fn digits(count: u32, more: &str) -> Variant {
+    let asks = format!("  num_accelerators: {count}\n{more}");
+    Variant::of(guests::DIGITS, &[("  num_accelerators: 0\n", &asks)])
+}
+
+/// The same under another name.
+fn named_digits(id: &str, more: &str) -> Variant {
+    let asks = format!("  num_accelerators: 1\n{more}");
+    let name = format!("id: {id}\n");
+    let changes = [("  num_accelerators: 0\n", asks.as_str()), ("id: digits\n", &name)];
+    Variant::of(guests::DIGITS, &changes)
+}
+
+/// A request of so many pictures, which the network is given at once.
+fn rows(model: &str, rows: u32) -> ringfence::proto::clarifai::api::PostModelOutputsRequest {
+    let picture = crate::digits::single("two.png");
+    request(model, vec![image_input(picture); rows as usize])
+}
+
+/// A command of somebody at a machine that pretends to have these.
+fn command(devices: &[&str], args: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command.args(args).env(DEVICES, named(devices)).env_remove("RINGFENCE_ONNXRUNTIME");
+    command.output().unwrap()
+}
+
+fn device_bytes(host: &Host, model: &str) -> f64 {
+    let labels = format!("{{model=\"local/main/{model}\",kind=\"device memory\"}}");
+    host.metric(&format!("ringfence_memory_bytes{labels}"))
+}
 
 /// OPS-10: what was asked for is named, whoever asks; models that need nothing of
 /// it serve, and `doctor` says what there is.
@@ -26,7 +82,7 @@ fn a_model_that_asks_for_an_accelerator_is_refused_by_what_it_asked_for_and_othe
     assert_eq!(told.status.code(), Some(1), "{}", text(&told));
     let told = text(&told);
     assert!(told.contains("2 accelerators") && told.contains("NVIDIA-A10G"), "{told}");
-    assert!(told.contains("computes on CPUs only"), "{told}");
+    assert!(told.contains("this host has no accelerator"), "{told}");
     let called = host.ringfence(&["predict", "fast", "--text", "x"]);
     assert_eq!(called.status.code(), Some(1), "{}", text(&called));
     let called = host.ringfence(&["predict", "echo", "--text", "x"]);
@@ -36,11 +92,322 @@ fn a_model_that_asks_for_an_accelerator_is_refused_by_what_it_asked_for_and_othe
     let data_dir = scratch.path().join("data");
     let data_dir = data_dir.to_str().unwrap();
     let listen = ["--listen", "127.0.0.1:0", "--data-dir", data_dir];
-    let (code, told) = refused_start(&[&listen[..], &["--model", fast.path()]].concat());
-    assert_eq!(code, Some(2), "{told}");
-    assert!(told.contains("fast") && told.contains("NVIDIA-A10G"), "{told}");
+    for check in [&["--check"][..], &[]] {
+        let args = [&listen[..], &["--model", fast.path()], check].concat();
+        let (code, told) = refused_start(&args);
+        assert_eq!(code, Some(2), "{told}");
+        let named = if check.is_empty() { "local/main/fast" } else { fast.path() };
+        assert!(told.contains(named) && told.contains("NVIDIA-A10G"), "{told}");
+    }
     let doctor = Host::command(&["doctor", "--data-dir", data_dir]);
     let told = text(&doctor);
     let line = told.lines().find(|line| line.contains("accelerators:")).unwrap();
     assert!(line.contains("a model that asks for one is refused"), "{line}");
+}
+
+/// What is computed there is accounted as that, and is as it is elsewhere.
+#[test]
+fn a_graph_is_computed_on_the_device_that_was_asked_for() {
+    let fast = named_digits("fast", "  accelerator_type: [\"fake-*\"]\n");
+    let host = host(&["Fake-One"], &[fast.path(), guests::DIGITS]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let there = client.predict_request(rows("fast", 2)).await;
+        let here = client.predict_request(rows("digits", 2)).await;
+        assert_eq!(there.code(), StatusCode::Success, "{there:?}");
+        assert_eq!(there.concepts(), here.concepts());
+    });
+    let seconds = |model: &str| {
+        host.metric(&format!("ringfence_device_seconds_total{{model=\"local/main/{model}\"}}"))
+    };
+    assert!(seconds("fast") > 0.0);
+    assert_eq!(seconds("digits"), 0.0);
+    assert!(device_bytes(&host, "fast") > 0.0);
+    assert_eq!(device_bytes(&host, "digits"), 0.0);
+    let log = host.log();
+    let device_ms = |model: &str| -> f64 {
+        let mut ended = log.lines().filter(|line| line.contains("call ended"));
+        let line = ended.find(|line| line.contains(&format!("main/{model}"))).unwrap();
+        let (_, rest) = line.split_once("device_ms=").unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(device_ms("fast") > 0.0 && device_ms("digits") == 0.0, "{log}");
+}
+
+/// OPS-10, where there is one, but not that.
+#[test]
+fn what_is_asked_for_and_not_there_is_named_with_what_is() {
+    for (more, count, wanted) in [
+        ("  accelerator_type: [\"NVIDIA-*\", \"Fake-Two\"]\n", 1, "of type NVIDIA-* or Fake-Two"),
+        ("  accelerator_memory: \"33Mi\"\n", 1, "1 accelerator with 33Mi"),
+        ("", 2, "2 accelerators"),
+    ] {
+        let asks = digits(count, more);
+        let host = host(&["Fake-One"], &[guests::ECHO]);
+        let refused = host.ringfence(&["upload", asks.path()]);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        let told = text(&refused);
+        assert!(told.contains(wanted) && told.contains("Fake-One with 32Mi"), "{told}");
+        let tested = command(&["Fake-One"], &["test", asks.path()]);
+        assert_eq!(tested.status.code(), Some(2), "{}", text(&tested));
+        assert!(text(&tested).contains(wanted), "{}", text(&tested));
+    }
+}
+
+/// The engine computes on one.
+#[test]
+fn more_devices_than_an_engine_takes_are_refused_by_its_name() {
+    let asks = digits(2, "");
+    let host = host(&["Fake-One", "Fake-One"], &[guests::ECHO]);
+    let refused = host.ringfence(&["upload", asks.path()]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    let told = text(&refused);
+    assert!(told.contains("on 2 accelerators, and fake computes on 1 at most"), "{told}");
+}
+
+/// An engine that leaves a part of a graph where nobody asked for it.
+#[test]
+fn a_node_on_the_cpu_is_refused_unless_it_is_listed() {
+    let graphs = |more: &str| {
+        let name =
+            format!("  num_accelerators: 1\n\nringfence:\n  graphs: {{digits: partly}}\n{more}");
+        Variant::of(guests::DIGITS, &[("  num_accelerators: 0\n", &name)])
+    };
+    let host = host(&["Fake-One"], &[guests::ECHO]);
+    let refused = host.ringfence(&["upload", graphs("").path()]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    let told = text(&refused);
+    assert!(told.contains("softmax") && told.contains("accelerator_cpu_nodes"), "{told}");
+    let listed = graphs("  accelerator_cpu_nodes: [softmax]\n");
+    let taken = host.ringfence(&["upload", listed.path()]);
+    assert!(taken.status.success(), "{}", text(&taken));
+}
+
+/// One call's end, and not its neighbours'.
+#[test]
+fn device_memory_beyond_accelerator_memory_is_the_end_of_one_call() {
+    const MIB: u64 = 8;
+    let fast = named_digits("fast", &format!("  accelerator_memory: \"{MIB}Mi\"\n"));
+    let host = host(&["Fake-One"], &[fast.path()]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let held = device_bytes(&host, "fast");
+        assert!(held > 0.0);
+        let few = client.predict_request(rows("fast", 2)).await;
+        assert_eq!(few.code(), StatusCode::Success, "{few:?}");
+        let too_many = u32::try_from((MIB << 20) / ROW_BYTES).unwrap();
+        let many = client.predict_request(rows("fast", too_many)).await;
+        assert_eq!(many.reason(), "MEMORY_LIMIT", "{many:?}");
+        assert!(many.status.details.contains("raise accelerator_memory"), "{many:?}");
+        let next = client.predict_request(rows("fast", 2)).await;
+        assert_eq!(next.code(), StatusCode::Success, "{next:?}");
+        host.wait_until("its room", |host| device_bytes(host, "fast") == held);
+    });
+}
+
+/// A graph for which the device has no room.
+#[test]
+fn a_graph_that_does_not_fit_into_accelerator_memory_is_refused() {
+    let little = digits(1, "");
+    let variables = [(DEVICES, "Fake-One:4096".to_owned())];
+    let args = ["--listen", "127.0.0.1:0", "--model", little.path()];
+    let (code, told) = refused_start_with(&args, &variables);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("does not fit into accelerator_memory"), "{told}");
+}
+
+/// One version's matter: its process begins anew, and others go on.
+#[test]
+fn a_lost_device_is_one_versions_and_comes_back() {
+    let (fast, other) = (named_digits("fast", ""), named_digits("other", ""));
+    let mut host = host(&["Fake-One", "Fake-One"], &[fast.path(), other.path(), guests::ECHO]);
+    block_on(async {
+        let canary = ringfence_tests::Canary::start(&host).await;
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let before = ringfence_tests::children(host.pid());
+        let lost = client.predict_request(rows("fast", LOST_ROWS)).await;
+        assert_eq!(lost.code(), StatusCode::ModelBusyPleaseRetry, "{lost:?}");
+        assert_eq!(lost.reason(), "DEVICE_LOST", "{lost:?}");
+        let neighbour = client.predict_request(rows("other", 2)).await;
+        assert_eq!(neighbour.code(), StatusCode::Success, "{neighbour:?}");
+        let again = client.predict_request(rows("fast", 2)).await;
+        assert_eq!(again.code(), StatusCode::Success, "{again:?}");
+        let after = ringfence_tests::children(host.pid());
+        let stayed = after.iter().filter(|pid| before.contains(pid)).count();
+        assert_eq!((stayed, after.len()), (2, 3), "{before:?}, {after:?}");
+        canary.ends(&mut host, "a lost device").await;
+    });
+}
+
+/// What an engine does not count the driver does.
+#[test]
+fn a_process_that_has_too_much_of_its_device_is_ended() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let held = scratch.path().join("held");
+    let fast = named_digits("fast", "  accelerator_memory: \"8Mi\"\n");
+    let host = Host::start(HostOptions {
+        models: vec![fast.path().into(), guests::ECHO.into()],
+        variables: vec![
+            (DEVICES.to_owned(), named(&["Fake-One"])),
+            (HELD.to_owned(), held.to_str().unwrap().to_owned()),
+        ],
+        ..HostOptions::default()
+    });
+    let pids = || ringfence_tests::children(host.pid());
+    let before = pids();
+    // What libraries keep for themselves is nobody's.
+    std::fs::write(&held, "1073741824").unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(pids(), before);
+    std::fs::write(&held, "1082130433").unwrap();
+    host.wait_until("the end of its process", |_| pids().len() < before.len());
+    std::fs::write(&held, "0").unwrap();
+    host.wait_until("its line", |host| host.log().contains("more than accelerator_memory"));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let next = client.predict_request(rows("fast", 2)).await;
+        assert_eq!(next.code(), StatusCode::Success, "{next:?}");
+    });
+}
+
+/// What runs on the device ends, and nothing more is launched; the next call has it.
+#[test]
+fn a_cancelled_call_leaves_the_device() {
+    let changes = [
+        ("  num_accelerators: 0\n", "  num_accelerators: 1\n\nringfence:\n  call_timeout: 1s\n"),
+        ("id: digits\n", "id: fast\n"),
+    ];
+    let fast = Variant::of(guests::DIGITS, &changes);
+    let host = host(&["Fake-One"], &[fast.path()]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let held = device_bytes(&host, "fast");
+        let endless = client.predict_request(rows("fast", ENDLESS_ROWS)).await;
+        assert_eq!(endless.reason(), "WALL_DEADLINE", "{endless:?}");
+        host.wait_until("the end of the run", |host| device_bytes(host, "fast") == held);
+        // A client that leaves does so before its deadline.
+        let asked = rows("fast", ENDLESS_ROWS);
+        let calls = client.clone();
+        let call = tokio::spawn(async move { calls.predict_request(asked).await });
+        host.wait_until("the run", |host| device_bytes(host, "fast") > held);
+        call.abort();
+        host.wait_until("the end of the run", |host| device_bytes(host, "fast") == held);
+        let next = client.predict_request(rows("fast", 2)).await;
+        assert_eq!(next.code(), StatusCode::Success, "{next:?}");
+    });
+}
+
+/// A device is one replica's at a time; what nobody calls makes room.
+#[test]
+fn a_device_is_one_replicas_at_a_time() {
+    let (first, second) = (named_digits("first", ""), named_digits("second", ""));
+    let host = host(&["Fake-One"], &[guests::ECHO]);
+    for model in [&first, &second] {
+        let taken = host.ringfence(&["upload", model.path()]);
+        assert!(taken.status.success(), "{}", text(&taken));
+    }
+    let running =
+        |model: &str| host.metric(&format!("ringfence_replicas{{model=\"local/main/{model}\"}}"));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        for model in ["first", "second", "first"] {
+            let answer = client.predict_request(rows(model, 2)).await;
+            assert_eq!(answer.code(), StatusCode::Success, "{model}: {answer:?}");
+            assert_eq!(running("first") + running("second"), 1.0);
+        }
+        // What needs none runs beside them.
+        let answer = client.predict("echo", vec![text_input("x")]).await;
+        assert_eq!(answer.text(), "x");
+    });
+}
+
+/// A folder has what nobody reserves, and there is nothing else to make room but what is
+/// idle.
+#[test]
+fn an_idle_replica_makes_room_beside_a_folder_that_has_a_device() {
+    let folder = named_digits("folder", "");
+    let (first, second) = (named_digits("first", ""), named_digits("second", ""));
+    let host = host(&["Fake-One", "Fake-One"], &[folder.path()]);
+    let upload = |model: &Variant| {
+        let taken = host.ringfence(&["upload", model.path()]);
+        assert!(taken.status.success(), "{}", text(&taken));
+    };
+    let predict = |model: &'static str| {
+        block_on(async {
+            let client = Client::connect(host.base(), &host.pat()).await;
+            let answer = client.predict_request(rows(model, 2)).await;
+            assert_eq!(answer.code(), StatusCode::Success, "{model}: {answer:?}");
+        });
+    };
+    upload(&first);
+    predict("first");
+    // It has to be tried, where the one has it that nobody calls.
+    upload(&second);
+    predict("first");
+    predict("second");
+    predict("folder");
+}
+
+/// Two of one device cannot both be there from the start.
+#[test]
+fn folders_that_ask_for_more_devices_than_there_are_do_not_start() {
+    let (first, second) = (named_digits("first", ""), named_digits("second", ""));
+    let variables = [(DEVICES, named(&["Fake-One"]))];
+    let models = ["--model", first.path(), "--model", second.path()];
+    let args = [&["--listen", "127.0.0.1:0"][..], &models].concat();
+    let (code, told) = refused_start_with(&args, &variables);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("others have what would do"), "{told}");
+}
+
+/// A nodepool has some of the machine's.
+#[test]
+fn a_nodepool_has_accelerators_of_the_machines() {
+    let host = host(&["Fake-One"], &[guests::ECHO]);
+    let fast = named_digits("fast", "");
+    let taken = host.ringfence(&["upload", fast.path()]);
+    assert!(taken.status.success(), "{}", text(&taken));
+    let made = host.ringfence(&["clusters", "create", "lab"]);
+    assert!(made.status.success(), "{}", text(&made));
+    let pool = |id: &str, more: &[&str]| {
+        let has = ["nodepools", "create", id, "--cpu-limit", "1", "--cpu-memory", "512Mi"];
+        host.ringfence(&[&has[..], more].concat())
+    };
+    for (more, why) in [
+        (&["--num-accelerators", "2"][..], "and 1 accelerator;"),
+        (&["--num-accelerators", "1", "--accelerator-type", "NVIDIA-*"], "of type NVIDIA-*"),
+    ] {
+        let refused = pool("lab/none", more);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(text(&refused).contains(why), "{}", text(&refused));
+    }
+    let made = pool("lab/with", &["--num-accelerators", "1"]);
+    assert!(made.status.success(), "{}", text(&made));
+    let made = pool("lab/without", &[]);
+    assert!(made.status.success(), "{}", text(&made));
+    let deploy = |id: &str, pool: &str| {
+        host.ringfence(&["deployments", "create", id, "--model", "fast", "--nodepool", pool])
+    };
+    let refused = deploy("a", "lab/without");
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(text(&refused).contains("1 accelerator wanted"), "{}", text(&refused));
+    let made = deploy("b", "lab/with");
+    assert!(made.status.success(), "{}", text(&made));
+}
+
+/// What its author sees before anybody else.
+#[test]
+fn a_test_runs_on_the_device_and_says_what_it_took() {
+    let fast = digits(1, "");
+    std::fs::write(fast.folder().join("example.png"), crate::digits::single("two.png")).unwrap();
+    let tested = command(&["Fake-One"], &["test", fast.path()]);
+    let told = text(&tested);
+    assert!(tested.status.success(), "{told}");
+    assert!(told.contains("it runs on Fake-One with 32Mi"), "{told}");
+    assert!(told.contains("graph digits: fake, 1 node on the device"), "{told}");
+    assert!(told.contains("device "), "{told}");
+    let none = command(&[], &["test", fast.path()]);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none));
+    let on_cpu = command(&[], &["test", "--cpu", fast.path()]);
+    assert!(on_cpu.status.success(), "{}", text(&on_cpu));
 }

@@ -87,6 +87,12 @@ fn two_are_measured_in_turns_and_compared() {
     let calls = |place: usize| told["sides"][place]["calls_per_second"].as_f64().unwrap();
     let ratio = told["second_to_first"]["calls_per_second"].as_f64().unwrap();
     assert!((ratio - calls(1) / calls(0)).abs() < 1e-9, "{told}");
+    // Models need no further one.
+    let told = bench(&host, &[&["--compare", "echo", "local/main/echo"][..], &times].concat());
+    assert_eq!(told["sides"].as_array().unwrap().len(), 2, "{told}");
+    let unnamed = host.ringfence(&["bench", "--text", "x", "--compare", "echo", &base]);
+    assert_eq!(unnamed.status.code(), Some(2), "{}", text(&unnamed));
+    assert!(text(&unnamed).contains("name the model to call at"), "{}", text(&unnamed));
     let told = host.ringfence(
         &[&["bench", "echo", "--text", "x", "--compare", &base, &base][..], &times].concat(),
     );

@@ -55,6 +55,18 @@ fn a_machine_that_serves_is_well_and_each_finding_is_a_line() {
 }
 
 #[test]
+fn a_library_of_onnx_runtime_that_is_not_there_fails() {
+    let scratch = TempDir::new().unwrap();
+    let there = doctor(scratch.path(), &["--onnxruntime", "/proc/self/exe"]);
+    assert!(text(&there).contains("onnx runtime: /proc/self/exe"), "{}", text(&there));
+    let config = scratch.path().join("host.yaml");
+    std::fs::write(&config, "onnxruntime: /nowhere/lib.so\n").unwrap();
+    let absent = doctor(scratch.path(), &["--host-config", config.to_str().unwrap()]);
+    assert_eq!(absent.status.code(), Some(1), "{}", text(&absent));
+    assert!(text(&absent).contains("there is no /nowhere/lib.so"), "{}", text(&absent));
+}
+
+#[test]
 fn findings_can_be_read_by_programs() {
     let scratch = TempDir::new().unwrap();
     for line in text(&doctor(scratch.path(), &["--json"])).lines() {

@@ -7,13 +7,13 @@ use ringfence::call::{End, Function, Value};
 use ringfence::limits::FUEL_PER_CPU_SECOND;
 use ringfence::nn::{
     Backend, Beside, ElementType, Elements, Engine, Engines, Graph, LoadError, Means, Ports, Run,
-    RunError, Tensor, Tract,
+    RunError, Tensor, Tract, Unread,
 };
 use ringfence::package::folder;
 use ringfence::sandbox::{Code, Diagnostics, Program, Runtime, Surroundings};
 use ringfence_tests::{
-    Client, Host, HostOptions, Variant, block_on, guests, image_input, params, request, skip,
-    text_input,
+    Client, Host, HostOptions, Variant, block_on, guests, image_input, params, refused_start,
+    request, skip, text_input,
 };
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -165,7 +165,7 @@ impl Elements for CountedElements {
         self.0.bytes()
     }
 
-    fn read(&self) -> bytes::Bytes {
+    fn read(&self) -> Result<bytes::Bytes, Unread> {
         self.1.0.lock().unwrap().read.push(self.0.bytes());
         self.0.read()
     }
@@ -215,7 +215,7 @@ impl Graph for CountedGraph {
                 Ok(counted) => Tensor::of(element, shape, counted.0).unwrap(),
                 Err(data) => {
                     self.1.0.lock().unwrap().foreign += 1;
-                    Tensor::new(element, shape, data).unwrap()
+                    Tensor::new(element, shape, data.unwrap()).unwrap()
                 }
             }
         };
@@ -275,6 +275,24 @@ fn with_engine(guest: &str, engine: &str, name: &str) -> Variant {
     let (id, guest_id) = (format!("id: {name}"), Path::new(guest).file_name().unwrap());
     let guest_id = format!("id: {}", guest_id.to_str().unwrap());
     Variant::of(guest, &[("inference_compute_info:", &ringfence), (&guest_id, &id)])
+}
+
+/// Whatever keeps a host from starting is found by whoever only asks.
+#[test]
+fn a_check_finds_a_graph_that_no_engine_computes_and_a_library_that_is_none() {
+    let asks = "  num_accelerators: 0\n\nringfence:\n  engine: onnxruntime\n";
+    let asks = Variant::of(guests::DIGITS, &[("  num_accelerators: 0\n", asks)]);
+    for check in [&["--check"][..], &[]] {
+        let args = ["--listen", "127.0.0.1:0", "--model", asks.path()];
+        let (code, told) = refused_start(&[&args[..], check].concat());
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains("asks for the engine onnxruntime"), "{told}");
+        assert!(told.contains("--onnxruntime"), "{told}");
+    }
+    let args = ["--check", "--listen", "127.0.0.1:0", "--onnxruntime", "/proc/self/exe"];
+    let (code, told) = refused_start(&args);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("cannot load ONNX Runtime"), "{told}");
 }
 
 /// In jailed workers, over real sockets: both engines say the same of the same picture and

@@ -11,6 +11,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("doctor", &["wasmtime::", "tract_", "tonic::", "std::net", "tokio::"]),
     ("yaml", &["wasmtime::", "tract_", "tonic::", "tokio::", "std::fs", "crate::settings"]),
     ("auth", &["wasmtime::", "tract_", "crate::deploy", "crate::worker", "crate::package::folder"]),
+    ("devices", &["tract_", "tonic::", "wasmtime::", "crate::deploy", "crate::nn", "crate::proto"]),
     (
         "fetch",
         &[

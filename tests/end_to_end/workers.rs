@@ -435,6 +435,10 @@ fn no_secret_is_in_any_process_but_the_host() {
             let of = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
             let (arguments, environment) = (of("cmdline"), of("environ"));
             let kind = arguments.split(|byte| *byte == 0).nth(1).unwrap_or_default();
+            // It is the host itself until it has become another program.
+            if kind == b"serve" {
+                continue;
+            }
             kinds.insert(String::from_utf8_lossy(kind).into_owned());
             assert!(!has(&arguments) && !has(&environment), "{kind:?}");
             for file in open_files(pid) {

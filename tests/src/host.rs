@@ -313,12 +313,18 @@ pub fn children(pid: u32) -> Vec<u32> {
 /// Starts a host that has to refuse, and waits for that within a bound.
 /// Returns its exit code and what it wrote to standard error.
 pub fn refused_start(args: &[&str]) -> (Option<i32>, String) {
+    refused_start_with(args, &[])
+}
+
+/// The same with these variables in its environment.
+pub fn refused_start_with(args: &[&str], variables: &[(&str, String)]) -> (Option<i32>, String) {
     let scratch = TempDir::new().unwrap();
     let log = scratch.path().join("stderr");
     let mut child = Command::new(binary())
         .arg("serve")
         .args(args)
         .env_clear()
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .current_dir(scratch.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

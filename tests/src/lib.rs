@@ -13,6 +13,7 @@ mod calls;
 mod calm;
 mod canary;
 mod costly;
+pub mod device;
 mod filled;
 mod host;
 pub mod hub;
@@ -30,7 +31,10 @@ pub use costly::{
     slow_to_give_registers, with_custom_section,
 };
 pub use filled::{Filled, fill};
-pub use host::{Host, HostOptions, Variant, binary, children, copy, files_below, refused_start};
+pub use host::{
+    Host, HostOptions, Variant, binary, children, copy, files_below, refused_start,
+    refused_start_with,
+};
 
 pub use raw::{RawAnswer, Unread, field, raw_answer, raw_answer_to, raw_call, raw_unread};
 

@@ -1,5 +1,5 @@
-//! The binary under test: the same `main` as the product's, and one limit less
-//! where the tests say so.
+//! The binary under test: the same `main` as the product's, with one limit less and with
+//! accelerators that there are none of where the tests say so.
 
 use std::process::ExitCode;
 
@@ -7,5 +7,6 @@ fn main() -> ExitCode {
     if let Ok(name) = std::env::var("RINGFENCE_LIFT") {
         ringfence::limits::lift(&name);
     }
+    ringfence_tests::device::stand_in();
     ringfence::main()
 }

@@ -22,11 +22,14 @@ pub enum Holder {
     Graph,
     /// Values inside graphs that compute.
     Engine,
+    /// Graphs and tensors on accelerators. The memory is theirs, and counts towards
+    /// `accelerator_memory` alone.
+    Device,
 }
 
 impl Holder {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Memory,
         Self::Table,
         Self::Stack,
@@ -34,6 +37,7 @@ impl Holder {
         Self::Message,
         Self::Graph,
         Self::Engine,
+        Self::Device,
     ];
 
     /// The word used in messages and metrics.
@@ -46,6 +50,21 @@ impl Holder {
             Self::Message => "messages",
             Self::Graph => "graphs",
             Self::Engine => "values inside graphs",
+            Self::Device => "device memory",
+        }
+    }
+
+    /// The key of `config.yaml` that limits it.
+    pub fn limit_name(self) -> &'static str {
+        match self {
+            Self::Memory
+            | Self::Table
+            | Self::Stack
+            | Self::Tensor
+            | Self::Message
+            | Self::Graph
+            | Self::Engine => "cpu_memory",
+            Self::Device => "accelerator_memory",
         }
     }
 }
@@ -82,7 +101,8 @@ pub enum End {
     },
     /// The deadline passed.
     DeadlinePassed,
-    /// What the version makes the host hold would exceed `cpu_memory`.
+    /// What the version makes the host hold would exceed `cpu_memory`, or what it has on
+    /// its devices `accelerator_memory`.
     MemoryLimit {
         /// What asked for more.
         holder: Holder,
@@ -112,6 +132,9 @@ pub enum End {
     },
     /// The client went away.
     Cancelled,
+    /// An accelerator failed, and the process that had it ends. The text says why, for the
+    /// log.
+    DeviceLost(String),
     /// The process that ran the call ended. The text says why, for the log.
     WorkerDied(String),
     /// The host failed. The text is for the log, never for a caller.
@@ -146,8 +169,8 @@ impl fmt::Display for End {
             Self::FuelExhausted { fuel_max } => write!(f, "it burnt all of its {fuel_max} fuel"),
             Self::DeadlinePassed => f.write_str("the deadline passed"),
             Self::MemoryLimit { holder, memory_bytes_max } => {
-                let holder = holder.as_str();
-                write!(f, "{holder} reached cpu_memory, which is {memory_bytes_max} bytes")
+                let (holder, limit) = (holder.as_str(), holder.limit_name());
+                write!(f, "{holder} reached {limit}, which is {memory_bytes_max} bytes")
             }
             Self::HandleLimit { handles_max } => write!(f, "it holds over {handles_max} handles"),
             Self::OutputLimit { output_bytes_max } => {
@@ -160,6 +183,7 @@ impl fmt::Display for End {
                 write!(f, "nobody read its outputs within {} s", within.as_secs_f64())
             }
             Self::Cancelled => f.write_str("the client ended it"),
+            Self::DeviceLost(why) => write!(f, "its accelerator failed: {why}"),
             Self::WorkerDied(why) => write!(f, "the process that ran it ended: {why}"),
             Self::HostBug(text) => write!(f, "the host failed: {text}"),
         }
@@ -184,6 +208,7 @@ impl End {
             | Self::GuestError(_)
             | Self::Unread { .. }
             | Self::Cancelled
+            | Self::DeviceLost(_)
             | Self::WorkerDied(_)
             | Self::HostBug(_) => false,
         }
@@ -209,6 +234,7 @@ impl End {
             | Self::HostcallLimit { .. }
             | Self::Unread { .. }
             | Self::Cancelled
+            | Self::DeviceLost(_)
             | Self::WorkerDied(_)
             | Self::HostBug(_) => return self.to_string(),
         };
@@ -238,6 +264,9 @@ pub struct Receipt {
     pub guest_cpu: Duration,
     /// CPU time of the engine's threads while they computed for the call.
     pub engine_cpu: Duration,
+    /// Time in which accelerators computed for the call, by the wall clock: that of each
+    /// graph, whatever it had of the device, from its first launch to its end.
+    pub device: Duration,
     /// Time that the guest waited for a CPU: its replica had used up its
     /// `cpu_limit`, or others were to run first.
     pub cpu_wait: Duration,

@@ -200,6 +200,10 @@ pub struct GuestError {
 
 /// What comes out of a call, in order; `End` is always the last.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a call has one end, for which a box would be one allocation more"
+)]
 pub enum Event {
     /// One output.
     Output(Output),

@@ -77,6 +77,10 @@ pub(super) fn run(args: &BenchArgs, global: &GlobalArgs) -> anyhow::Result<()> {
                 let (why, _) = why.context("no call was over in the time; give --duration")?;
                 bail!("no call of {} succeeded: {why}", side.label);
             }
+            let (failed, calls) = (side.figures.failed(), side.figures.calls());
+            if failed > calls {
+                bail!("more calls of {} failed ({failed}) than succeeded ({calls})", side.label);
+            }
         }
         Ok(())
     })
@@ -88,12 +92,14 @@ fn sides_of(
     global: &GlobalArgs,
 ) -> anyhow::Result<Vec<(String, GlobalArgs, ModelRef)>> {
     if args.compare.is_empty() {
-        return Ok(vec![(args.model.label(), global.clone(), args.model.clone())]);
+        let model = args.model.clone().context("name the model to call")?;
+        return Ok(vec![(model.label(), global.clone(), model)]);
     }
     let side = |text: &String| -> anyhow::Result<_> {
         if text.contains("://") {
             let global = GlobalArgs { base: Some(text.clone()), ..global.clone() };
-            return Ok((text.clone(), global, args.model.clone()));
+            let none = || Usage(format!("name the model to call at {text}, before --compare"));
+            return Ok((text.clone(), global, args.model.clone().ok_or_else(none)?));
         }
         let model: ModelRef = text.parse().map_err(|error| {
             Usage(format!("--compare takes addresses such as http://HOST:PORT, or models: {error}"))

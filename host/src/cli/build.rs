@@ -138,7 +138,7 @@ fn has_cargo_component(dir: &Path) -> bool {
         .output()
         .is_ok_and(|o| o.status.success());
     if !found {
-        note("built with plain cargo; cargo-component, which would do the same, is not installed");
+        note("built with plain cargo; cargo-component, which the manifest names, is not installed");
     }
     found
 }

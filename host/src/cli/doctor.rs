@@ -19,6 +19,7 @@ pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<()> 
         data_dir: args.data_dir.clone().unwrap_or(settings.data_dir),
         path: std::env::var_os("PATH").unwrap_or_default(),
         ld_library_path: std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default(),
+        onnxruntime: args.engines.onnxruntime.clone().or(settings.onnxruntime),
     });
     let proven = super::serve::runtime()?.block_on(proven())?;
     findings.extend(doctor::of_jail(&proven.layers, &proven.failures, is_required));

@@ -39,7 +39,7 @@ mod watch;
 mod wit;
 
 use crate::fetch::AllowedHost;
-use crate::nn::{Engines, OnnxRuntimeLibrary};
+use crate::nn::{Engines, OnDevices, OnnxRuntimeLibrary};
 use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
 use crate::telemetry::LogFormat;
@@ -51,7 +51,6 @@ use std::io::{self, Write};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 const FAILED: u8 = 1;
@@ -392,11 +391,10 @@ pub(crate) enum StoreCommand {
 
 /// The engines for a model of whoever runs this command, in this process, which has one
 /// thread yet.
-fn engines(args: &EngineArgs) -> anyhow::Result<Engines> {
-    let engines = Engines::default();
-    let Some(library) = &args.onnxruntime else { return Ok(engines) };
-    let library = OnnxRuntimeLibrary::load(library).map_err(usage)?;
-    Ok(engines.and(Arc::new(library.engine())))
+fn engines(args: &EngineArgs, devices: Option<&OnDevices>) -> anyhow::Result<Engines> {
+    let library = args.onnxruntime.as_deref().map(OnnxRuntimeLibrary::load);
+    let onnxruntime = library.transpose().map_err(usage)?.map(OnnxRuntimeLibrary::engine);
+    Ok(Engines::of_process(onnxruntime, devices))
 }
 
 /// What it means where a layer of the jail is missing.
@@ -680,6 +678,8 @@ pub(crate) struct DoctorArgs {
     /// Settings of the host that is meant
     #[arg(long, value_name = "FILE")]
     pub(crate) host_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) engines: EngineArgs,
 }
 
 /// `demo`
@@ -741,8 +741,10 @@ pub(crate) struct StreamArgs {
 /// `bench`
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// USER/APP/MODEL[@VERSION], or MODEL for one in your app `main`
-    pub(crate) model: ModelRef,
+    /// USER/APP/MODEL[@VERSION], or MODEL for one in your app `main`; not where two models are
+    /// compared
+    #[arg(required_unless_present = "compare")]
+    pub(crate) model: Option<ModelRef>,
     /// What each call is
     #[arg(long, value_enum, default_value_t = BenchFunction::Predict)]
     pub(crate) function: BenchFunction,

@@ -8,7 +8,8 @@ mod upkeep;
 
 use super::{ServeArgs, usage};
 use crate::auth::{Auth, FIRST_TOKEN_FILE};
-use crate::deploy::{Deployments, Loader};
+use crate::deploy::{Amount, Deployments, Loader};
+use crate::devices::Devices;
 use crate::fetch::Fetcher;
 use crate::limits::lifted;
 use crate::package::config::ModelName;
@@ -193,7 +194,9 @@ pub(super) async fn start(
         scratch.clone(),
         Some(logs),
     );
-    let deployments = Arc::new(Deployments::open(loader, crate::doctor::machine())?);
+    let devices = Devices::of_this_machine();
+    let machine = Amount { accelerators: devices.count(), ..crate::doctor::machine() };
+    let deployments = Arc::new(Deployments::open(loader.with_devices(devices), machine)?);
     for path in &settings.models {
         let package = folder::open(path, &scratch, Taking::Copy)
             .with_context(|| format!("cannot serve {}", path.display()))?;

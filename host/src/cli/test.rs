@@ -17,7 +17,9 @@ use crate::call::{
     Deadline, Event, Function, GuestError, Holder, Method, Methods, Receipt, Request, Value,
     Verdict,
 };
-use crate::nn::Engines;
+use crate::devices::{Devices, Given, NoDevice, see_only};
+use crate::limits::Accelerators;
+use crate::nn::{Engines, OnDevices};
 use crate::package::folder::{self, Taking};
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
@@ -71,20 +73,32 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
     let package = folder::open(&args.dir, scratch.path(), Taking::Copy)?;
     let mut report = Report::new(global.json);
-    notes(args, &package.config, &mut report)?;
+    let given = notes(args, &package.config, &mut report)?;
     let asked = asked(args, &package)?;
     let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
 
-    let engines = super::engines(&args.engines)?;
+    let asked_for = &package.limits().accelerators;
+    let devices = match &given {
+        // What the driver was asked may have left a thread.
+        Some(_) if crate::sched::threads() != Some(1) => {
+            bail!("this process has threads already, and cannot choose its devices any more");
+        }
+        Some(given) => {
+            see_only(given.devices());
+            Some(OnDevices::of(asked_for, given.devices()))
+        }
+        None => None,
+    };
+    let engines = super::engines(&args.engines, devices.as_ref())?;
     let runtime = super::serve::runtime()?;
     // Each is told as it ends: the next may take as long as `call_timeout`.
     let mut seen = |ran: &Ran| -> anyhow::Result<()> {
         report.function(ran)?;
         draw(&args.dir, ran, &mut report)
     };
-    let all = Seeded { seed: args.seed, engines };
-    let (ran, skipped) = runtime.block_on(call_all(&all, package, &asked, &mut seen))?;
-    for note in &skipped {
+    let all = Seeded { seed: args.seed, engines, on_cpu: args.cpu };
+    let (ran, notes) = runtime.block_on(call_all(&all, package, &asked, &mut seen))?;
+    for note in &notes {
         report.note(note)?;
     }
     if ran.len() == 1 && ran.iter().all(Ran::is_ok) {
@@ -130,22 +144,31 @@ fn image_of(asked: &Request) -> Option<Bytes> {
     })
 }
 
-/// What should be known before anything runs.
-fn notes(args: &TestArgs, config: &Config, report: &mut Report) -> anyhow::Result<()> {
+/// What should be known before anything runs. Gives the devices that it runs on, if it asks
+/// for any.
+fn notes(args: &TestArgs, config: &Config, report: &mut Report) -> anyhow::Result<Option<Given>> {
     for line in config.notes.iter().chain(&config.warnings) {
         report.note(line)?;
     }
     if let Some(note) = super::serve::staleness(&args.dir) {
         report.note(note)?;
     }
-    if let Some(asked) = config.accelerators() {
-        if !args.cpu {
-            let text = format!("the model asks for {asked}, and this host has none; try --cpu");
-            return Err(Usage(text).into());
+    let given = match config.accelerators() {
+        None => None,
+        Some(asked) if args.cpu => {
+            report.note(&format!("the model asks for {asked}; this is a run on the CPU"))?;
+            report.on_cpu();
+            None
         }
-        report.note(&format!("the model asks for {asked}; this is a run on the CPU"))?;
-        report.on_cpu();
-    }
+        Some(asked) => {
+            let none = |none: NoDevice| Usage(format!("the model cannot have {none}; try --cpu"));
+            let given = Devices::of_this_machine().give(asked).map_err(none)?;
+            for device in given.devices() {
+                report.note(&format!("it runs on {device}"))?;
+            }
+            Some(given)
+        }
+    };
     let wanted = config.limits.memory_bytes_max;
     if let Some(there) = machine_bytes()
         && wanted > there
@@ -156,7 +179,7 @@ fn notes(args: &TestArgs, config: &Config, report: &mut Report) -> anyhow::Resul
             report::bytes(there)
         ))?;
     }
-    Ok(())
+    Ok(given)
 }
 
 /// Memory of this machine: proc(5), `MemTotal`.
@@ -172,6 +195,8 @@ struct Seeded {
     /// What random numbers and clocks are made of.
     seed: u64,
     engines: Engines,
+    /// Whatever the model asks for.
+    on_cpu: bool,
 }
 
 /// What every function gets.
@@ -236,11 +261,11 @@ fn examples(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Loads the model and calls its functions one after the other, its typed
-/// methods if it has any, and hands on each that has ended. Tells also which
-/// methods could not be called.
+/// methods if it has any, and hands on each that has ended. Tells also where its
+/// graphs are, and which methods could not be called.
 async fn call_all(
     on: &Seeded,
-    package: Package,
+    mut package: Package,
     given: &Asked,
     seen: &mut dyn FnMut(&Ran) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Vec<Ran>, Vec<String>)> {
@@ -248,6 +273,9 @@ async fn call_all(
     let measured = calibrate().map_err(|error| anyhow!("cannot measure this machine: {error}"))?;
     let runtime = Runtime::start_on(on.engines.clone(), Diagnostics::On, measured)?;
     let surroundings = Surroundings::Seeded(on.seed);
+    if on.on_cpu {
+        package.config.limits.accelerators = Accelerators::default();
+    }
     let program = Program::admit(&runtime, &package, &Code::Component, surroundings);
     let mut program = Arc::new(program.map_err(usage)?);
     let methods = program.methods().await.map_err(usage)?;
@@ -264,7 +292,7 @@ async fn call_all(
     }
     seen(&loaded)?;
     let mut all = vec![loaded];
-    let mut skipped = Vec::new();
+    let mut notes: Vec<String> = program.placements().map(report::placed).collect();
     if all.iter().all(Ran::is_ok) {
         for method in methods.iter() {
             match of_method(method, given, &asked)? {
@@ -277,7 +305,7 @@ async fn call_all(
                     seen(&ran)?;
                     all.push(ran);
                 }
-                Err(error) => skipped.push(format!("`{}` was not called: {error}", method.name)),
+                Err(error) => notes.push(format!("`{}` was not called: {error}", method.name)),
             }
         }
         if methods.is_empty() {
@@ -294,7 +322,7 @@ async fn call_all(
         }
     }
     runtime.drain().await;
-    Ok((all, skipped))
+    Ok((all, notes))
 }
 
 /// What a host tries a package with before it takes it: the first of its methods that
@@ -388,6 +416,7 @@ async fn call(
     form: &Form,
 ) -> anyhow::Result<Ran> {
     program.account().restart_peaks();
+    program.device().into_iter().for_each(|memory| memory.restart_peaks());
     let image = image_of(&asked);
     let began = Instant::now();
     let deadline = Deadline::after(program.limits().call_timeout);
@@ -432,5 +461,6 @@ fn held(program: &Program, receipt: &Receipt) -> [(Holder, u64); Holder::ALL.len
         | Holder::Message
         | Holder::Graph
         | Holder::Engine => (holder, program.account().peak_of(holder)),
+        Holder::Device => (holder, program.device().map_or(0, |account| account.peak_of(holder))),
     })
 }

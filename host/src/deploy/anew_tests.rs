@@ -25,7 +25,7 @@ echo "$component" >> FOLDER/done
 printf 'C\004\000\000\000\000\000\000\000code'
 "#;
 
-const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30 };
+const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30, accelerators: 0 };
 
 struct Place {
     scratch: TempDir,

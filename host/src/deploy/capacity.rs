@@ -22,6 +22,8 @@ pub struct Amount {
     pub cpu_millis: u64,
     /// Bytes of memory.
     pub memory_bytes: u64,
+    /// Devices that graphs are computed on.
+    pub accelerators: u32,
 }
 
 impl Amount {
@@ -32,15 +34,16 @@ impl Amount {
         Self {
             cpu_millis: compute.cpu_requests_millis.unwrap_or(limits.cpu_millis),
             memory_bytes: compute.memory_requests_bytes.unwrap_or(limits.memory_bytes_max),
+            accelerators: limits.accelerators.count,
         }
     }
 
     /// That of several replicas.
     pub fn times(self, count: u32) -> Self {
-        let count = u64::from(count);
         Self {
-            cpu_millis: self.cpu_millis.saturating_mul(count),
-            memory_bytes: self.memory_bytes.saturating_mul(count),
+            cpu_millis: self.cpu_millis.saturating_mul(count.into()),
+            memory_bytes: self.memory_bytes.saturating_mul(count.into()),
+            accelerators: self.accelerators.saturating_mul(count),
         }
     }
 
@@ -49,6 +52,7 @@ impl Amount {
         Self {
             cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            accelerators: self.accelerators.saturating_add(other.accelerators),
         }
     }
 
@@ -57,12 +61,15 @@ impl Amount {
         Self {
             cpu_millis: self.cpu_millis.saturating_sub(other.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            accelerators: self.accelerators.saturating_sub(other.accelerators),
         }
     }
 
-    /// Whether this is no more than that, of either kind.
+    /// Whether this is no more than that, of each kind.
     pub fn fits(self, other: Self) -> bool {
-        self.cpu_millis <= other.cpu_millis && self.memory_bytes <= other.memory_bytes
+        self.cpu_millis <= other.cpu_millis
+            && self.memory_bytes <= other.memory_bytes
+            && self.accelerators <= other.accelerators
     }
 
     /// What may be reserved where there is so much.
@@ -71,6 +78,7 @@ impl Amount {
         Self {
             cpu_millis: self.cpu_millis.saturating_mul(overcommit),
             memory_bytes: limit("machine_memory", self.memory_bytes),
+            accelerators: self.accelerators,
         }
     }
 
@@ -90,14 +98,19 @@ impl Amount {
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} CPU and {}", self.cpu_text(), self.memory_text())
+        let (cpus, memory) = (self.cpu_text(), self.memory_text());
+        match self.accelerators {
+            0 => write!(f, "{cpus} CPU and {memory}"),
+            1 => write!(f, "{cpus} CPU, {memory} and 1 accelerator"),
+            count => write!(f, "{cpus} CPU, {memory} and {count} accelerators"),
+        }
     }
 }
 
 /// A nodepool's capacity.
 #[derive(Debug)]
 pub struct Pool {
-    name: PoolName,
+    name: Arc<PoolName>,
     state: Mutex<State>,
     /// The machine, whose capacity all its nodepools share.
     machine: Option<Arc<Pool>>,
@@ -128,20 +141,49 @@ struct State {
 }
 
 /// A nodepool has not enough left, or never had.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error(
-    "{needed} do not fit: nodepool {name} has {left} left of {has} (its CPUs can be reserved \
-     {CPU_OVERCOMMIT} times); lower cpu_requests and cpu_memory_requests, or make room"
-)]
+#[derive(Debug, Clone)]
 pub struct Full {
     /// What was asked for.
     pub needed: Amount,
     /// Where.
-    pub name: PoolName,
+    pub name: Arc<PoolName>,
     /// What is left.
     pub left: Amount,
     /// What there is.
     pub has: Amount,
+    /// Whether it is devices of the machine that are not free, whatever is reserved.
+    pub is_of_devices: bool,
+}
+
+impl std::error::Error for Full {}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { needed, name, left, has, .. } = self;
+        if self.is_of_devices || needed.accelerators > left.accelerators {
+            let accelerators = |count| match count {
+                1 => "1 accelerator".to_owned(),
+                count => format!("{count} accelerators"),
+            };
+            let advice = match needed.accelerators > has.accelerators {
+                true => "choose another nodepool",
+                false => "make room, or try again in a moment",
+            };
+            return write!(
+                f,
+                "{} wanted: nodepool {name} has {} left that would do, of {}; {advice}",
+                accelerators(needed.accelerators),
+                left.accelerators,
+                has.accelerators
+            );
+        }
+        write!(
+            f,
+            "{needed} do not fit: nodepool {name} has {left} left of {has} (its CPUs can be \
+             reserved {CPU_OVERCOMMIT} times); lower cpu_requests and cpu_memory_requests, or \
+             make room"
+        )
+    }
 }
 
 impl Full {
@@ -180,7 +222,7 @@ impl Pool {
 
     fn new(name: PoolName, has: Amount, machine: Option<Arc<Pool>>) -> Self {
         let state = Mutex::new(State { has, reserved: Amount::default() });
-        Self { name, state, machine, freed: Arc::default() }
+        Self { name: Arc::new(name), state, machine, freed: Arc::default() }
     }
 
     /// Where it is.
@@ -209,7 +251,8 @@ impl Pool {
         let State { has, reserved } = *self.lock();
         if !needed.plus(reserved).fits(has.reservable()) {
             let left = has.reservable().minus(reserved);
-            return Err(Full { needed, name: self.name.clone(), left, has });
+            let name = self.name.clone();
+            return Err(Full { needed, name, left, has, is_of_devices: false });
         }
         self.machine.as_ref().map_or(Ok(()), |machine| machine.fits(needed))
     }
@@ -221,7 +264,8 @@ impl Pool {
         let after = reserved.plus(needed);
         if !after.fits(has.reservable()) {
             let left = has.reservable().minus(reserved);
-            return Err(Full { needed, name: self.name.clone(), left, has });
+            let name = self.name.clone();
+            return Err(Full { needed, name, left, has, is_of_devices: false });
         }
         state.reserved = after;
         drop(state);
@@ -231,6 +275,13 @@ impl Pool {
             reservation.machine = Some(Box::new(machine.reserve(needed)?));
         }
         Ok(reservation)
+    }
+
+    /// Why so much is not reserved where the devices that it needs are not free.
+    pub(super) fn without_devices(&self, needed: Amount) -> Full {
+        let State { has, reserved } = *self.lock();
+        let left = Amount { accelerators: 0, ..has.reservable().minus(reserved) };
+        Full { needed, name: self.name.clone(), left, has, is_of_devices: true }
     }
 
     /// Resolves when something is given back after this was made.
@@ -268,7 +319,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn amount(cpu_millis: u64, mebibytes: u64) -> Amount {
-        Amount { cpu_millis, memory_bytes: mebibytes * MIB }
+        Amount { cpu_millis, memory_bytes: mebibytes * MIB, accelerators: 0 }
     }
 
     fn name(id: &str) -> PoolName {
@@ -302,7 +353,7 @@ mod tests {
             .map(|id| Arc::new(Pool::part(name(id), amount(2000, 4096), machine.clone())));
         let _first = parts[0].reserve(amount(1000, 4096)).unwrap();
         let full = parts[1].reserve(amount(1000, 1)).unwrap_err();
-        assert_eq!(full.name, name("default"));
+        assert_eq!(*full.name, name("default"));
         assert!(parts[1].fits(amount(1000, 1)).is_err());
     }
 
@@ -311,6 +362,24 @@ mod tests {
         let machine = Arc::new(Pool::machine(name("default"), amount(1000, 4096)));
         let _held: Vec<_> = (0..4).map(|_| machine.reserve(amount(1000, 1)).unwrap()).collect();
         assert!(machine.reserve(amount(1, 1)).is_err());
+    }
+
+    /// What is computed on one is on it alone.
+    #[test]
+    fn accelerators_are_reserved_once() {
+        let has = Amount { accelerators: 2, ..amount(1000, 4096) };
+        let machine = Arc::new(Pool::machine(name("default"), has));
+        let one = Amount { accelerators: 1, ..amount(1, 1) };
+        let _held = [machine.reserve(one).unwrap(), machine.reserve(one).unwrap()];
+        let full = machine.reserve(one).unwrap_err();
+        assert!(!full.is_for_ever());
+        assert_eq!(
+            full.to_string(),
+            "1 accelerator wanted: nodepool local/default has 0 left that would do, of 2; make \
+             room, or try again in a moment"
+        );
+        assert!(machine.fits(Amount { accelerators: 3, ..one }).unwrap_err().is_for_ever());
+        machine.reserve(amount(1, 1)).unwrap();
     }
 
     #[tokio::test]

@@ -3,7 +3,8 @@
 use super::capacity::Amount;
 use super::details::{ClusterDetail, DeploymentDetail, NodepoolDetail};
 use super::error::{ComputeError, Resource};
-use crate::limits::limit;
+use crate::devices::problem_of_pattern;
+use crate::limits::{Accelerators, limit};
 use crate::package::config::check_name;
 
 /// Of each user, at most.
@@ -16,6 +17,9 @@ pub(super) const REPLICAS_MAX: u32 = 64;
 
 /// Longest delay of a deployment: a week.
 pub(super) const DELAY_SECONDS_MAX: u32 = 7 * 24 * 3600;
+
+/// Patterns for the devices of a nodepool, at most.
+const ACCELERATOR_TYPES_MAX: usize = 64;
 
 /// Instances of a nodepool, at most.
 pub(super) const INSTANCES_MAX: u32 = 1024;
@@ -80,6 +84,18 @@ impl NodepoolDetail {
         }
         if self.capacity_types.len() > CAPACITY_TYPES_MAX {
             return Err(kind.invalid("there are two capacity types: 1 on demand, 2 spot"));
+        }
+        let Accelerators { types, topology, .. } = &self.accelerators;
+        if types.len().max(topology.len()) > ACCELERATOR_TYPES_MAX {
+            return Err(kind.invalid(format!(
+                "accelerator_type and accelerator_topology have at most {ACCELERATOR_TYPES_MAX} each"
+            )));
+        }
+        topology.iter().try_for_each(|name| kind.check_texts(&[name]))?;
+        if let Some((name, problem)) =
+            types.iter().find_map(|name| problem_of_pattern(name).map(|problem| (name, problem)))
+        {
+            return Err(kind.invalid(format!("accelerator_type {name:.40?} {problem}")));
         }
         let has = self.amount();
         match has.fits(machine) {

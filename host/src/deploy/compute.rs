@@ -6,7 +6,8 @@ use super::checks::{CLUSTERS_MAX, NODEPOOLS_MAX};
 use super::details::{self, ClusterDetail, DeploymentDetail, NodepoolDetail};
 use super::error::{ComputeError, Resource};
 use super::{CLUSTER_LOCAL, Deployments};
-use crate::limits::limit;
+use crate::devices::NoDevice;
+use crate::limits::{Accelerators, limit};
 use crate::store::{ClusterRow, DeploymentRow, NodepoolRow, StoreError, now};
 use std::sync::{MutexGuard, PoisonError};
 
@@ -211,6 +212,10 @@ impl Deployments {
         said: &NodepoolDetail,
     ) -> Result<NodepoolRow, ComputeError> {
         said.check(self.pools.machine().has())?;
+        let absent = |none: NoDevice| Resource::Nodepool.invalid(format!("compute_info: {none}"));
+        let count = said.amount().accelerators;
+        let asked = Accelerators { count, ..said.accelerators.clone() };
+        self.loader.devices().check(&asked).map_err(absent)?;
         let row = NodepoolRow { detail: details::written(said), ..row };
         self.loader.store().put_nodepool(&row)?;
         self.pools.put(row.name(), said.amount());

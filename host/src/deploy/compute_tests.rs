@@ -29,7 +29,7 @@ impl Place {
         let store = Arc::new(Store::open(&scratch.path().join("data")).unwrap());
         store.add_user("alice").unwrap();
         store.ensure_app("alice", "main").unwrap();
-        let machine = Amount { cpu_millis: 2000, memory_bytes: GIB };
+        let machine = Amount { cpu_millis: 2000, memory_bytes: GIB, accelerators: 0 };
         let deployments = Deployments::open(
             Loader::compiling_with(OneShot::of_this_program(), store, run),
             machine,
@@ -158,9 +158,10 @@ async fn messages_of_uploads_have_memory_of_their_own() {
 /// What always runs is reserved before its replicas have started.
 #[test]
 fn replicas_that_have_to_run_are_reserved_ahead() {
-    let amount = |mebibytes: u64| Amount { cpu_millis: 100, memory_bytes: mebibytes << 20 };
+    let amount =
+        |mebibytes: u64| Amount { cpu_millis: 100, memory_bytes: mebibytes << 20, accelerators: 0 };
     let name = PoolName { user_id: String::new(), cluster_id: "c".into(), id: "p".into() };
-    let has = Amount { cpu_millis: 1000, memory_bytes: 10 << 20 };
+    let has = Amount { cpu_millis: 1000, memory_bytes: 10 << 20, accelerators: 0 };
     let pool = Arc::new(Pool::machine(name, has));
     let placement = Placement::of_all(pool.clone());
     placement.reserve_ahead(amount(3), 2).unwrap();

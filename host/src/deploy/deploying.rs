@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// The part of the machine that the replicas of one user that always run may
 /// take, unless the operator deploys them: one in so many.
-const ALWAYS_ON_SHARE: u64 = 2;
+const ALWAYS_ON_SHARE: u32 = 2;
 
 impl Deployments {
     /// Deploys a model of the row's user. The times of the row are not read.
@@ -174,10 +174,12 @@ impl Deployments {
 
     /// What the replicas of one user that always run may take.
     pub(super) fn always_on_share(&self) -> Amount {
-        let Amount { cpu_millis, memory_bytes } = self.pools.machine().has().reservable();
+        let Amount { cpu_millis, memory_bytes, accelerators } =
+            self.pools.machine().has().reservable();
         Amount {
-            cpu_millis: limit("always_on_share", cpu_millis / ALWAYS_ON_SHARE),
-            memory_bytes: limit("always_on_share", memory_bytes / ALWAYS_ON_SHARE),
+            cpu_millis: limit("always_on_share", cpu_millis / u64::from(ALWAYS_ON_SHARE)),
+            memory_bytes: limit("always_on_share", memory_bytes / u64::from(ALWAYS_ON_SHARE)),
+            accelerators: accelerators.div_ceil(ALWAYS_ON_SHARE),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::autoscale::Autoscale;
 use super::capacity::Amount;
+use crate::limits::Accelerators;
 use crate::store::{Store, StoreError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct NodepoolDetail {
     pub cpu_millis: u64,
     /// Bytes of memory that one instance has.
     pub memory_bytes: u64,
+    /// The accelerators that one instance has.
+    pub accelerators: Accelerators,
     /// Instances at least; says nothing here, where nothing is rented.
     pub instances_min: u32,
     /// Instances at most, all of which are this machine's.
@@ -51,8 +54,16 @@ pub struct NodepoolDetail {
 impl NodepoolDetail {
     /// What replicas can reserve of it.
     pub fn amount(&self) -> Amount {
-        let one = Amount { cpu_millis: self.cpu_millis, memory_bytes: self.memory_bytes };
-        one.times(self.instances_max)
+        self.of_one().times(self.instances_max)
+    }
+
+    /// What one instance has.
+    pub fn of_one(&self) -> Amount {
+        Amount {
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+            accelerators: self.accelerators.count,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::capacity::{Full, PoolName};
 use crate::auth::AllowanceError;
+use crate::devices::NoDevice;
 use crate::package::config::ModelName;
 use crate::package::folder::FolderError;
 use crate::store::StoreError;
@@ -17,17 +18,6 @@ pub enum DeployError {
     Duplicate {
         /// The name.
         name: ModelName,
-    },
-    /// It asks for accelerators.
-    #[error(
-        "{name} asks for {asked}, and this host computes on CPUs only; \
-         set `num_accelerators: 0` to run it without"
-    )]
-    NoAccelerator {
-        /// The model.
-        name: ModelName,
-        /// What it asks for.
-        asked: String,
     },
     /// The host cannot run it.
     #[error("{name} cannot be served")]
@@ -81,6 +71,9 @@ pub enum StartError {
     /// No replica of it starts.
     #[error(transparent)]
     Replica(#[from] StartFailure),
+    /// What its graphs are to be computed on is not there, or not free.
+    #[error("it cannot have what it is to be computed on: {0}")]
+    Accelerators(#[from] NoDevice),
     /// Its processes have ended one after the other.
     #[error(
         "its processes have crashed three times within a minute, so it is left alone for one; the last: {0}"

@@ -374,13 +374,30 @@ impl Group {
         loader: &Loader,
     ) -> Result<(Worker, Option<Reservation>), NoReplica> {
         if let Some((parts, compiled)) = version.folder() {
-            return Ok((loader.start_again(&version.name, parts, compiled).await?, None));
+            let asked = &parts.sheet.limits.accelerators;
+            let needs = Amount { accelerators: asked.count, ..Amount::default() };
+            let started = match loader.devices().give(asked) {
+                Ok(given) => loader.start_again(&version.name, parts, compiled, given).await,
+                Err(none) => Err(none.into()),
+            };
+            return Ok((started.map_err(|error| self.no_replica(needs, error))?, None));
         }
         let package = loader.package(&version.name, &version.version).await?;
         let needs = Amount::of(&package.config);
         version.set_needs(needs);
         let reservation = self.placement.reserve(needs).map_err(NoReplica::Full)?;
-        Ok((loader.start(package).await?, Some(reservation)))
+        let started = loader.start(package).await;
+        Ok((started.map_err(|error| self.no_replica(needs, error))?, Some(reservation)))
+    }
+
+    /// Why there is none that needs so much: what others have may be free in a moment.
+    fn no_replica(&self, needs: Amount, error: StartError) -> NoReplica {
+        match error {
+            StartError::Accelerators(none) if !none.is_for_ever() => {
+                NoReplica::Full(self.placement.pool.without_devices(needs))
+            }
+            error => NoReplica::Start(error),
+        }
     }
 
     /// Takes a replica out when its process ends that should not have.

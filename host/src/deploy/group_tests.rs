@@ -11,7 +11,7 @@ use crate::worker::{OneShot, Processes, Workers, launcher_of};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30 };
+const MACHINE: Amount = Amount { cpu_millis: 2000, memory_bytes: 1 << 30, accelerators: 0 };
 
 /// A configuration of which one replica is little of the machine.
 const SMALL: &[u8] = b"model:\n  id: m\n\
@@ -70,7 +70,7 @@ impl Place {
         let deployments = Deployments::open(loader, MACHINE).unwrap();
         let version = deployments.all().pop().unwrap();
         // Looked at by the deployment, and known from then on.
-        version.set_needs(Amount { cpu_millis: 1, memory_bytes: 1 });
+        version.set_needs(Amount { cpu_millis: 1, memory_bytes: 1, accelerators: 0 });
         match loss {
             Loss::Component => std::fs::remove_file(store.content_path(&sha256)).unwrap(),
             Loss::None => {}

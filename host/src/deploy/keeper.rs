@@ -120,13 +120,14 @@ impl MakeRoom for Deployments {
     /// that have not been called for longest; then further replicas of what is
     /// called. Stops nothing where that would not be enough.
     fn make_room(&self, pool: &Pool, full: &Full) -> bool {
-        let of_machine = full.name == *self.pools().machine().name();
+        // Devices are the machine's, wherever they are reserved.
+        let of_machine = full.is_of_devices || *full.name == *self.pools().machine().name();
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         let mut freed = full.left;
         for model in self.read().kept() {
             for version in &model.versions {
                 for group in version.all_groups() {
-                    let in_the_way = of_machine || group.placement.pool.name() == &full.name;
+                    let in_the_way = of_machine || *group.placement.pool.name() == *full.name;
                     let served = model.served_by(&group.placement);
                     let is_served = served.is_some_and(|served| Arc::ptr_eq(served, version));
                     let replicas_min = match is_served {
@@ -155,7 +156,8 @@ impl MakeRoom for Deployments {
             return false;
         }
         idle.sort_by_key(|(since, ..)| std::cmp::Reverse(*since));
-        let fits = || pool.fits(full.needed).is_ok();
+        // What is reserved says nothing of devices that are not free.
+        let fits = || !full.is_of_devices && pool.fits(full.needed).is_ok();
         // Replicas that were stopped give back what they reserved once they have
         // ended, so it is counted ahead and not asked of others as well.
         let mut promised = full.left;

@@ -6,6 +6,7 @@
 use super::compiler::{Compiler, Source, blocking};
 use super::error::StartError;
 use crate::call::{Origin, Verdict};
+use crate::devices::{Devices, Given, NoDevice};
 use crate::digest::sha256_of;
 use crate::package::config::{Config, ModelName};
 use crate::package::folder::{self, Taking};
@@ -29,6 +30,8 @@ pub struct Loader {
     /// Private folders of running versions.
     run: PathBuf,
     code: Arc<Compiler>,
+    /// What graphs are computed on beside CPUs.
+    devices: Devices,
 }
 
 impl Loader {
@@ -43,7 +46,13 @@ impl Loader {
         logs: Option<Arc<VersionLogs>>,
     ) -> Self {
         let code = Arc::new(Compiler::new(store.clone(), one_shot, compiler));
-        Self { workers, logs, store, run, code }
+        Self { workers, logs, store, run, code, devices: Devices::default() }
+    }
+
+    /// The same on a machine with these.
+    #[must_use]
+    pub fn with_devices(self, devices: Devices) -> Self {
+        Self { devices, ..self }
     }
 
     /// Of this process alone, and with another program for one-shot processes.
@@ -52,6 +61,11 @@ impl Loader {
         use crate::sandbox::{Diagnostics, Runtime, compiler_id};
         let workers = Workers::Here(Runtime::start(Diagnostics::Off).unwrap());
         Self::new(workers, one_shot, compiler_id().unwrap(), store, run, None)
+    }
+
+    /// What graphs are computed on beside CPUs.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     /// The store that versions are read from.
@@ -89,23 +103,31 @@ impl Loader {
 
     /// Starts a replica of a package.
     pub async fn start(&self, package: Package) -> Result<Worker, StartError> {
-        let compiled = self.code(&package).await?;
+        let given = self.give(&package)?;
+        let compiled = self.code(&package, &given).await?;
         let name = package.config.name.clone();
-        self.start_again(&name, package.into(), compiled).await
+        self.start_again(&name, package.into(), compiled, given).await
     }
 
-    /// Starts a replica of what was compiled before.
+    /// Gives a replica of a package the devices that it asks for.
+    pub(super) fn give(&self, package: &Package) -> Result<Given, NoDevice> {
+        self.devices.give(&package.limits().accelerators)
+    }
+
+    /// Starts a replica of what was compiled before, on these devices.
     pub(super) async fn start_again(
         &self,
         name: &ModelName,
         parts: Parts,
         compiled: Compiled,
+        given: Given,
     ) -> Result<Worker, StartError> {
         let _turn = self.code.turn().await?;
         let began = Instant::now();
         let log = self.log(name, &parts.sheet.version);
         let worker =
-            Worker::start(&self.workers, parts, compiled, log.clone(), Purpose::Serve).await?;
+            Worker::start(&self.workers, parts, compiled, log.clone(), Purpose::Serve, given)
+                .await?;
         let (pid, took_ms) = (worker.pid(), took_ms(began));
         tracing::info!(model = %name, pid, took_ms, "a replica runs");
         tell(&name.to_string(), log.as_ref(), &worker);

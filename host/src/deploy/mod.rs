@@ -41,15 +41,22 @@ pub use version::{Lease, Source, Version};
 
 use crate::auth::Caller;
 use crate::call::Deadline;
+use crate::devices::{Given, NoDevice};
+use crate::limits::Accelerators;
 use crate::package::Package;
 use crate::package::config::ModelName;
 use crate::store::{StoreError, VersionRow};
+use group::MakeRoom;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use table::Table;
 
 /// How often the number of replicas is looked at.
 pub const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long an upload waits for what it is to be tried on, and how often it looks.
+const DEVICES_TIMEOUT: Duration = Duration::from_secs(60);
+const DEVICES_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// All callable versions of this host.
 #[derive(Debug)]
@@ -94,9 +101,6 @@ impl Deployments {
         let name = package.config.name.clone();
         if self.read().has_folder(&name) {
             return Err(DeployError::Duplicate { name });
-        }
-        if let Some(asked) = package.config.accelerators() {
-            return Err(DeployError::NoAccelerator { name, asked: asked.to_string() });
         }
         let placement = self.pools.of_all().clone();
         let version = Version::of_folder(&self.loader, package, placement)
@@ -181,9 +185,26 @@ impl Deployments {
         self.write().set_disabled(user_id, disabled);
     }
 
+    /// Gives somebody what a package is to be tried on, once it is free: replicas that
+    /// nobody calls make room for it.
+    pub async fn devices_to_try(&self, asked: &Accelerators) -> Result<Given, NoDevice> {
+        let devices = self.loader.devices();
+        let until = Instant::now() + DEVICES_TIMEOUT;
+        loop {
+            match devices.give(asked) {
+                Err(taken) if !taken.is_for_ever() && Instant::now() < until => {}
+                given => return given,
+            }
+            let machine = self.pools.machine();
+            let needed = Amount { accelerators: asked.count, ..Amount::default() };
+            self.make_room(machine, &machine.without_devices(needed));
+            tokio::time::sleep(DEVICES_AGAIN_AFTER).await;
+        }
+    }
+
     /// Reserves memory for a message of an upload, of what is set aside for them.
     pub fn reserve_upload(&self, memory_bytes: u64) -> Result<Reservation, Full> {
-        self.pools.uploads().reserve(Amount { cpu_millis: 0, memory_bytes })
+        self.pools.uploads().reserve(Amount { cpu_millis: 0, memory_bytes, accelerators: 0 })
     }
 
     /// Admits a call.

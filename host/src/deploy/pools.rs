@@ -42,7 +42,7 @@ impl Pools {
             id: NODEPOOL_DEFAULT.to_owned(),
         };
         let of_uploads = uploads_bytes(machine.memory_bytes);
-        let has = Amount { cpu_millis: 0, memory_bytes: of_uploads };
+        let has = Amount { cpu_millis: 0, memory_bytes: of_uploads, accelerators: 0 };
         let uploads = PoolName { id: "uploads".to_owned(), ..name.clone() };
         let uploads = Arc::new(Pool::machine(uploads, has));
         let memory_bytes = machine.memory_bytes.saturating_sub(of_uploads);

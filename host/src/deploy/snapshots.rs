@@ -8,6 +8,7 @@
 use super::compiler::blocking;
 use super::error::StartError;
 use super::loader::Loader;
+use crate::devices::Given;
 use crate::package::{Package, Parts};
 use crate::sandbox::{Beginning, Compiled, Copied, Snapshot};
 use crate::sealed::Sealed;
@@ -39,7 +40,11 @@ pub enum Taken {
 
 impl Loader {
     /// The machine code that replicas of a package run. It is made if need be.
-    pub(super) async fn code(&self, package: &Package) -> Result<Compiled, StartError> {
+    pub(super) async fn code(
+        &self,
+        package: &Package,
+        given: &Given,
+    ) -> Result<Compiled, StartError> {
         let keys = keys_of(package);
         let _alone = self.machine_code().alone(keys.about).await;
         let taken = match self.taken(keys).await? {
@@ -47,10 +52,16 @@ impl Loader {
             None => {
                 let log = self.log(&package.config.name, &package.version);
                 let code = self.code_to_try(package, None).await?;
-                let worker = self.start_to_write(package.parts(), code, log).await?;
-                self.keep_written(package, &worker).await?
+                let worker = self.start_to_write(package.parts(), code, log, given).await?;
+                let taken = self.keep_written(package, &worker).await?;
+                ended(worker, given).await;
+                taken
             }
         };
+        if let Taken::Unfit(why) = &taken {
+            let model = &package.config.name;
+            tracing::info!(%model, "load-model runs for each call, since there is no snapshot: {why}");
+        }
         self.code_to_try(package, Some(&taken)).await
     }
 
@@ -76,8 +87,13 @@ impl Loader {
 
     /// Starts a replica that nobody calls but to try it out; what its guests write is
     /// kept nowhere.
-    pub async fn try_out(&self, parts: Parts, code: Compiled) -> Result<Worker, StartError> {
-        self.start_to_write(parts, code, None).await
+    pub async fn try_out(
+        &self,
+        parts: Parts,
+        code: Compiled,
+        given: &Given,
+    ) -> Result<Worker, StartError> {
+        self.start_to_write(parts, code, None, given).await
     }
 
     /// Compiles and keeps what a replica has written of its package. What it has not
@@ -120,9 +136,11 @@ impl Loader {
         parts: Parts,
         code: Compiled,
         log: Option<VersionLog>,
+        given: &Given,
     ) -> Result<Worker, StartError> {
         let start = |code: Compiled, log| {
-            Worker::start(self.workers(), parts.clone(), code, log, Purpose::TryOut)
+            let purpose = Purpose::TryOut;
+            Worker::start(self.workers(), parts.clone(), code, log, purpose, given.clone())
         };
         match start(code.clone(), log.clone()).await {
             Err(StartFailure::Process(why)) => {
@@ -180,6 +198,15 @@ impl Loader {
     /// What became of a package's snapshot, if that is known.
     pub async fn snapshot(&self, package: &Package) -> Result<Option<Taken>, StartError> {
         self.taken(keys_of(package)).await
+    }
+}
+
+/// Lets a replica go, and waits until its devices have nothing of it any more.
+async fn ended(worker: Worker, given: &Given) {
+    let gone = worker.gone().filter(|_| !given.is_empty());
+    drop(worker);
+    if let Some(gone) = gone {
+        gone.wait().await;
     }
 }
 

@@ -102,10 +102,11 @@ impl Version {
         let (name, version) = (config.name.clone(), package.version.clone());
         let model_type_id = config.model_type_id.clone();
         let concepts = config.concepts.len() as u64;
-        let compiled = loader.code(&package).await?;
+        let given = loader.give(&package)?;
+        let compiled = loader.code(&package, &given).await?;
         let parts = Parts::from(package);
         let folder = Some((parts.clone(), compiled.clone()));
-        let worker = loader.start_again(&name, parts, compiled).await?;
+        let worker = loader.start_again(&name, parts, compiled, given).await?;
         let methods = Arc::new(worker.methods().cloned().unwrap_or_default());
         let group = Group::running_already(placement, &name, worker);
         Ok(Self {

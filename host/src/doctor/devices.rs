@@ -26,6 +26,16 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
 }
 
 fn onnx_runtime(surroundings: &Surroundings) -> Finding {
+    if let Some(library) = &surroundings.onnxruntime {
+        let path = library.display();
+        return match library.is_file() {
+            true => Finding::ok("engine: onnx runtime", format!("{path}")),
+            false => {
+                let advice = "name libonnxruntime.so of ONNX Runtime, or leave that out";
+                Finding::fail("engine: onnx runtime", format!("there is no {path}"), advice)
+            }
+        };
+    }
     let usual = LIBRARY_FOLDERS.iter().map(|folder| surroundings.at(folder));
     let folders: Vec<PathBuf> =
         std::env::split_paths(&surroundings.ld_library_path).chain(usual).collect();

@@ -84,6 +84,8 @@ pub struct Surroundings {
     pub path: OsString,
     /// Where libraries may be beside the usual folders, as in `LD_LIBRARY_PATH`.
     pub ld_library_path: OsString,
+    /// ONNX Runtime's library, where a host is told to use one.
+    pub onnxruntime: Option<PathBuf>,
 }
 
 impl Surroundings {
@@ -109,6 +111,7 @@ pub fn machine() -> Amount {
         data_dir: PathBuf::new(),
         path: OsString::new(),
         ld_library_path: OsString::new(),
+        onnxruntime: None,
     })
 }
 
@@ -156,6 +159,7 @@ mod tests {
                 data_dir: self.0.path().join("data"),
                 path: OsString::new(),
                 ld_library_path: OsString::new(),
+                onnxruntime: None,
             }
         }
     }

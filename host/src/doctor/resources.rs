@@ -24,7 +24,7 @@ pub(super) fn machine(surroundings: &Surroundings) -> Amount {
     let all = machine_bytes(surroundings).unwrap_or(MEMORY_BYTES_MIN);
     let all = limit_bytes(surroundings).map_or(all, |limit| limit.min(all));
     let left = all.saturating_sub(HOST_BYTES) >> 20 << 20;
-    Amount { cpu_millis: cpus.saturating_mul(1000), memory_bytes: left }
+    Amount { cpu_millis: cpus.saturating_mul(1000), memory_bytes: left, accelerators: 0 }
 }
 
 fn cpus() -> Finding {

@@ -88,8 +88,9 @@ impl Graph for BackendGraph {
             false => RunError::Engine(short(&error)),
         };
         let named = self.inputs().iter().zip(inputs).map(|(port, tensor)| taken(port, tensor));
+        let named = named.collect::<Result<_, _>>()?;
         let mut context = self.graph.init_execution_context().map_err(failed)?;
-        let mut made = context.compute_with_io(named.collect()).map_err(failed)?;
+        let mut made = context.compute_with_io(named).map_err(failed)?;
         let mut outputs = Vec::with_capacity(self.outputs().len());
         for port in self.outputs() {
             let place = made.iter().position(|named| named.name == port.name);
@@ -100,13 +101,13 @@ impl Graph for BackendGraph {
     }
 }
 
-fn taken(port: &Port, tensor: Tensor) -> NamedTensor {
+fn taken(port: &Port, tensor: Tensor) -> Result<NamedTensor, RunError> {
     let (element, shape) = (tensor.element(), tensor.shape().to_vec());
-    let data = tensor.read();
+    let data = tensor.read()?;
     // Nobody else has them now, so they are not copied.
     drop(tensor);
     let tensor = wasmtime_wasi_nn::Tensor::new(shape, type_of(element), data.into());
-    NamedTensor { name: port.name.clone(), tensor }
+    Ok(NamedTensor { name: port.name.clone(), tensor })
 }
 
 fn given(named: NamedTensor) -> Result<Tensor, RunError> {

@@ -201,8 +201,9 @@ async fn run(
     let spent = meters.receipt();
     let total: u32 = rows.iter().sum();
     for (job, rows) in jobs.iter().zip(&*rows) {
-        let engine = spent.engine_cpu.mul_f64(f64::from(*rows) / f64::from(total));
-        job.meters.add_part(engine, spent.cpu_wait, outputs.is_ok());
+        let part = f64::from(*rows) / f64::from(total);
+        let (engine, device) = (spent.engine_cpu.mul_f64(part), spent.device.mul_f64(part));
+        job.meters.add_part(engine, device, spent.cpu_wait, outputs.is_ok());
     }
     let Ok(outputs) = outputs else { return alone(answers, jobs) };
     let mut outputs = outputs.into_iter();
@@ -263,7 +264,9 @@ fn together(
     // As they are put together, and as the engine takes them.
     scratch.grow((bytes as u64).saturating_mul(2))?;
     let mut data = Vec::with_capacity(bytes);
-    members.iter().for_each(|tensor| data.extend_from_slice(&tensor.read()));
+    for tensor in &members {
+        data.extend_from_slice(&tensor.read()?);
+    }
     let rows = members.iter().filter_map(|tensor| tensor.shape().first());
     *shape.first_mut().ok_or_else(broken)? = rows.sum();
     let elements = runs.engine.elements(element, &shape, &data);
@@ -284,7 +287,7 @@ fn part(
     let total = total.filter(|total| *total == all.iter().sum::<u32>()).ok_or_else(unfit)?;
     let row_bytes = output.bytes() / total.max(1) as usize;
     let (start, end) = (first as usize * row_bytes, (first + rows) as usize * row_bytes);
-    let data = output.read();
+    let data = output.read()?;
     let data = data.get(start..end).ok_or_else(unfit)?;
     let charge = runs.account.charge(Holder::Tensor, data.len() as u64)?;
     let mut shape = output.shape().to_vec();

@@ -90,7 +90,7 @@ impl Under {
 }
 
 fn floats(tensor: &Tensor) -> Vec<f32> {
-    let data = tensor.read();
+    let data = tensor.read().unwrap();
     let (words, _) = data.as_chunks();
     words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
@@ -198,7 +198,7 @@ async fn outputs_that_are_not_of_all_rows_end_the_batches_of_a_graph() {
         }
         /// Of the first row alone.
         fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
-            let first = inputs[0].read().slice(..256);
+            let first = inputs[0].read().unwrap().slice(..256);
             let shape = vec![1, 1, 8, 8];
             self.0.run(vec![Tensor::new(ElementType::F32, shape, first).unwrap()], run)
         }

@@ -1,7 +1,7 @@
 //! The same of every engine that there is: what it computes, and how it ends.
 //!
 //! ONNX Runtime is there where `RINGFENCE_TEST_ONNXRUNTIME` names its library. What is missing is
-//! told, and fails where `CI=true`.
+//! told, and fails where `CI=true`. `RINGFENCE_TEST_GPU` has them compute on a device, too.
 
 use super::*;
 use crate::nn::onnxruntime::OnnxRuntimeError;
@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use tract::TractOn;
 use tract::tests::{Axis, file, node, port};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -38,10 +39,29 @@ fn skipped(what: &str) {
 fn engines() -> Vec<Arc<dyn Engine>> {
     let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Tract)];
     match &*ONNX_RUNTIME {
-        Some(engine) => engines.push(engine.clone()),
+        Some(engine) => {
+            engines.push(engine.clone());
+            // What a device takes is bound and stays there; this one is the CPU.
+            engines.push(Arc::new(engine.as_if_on(&on_devices())));
+        }
         None => skipped("ONNX Runtime"),
     }
+    // By `just gpu`, where there is one.
+    if std::env::var_os("RINGFENCE_TEST_GPU").is_some() {
+        let tract = TractOn::cuda(&on_devices()).expect("CUDA, for tract");
+        engines.push(Arc::new(tract));
+        let on_cuda = |engine: &Arc<OnnxRuntime>| engine.on_cuda(&on_devices());
+        if let Some(engine) = ONNX_RUNTIME.as_ref().and_then(on_cuda) {
+            engines.push(Arc::new(engine));
+        } else {
+            skipped("ONNX Runtime with CUDA");
+        }
+    }
     engines
+}
+
+fn on_devices() -> OnDevices {
+    OnDevices { count: 1, memory: Account::new(1 << 30) }
 }
 
 fn loaded(engine: &dyn Engine, onnx: &[u8], means: Means) -> Arc<dyn Graph> {
@@ -142,7 +162,7 @@ fn each_engine_computes_what_onnx_runtime_does() {
                 let output = &outputs[place.unwrap()];
                 let at = format!("{} of {name} on {}", expected["name"], engine.name());
                 assert_eq!(output.shape(), numbers(&expected["shape"]), "{at}");
-                let (data, step) = (output.read(), expected["step"].as_u64().unwrap());
+                let (data, step) = (output.read().unwrap(), expected["step"].as_u64().unwrap());
                 for (number, wanted) in expected["values"].as_array().unwrap().iter().enumerate() {
                     let start = number * usize::try_from(step).unwrap() * 4;
                     let told = f32::from_le_bytes(data[start..start + 4].try_into().unwrap());
@@ -189,7 +209,7 @@ fn outputs_go_back_where_they_came_from() {
             }
         }
         // Who still reads has what he reads.
-        let kept = cache.values().next().unwrap().read();
+        let kept = cache.values().next().unwrap().read().unwrap();
         let before = kept.to_vec();
         drop(cache);
         assert_eq!(kept, before);
@@ -233,8 +253,8 @@ fn an_input_that_is_given_back_is_the_same() {
             kept.push(outputs);
         }
         for (round, outputs) in (0..).zip(&kept) {
-            assert_eq!(outputs[1].read(), numbers(round), "{}", engine.name());
-            assert_eq!(outputs[0].read(), numbers(round + 1), "{}", engine.name());
+            assert_eq!(outputs[1].read().unwrap(), numbers(round), "{}", engine.name());
+            assert_eq!(outputs[0].read().unwrap(), numbers(round + 1), "{}", engine.name());
         }
     } else {
         skipped("ONNX Runtime");
@@ -252,7 +272,7 @@ fn another_format_than_onnx_is_not_read() {
     let graph = loaded(engine.as_ref(), &disguised, MEANS);
     let input = Tensor::new(ElementType::F32, vec![1], 1_f32.to_le_bytes().to_vec()).unwrap();
     let (outputs, _) = run(graph.as_ref(), vec![input], &Cancel::default()).unwrap();
-    assert_eq!(outputs[0].read(), 2_f32.to_le_bytes().to_vec());
+    assert_eq!(outputs[0].read().unwrap(), 2_f32.to_le_bytes().to_vec());
 }
 
 #[test]
@@ -322,6 +342,43 @@ fn onnx_runtime_has_so_much_memory_and_no_more() {
     let refused = run(graph.as_ref(), vec![input(64)], &Cancel::default()).unwrap_err();
     assert!(matches!(refused, RunError::Engine(_)), "{refused:?}");
     run(graph.as_ref(), vec![input(1)], &Cancel::default()).unwrap();
+}
+
+/// By tract's own runtime, which is not on a device either: what a graph gives there is the
+/// same, and each of its nodes is one that is on the CPU.
+#[test]
+fn tract_says_which_nodes_are_on_no_device() {
+    let onnx = std::fs::read(path_of("guests/digits")).unwrap();
+    let on = TractOn::cpu(&on_devices()).unwrap();
+    let graph = loaded(&on, &onnx, MEANS);
+    let placement = graph.placement().unwrap();
+    assert!(placement.on_device == 0 && placement.on_cpu.len() > 3, "{placement:?}");
+    let input = || Tensor::new(ElementType::F32, vec![1, 1, 8, 8], vec![0; 256]).unwrap();
+    let (there, _) = run(graph.as_ref(), vec![input()], &Cancel::default()).unwrap();
+    let here = loaded(&Tract, &onnx, MEANS);
+    let (here, _) = run(here.as_ref(), vec![input()], &Cancel::default()).unwrap();
+    assert_eq!(there, here);
+    let cancel = Cancel::default();
+    cancel.cancel();
+    let refused = run(graph.as_ref(), vec![input()], &cancel).unwrap_err();
+    assert!(matches!(refused, RunError::Cancelled), "{refused:?}");
+}
+
+/// Those of a graph that is on a device and those that are not are told by their names.
+#[test]
+fn onnx_runtime_says_where_nodes_are() {
+    let Some(engine) = &*ONNX_RUNTIME else { return skipped("ONNX Runtime") };
+    let onnx = std::fs::read(path_of("guests/digits")).unwrap();
+    assert_eq!(loaded(engine.as_ref(), &onnx, MEANS).placement(), None);
+    let on_device = loaded(&engine.as_if_on(&on_devices()), &onnx, MEANS);
+    let placement = on_device.placement().unwrap();
+    assert!(placement.on_device > 3 && placement.on_cpu.is_empty(), "{placement:?}");
+    let input = Tensor::new(ElementType::F32, vec![1, 1, 8, 8], vec![0; 256]).unwrap();
+    let mut scratch = Account::new(1 << 30).charge(Holder::Engine, 0).unwrap();
+    let cancel = Cancel::default();
+    let mut run = Run::new(&cancel, &mut scratch);
+    on_device.run(vec![input], &mut run).unwrap();
+    assert!(!run.device.is_zero());
 }
 
 /// EPContext reads files.

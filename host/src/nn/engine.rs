@@ -1,10 +1,11 @@
 //! The seam behind which every engine stands.
 
 use super::onnx::{External, ScanError};
-use super::tensor::{ElementType, Elements, Tensor, TensorError};
-use crate::limits::Limits;
-use crate::sandbox::{Charge, OverLimit};
-use std::fmt;
+use super::tensor::{ElementType, Elements, Tensor, TensorError, Unread};
+use crate::devices::Device;
+use crate::limits::{Accelerators, Limits, limit};
+use crate::sandbox::{Account, Charge, OverLimit};
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +22,12 @@ pub trait Engine: Send + Sync {
     /// Whether it has an operator of ONNX: the domain, empty for ONNX's own, and
     /// the operator's name.
     fn has(&self, domain: &str, operator: &str) -> bool;
+
+    /// Of how many accelerators at most it computes a version's graphs on, if it does not do
+    /// so on CPUs.
+    fn devices_max(&self) -> Option<u32> {
+        None
+    }
 
     /// Loads and optimises an ONNX file that the scan has let pass. Takes seconds;
     /// blocks.
@@ -55,6 +62,37 @@ impl Means {
     }
 }
 
+/// The accelerators of a version, which has them alone. The engines that compute on them are
+/// made for it.
+#[derive(Debug, Clone)]
+pub struct OnDevices {
+    /// How many there are.
+    pub count: u32,
+    /// What it has on all of them together, in bytes.
+    pub memory: Account,
+}
+
+impl OnDevices {
+    /// These, and of their memory what was asked for.
+    pub fn of<'a>(asked: &Accelerators, devices: impl IntoIterator<Item = &'a Device>) -> Self {
+        let most = asked.memory_bytes.unwrap_or(u64::MAX);
+        let each: Vec<u64> =
+            devices.into_iter().map(|device| device.memory_bytes.min(most)).collect();
+        let count = u32::try_from(each.len()).unwrap_or(u32::MAX);
+        let bytes = each.into_iter().fold(0, u64::saturating_add);
+        Self { count, memory: Account::new(limit("device_memory", bytes)) }
+    }
+}
+
+/// Where the nodes of a graph are computed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Placement {
+    /// How many on a device.
+    pub on_device: usize,
+    /// The names of the others.
+    pub on_cpu: Vec<String>,
+}
+
 /// What a run goes by, and what it takes.
 #[derive(Debug)]
 pub struct Run<'a> {
@@ -64,12 +102,14 @@ pub struct Run<'a> {
     pub scratch: &'a mut Charge,
     /// CPU time of other threads than the one that runs it.
     pub cpu_beside: Duration,
+    /// Time in which a device has computed, waiting for the device included.
+    pub device: Duration,
 }
 
 impl<'a> Run<'a> {
     /// One that goes by this, and has taken nothing.
     pub fn new(cancel: &'a Cancel, scratch: &'a mut Charge) -> Self {
-        Self { cancel, scratch, cpu_beside: Duration::ZERO }
+        Self { cancel, scratch, cpu_beside: Duration::ZERO, device: Duration::ZERO }
     }
 }
 
@@ -96,6 +136,11 @@ pub trait Graph: Send + Sync {
 
     /// Bytes of its constants.
     fn bytes(&self) -> u64;
+
+    /// Where its nodes are computed, if that is not the CPU alone.
+    fn placement(&self) -> Option<&Placement> {
+        None
+    }
 
     /// Whether a run would begin at once.
     fn is_free(&self) -> bool {
@@ -198,7 +243,10 @@ pub enum LoadError {
         reason: String,
     },
     /// This host has no such engine.
-    #[error("the graph {name} asks for the engine {asked}; this host has {there}")]
+    #[error(
+        "the graph {name} asks for the engine {asked}; this host has {there} (--onnxruntime and \
+         `onnxruntime` of host.yaml name a library of ONNX Runtime)"
+    )]
     NoEngine {
         /// The graph.
         name: String,
@@ -206,6 +254,53 @@ pub enum LoadError {
         asked: &'static str,
         /// The engines that there are.
         there: String,
+    },
+    /// No engine of this host computes on accelerators, or none that is asked for.
+    #[error(
+        "the graph {name} is to be computed on an accelerator, and {engine} would compute it on CPUs"
+    )]
+    OnCpu {
+        /// The graph.
+        name: String,
+        /// What was asked for, or all that there are.
+        engine: String,
+    },
+    /// The engine computes on fewer devices than the version has.
+    #[error(
+        "the graph {name} is to be computed on {count} accelerators, and {engine} computes on \
+         {most} at most; lower num_accelerators"
+    )]
+    Devices {
+        /// The graph.
+        name: String,
+        /// The engine.
+        engine: &'static str,
+        /// How many there are.
+        count: u32,
+        /// How many it takes.
+        most: u32,
+    },
+    /// The engine leaves nodes on the CPU that the author has not listed.
+    #[error(
+        "{engine} computes these nodes of the graph {name} on the CPU: {}; list them in \
+         ringfence.accelerator_cpu_nodes if that is what you want",
+        shown(nodes)
+    )]
+    CpuNodes {
+        /// The graph.
+        name: String,
+        /// The engine.
+        engine: &'static str,
+        /// Their names.
+        nodes: Vec<String>,
+    },
+    /// The graph needs a device that fails.
+    #[error("the accelerator of the graph {name} fails: {reason}")]
+    DeviceLost {
+        /// The graph.
+        name: String,
+        /// What the engine says.
+        reason: String,
     },
     /// The file is refused before an engine sees it.
     #[error("cannot load the graph {name}: {why}")]
@@ -225,8 +320,8 @@ pub enum LoadError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The graph does not fit into `cpu_memory`.
-    #[error("the graph {name} does not fit into cpu_memory")]
+    /// The graph does not fit into `cpu_memory`, or `accelerator_memory`.
+    #[error("the graph {name} does not fit into {}", source.holder.limit_name())]
     Memory {
         /// The graph.
         name: String,
@@ -250,9 +345,13 @@ pub enum RunError {
         /// The engine's word for its type.
         element: String,
     },
-    /// It would hold more than `cpu_memory` allows.
+    /// It would hold more than `cpu_memory` allows, or on a device more than
+    /// `accelerator_memory` does.
     #[error(transparent)]
     Memory(#[from] OverLimit),
+    /// The device failed, and may be of no use any more.
+    #[error("the accelerator failed: {0}")]
+    DeviceLost(String),
     /// Whoever asked has gone.
     #[error("cancelled")]
     Cancelled,
@@ -261,10 +360,26 @@ pub enum RunError {
     Panicked,
 }
 
+impl From<Unread> for RunError {
+    fn from(Unread(why): Unread) -> Self {
+        Self::DeviceLost(why)
+    }
+}
+
 impl From<TensorError> for RunError {
     fn from(error: TensorError) -> Self {
         Self::Engine(error.to_string())
     }
+}
+
+/// The first of many names.
+fn shown(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        let _ = write!(shown, " and {} more", names.len() - SHOWN);
+    }
+    shown
 }
 
 /// What an engine says of a failure, as long as anybody reads it.

@@ -1,17 +1,23 @@
 //! The engines of a process, and which of them runs a graph.
 
 use super::beside::BesideGraph;
-use super::engine::{Engine, Graph, LoadError, Means};
+use super::devices;
+use super::engine::{Engine, Graph, LoadError, Means, OnDevices};
 use super::onnx::{self, Scan};
+use super::onnxruntime::OnnxRuntime;
 use super::tract::Tract;
-use crate::limits::EngineName;
+use crate::limits::{EngineName, Limits};
 use crate::package::{Assets, GraphFile};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// The engines that there are, in the order in which a graph is offered to them.
 #[derive(Clone)]
-pub struct Engines(Arc<[Arc<dyn Engine>]>);
+pub struct Engines {
+    engines: Arc<[Arc<dyn Engine>]>,
+    /// What those compute on that do not on CPUs.
+    devices: Option<OnDevices>,
+}
 
 impl Default for Engines {
     fn default() -> Self {
@@ -22,39 +28,82 @@ impl Default for Engines {
 impl Engines {
     /// These, in this order.
     pub fn of(engines: impl IntoIterator<Item = Arc<dyn Engine>>) -> Self {
-        Self(engines.into_iter().collect())
+        Self { engines: engines.into_iter().collect(), devices: None }
+    }
+
+    /// Those of a process that has ONNX Runtime, or not, and computes on these devices, if
+    /// there are any.
+    pub fn of_process(onnxruntime: Option<OnnxRuntime>, devices: Option<&OnDevices>) -> Self {
+        let mut engines = vec![Arc::new(Tract) as Arc<dyn Engine>];
+        engines.extend(devices.into_iter().flat_map(devices::engines));
+        let onnxruntime = onnxruntime.map(|engine| match devices {
+            Some(devices) => engine.on(devices),
+            None => engine,
+        });
+        engines.extend(onnxruntime.map(|engine| Arc::new(engine) as Arc<dyn Engine>));
+        Self { engines: engines.into(), devices: devices.cloned() }
+    }
+
+    /// What is computed on beside CPUs.
+    pub(crate) fn devices(&self) -> Option<&OnDevices> {
+        self.devices.as_ref()
     }
 
     /// The same, and one more that comes last.
     #[must_use]
     pub fn and(self, engine: Arc<dyn Engine>) -> Self {
-        Self::of(self.0.iter().cloned().chain([engine]))
+        let engines = self.engines.iter().cloned().chain([engine]).collect();
+        Self { engines, ..self }
     }
 
     /// What runs a graph: the engine that the author asks for, else the first one that has
-    /// all of its operators. Also what the scan has found.
+    /// all of its operators. It is one that computes on accelerators where there are to be
+    /// any, and on CPUs where there are not. Also what the scan has found.
     pub(super) fn for_graph(
         &self,
-        asked: Option<EngineName>,
+        limits: &Limits,
         file: &GraphFile,
         content: &[u8],
     ) -> Result<(&Arc<dyn Engine>, Scan), LoadError> {
+        let (asked, count) = (limits.engine, limits.accelerators.count);
         let none = || LoadError::NoEngine {
             name: file.name.clone(),
             asked: asked.map_or("none", EngineName::as_str),
-            there: self.0.iter().map(|engine| engine.name()).collect::<Vec<_>>().join(", "),
+            there: self.names(),
         };
         let is_asked =
             |engine: &&Arc<dyn Engine>| asked.is_none_or(|asked| asked.as_str() == engine.name());
         let mut refused = None;
-        for engine in self.0.iter().filter(is_asked) {
+        let mut on_cpu = Vec::new();
+        for engine in self.engines.iter().filter(is_asked) {
+            match engine.devices_max() {
+                None if count > 0 => {
+                    on_cpu.push(engine.name());
+                    continue;
+                }
+                Some(_) if count == 0 => continue,
+                Some(most) if count > most => {
+                    let (name, engine) = (file.name.clone(), engine.name());
+                    refused.get_or_insert(LoadError::Devices { name, engine, count, most });
+                    continue;
+                }
+                None | Some(_) => {}
+            }
             match scan(engine.as_ref(), file, content) {
                 Ok(found) => return Ok((engine, found)),
                 // What the first one lacks is what the author has to know.
                 Err(why) => refused = refused.or(Some(why)),
             }
         }
+        if refused.is_none() && !on_cpu.is_empty() {
+            let (name, engine) = (file.name.clone(), on_cpu.join(", "));
+            return Err(LoadError::OnCpu { name, engine });
+        }
         Err(refused.unwrap_or_else(none))
+    }
+
+    fn names(&self) -> String {
+        self.engines.iter().map(|engine| engine.name()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -84,6 +133,6 @@ pub(super) fn load(
 
 impl std::fmt::Debug for Engines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|engine| engine.name())).finish()
+        f.debug_list().entries(self.engines.iter().map(|engine| engine.name())).finish()
     }
 }

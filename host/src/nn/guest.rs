@@ -169,6 +169,9 @@ impl inference::HostGraphExecutionContext for State {
                     // Nobody but the deadline cancels what the guest waits for.
                     RunError::Cancelled => return Err(Stop::DeadlinePassed.into()),
                     RunError::Memory(over) => return Err(Stop::from(*over).into()),
+                    RunError::DeviceLost(why) => {
+                        return Err(Stop::DeviceLost(why.clone()).into());
+                    }
                     RunError::Engine(_) => ErrorCode::RuntimeError,
                     RunError::OutputType { .. } => ErrorCode::UnsupportedOperation,
                     RunError::Panicked => {

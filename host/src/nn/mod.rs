@@ -19,20 +19,25 @@ mod tensor;
 mod threads;
 
 mod backend;
+mod devices;
 mod onnxruntime;
 mod tract;
 
 pub(crate) mod guest;
 
 pub use backend::Backend;
-pub use engine::{Beside, Cancel, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError};
+pub use devices::{StandIn, stand_in};
+pub use engine::{
+    Beside, Cancel, Engine, Graph, LoadError, Means, OnDevices, Placement, Port, Ports, Run,
+    RunError,
+};
 pub use engines::Engines;
 pub use onnxruntime::{OnnxRuntime, OnnxRuntimeElsewhere, OnnxRuntimeError, OnnxRuntimeLibrary};
-pub use tensor::{ElementType, Elements, Tensor, TensorError};
+pub use tensor::{ElementType, Elements, Tensor, TensorError, Unread};
 pub use tract::Tract;
 
 use crate::call::Holder;
-use crate::limits::Limits;
+use crate::limits::{Accelerators, Limits};
 use crate::package::{Assets, GraphFile, Package};
 use crate::sandbox::{Account, Charge, Hold, Meters, Share};
 use batch::Batches;
@@ -54,6 +59,11 @@ pub(crate) struct Nn {
 impl Nn {
     pub(crate) fn start(cpus: usize, engines: Engines) -> std::io::Result<Self> {
         Ok(Self { engines, threads: Arc::new(Threads::start(cpus)?), cpus })
+    }
+
+    /// What is computed on beside CPUs.
+    pub(crate) fn devices(&self) -> Option<&OnDevices> {
+        self.engines.devices()
     }
 }
 
@@ -82,10 +92,11 @@ impl Graphs {
             // What does not fit is not read first.
             let mut charge = account.charge(Holder::Graph, file.content.len()).map_err(full)?;
             let content = read(file)?;
-            let (engine, scanned) = nn.engines.for_graph(limits.engine, file, &content)?;
+            let (engine, scanned) = nn.engines.for_graph(limits, file, &content)?;
             let bytes = scanned.tensor_bytes.max(content.len() as u64);
             charge.resize(bytes).map_err(full)?;
             let graph = engines::load(engine.as_ref(), assets, file, &content, means)?;
+            may_be_where_it_is(graph.as_ref(), engine.name(), file, limits)?;
             drop(content);
             charge.resize(graph.bytes()).map_err(full)?;
             first.get_or_insert(engine.clone());
@@ -106,6 +117,14 @@ impl Graphs {
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.named.keys().map(String::as_str)
+    }
+
+    /// Each graph that is on a device: its name, its engine, and where its nodes are.
+    pub(crate) fn placements(&self) -> impl Iterator<Item = (&str, &'static str, &Placement)> {
+        self.named.iter().filter_map(|(name, graph)| {
+            let Runs { graph, engine, .. } = &*graph.runs;
+            Some((name.as_str(), engine.name(), graph.placement()?))
+        })
     }
 
     /// What tensors are made for, before it is known which graph takes them: what runs the
@@ -224,7 +243,9 @@ pub fn look_at(
 ) -> Result<Looked, LoadError> {
     let content = read(file)?;
     let limits = package.limits();
-    let (engine, _) = engines.for_graph(limits.engine, file, &content)?;
+    // Where it would run is asked of no device.
+    let on_cpu = Limits { accelerators: Accelerators::default(), ..limits.clone() };
+    let (engine, _) = engines.for_graph(&on_cpu, file, &content)?;
     let engine = engine.name();
     let ports = if engine == Tract.name() {
         let means = Means::of(limits, 1);
@@ -245,6 +266,31 @@ fn read(file: &GraphFile) -> Result<Bytes, LoadError> {
 /// Whoever panicked has left nothing half done in what these guard.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// No node of a graph that is to be on a device is elsewhere, but those that the author has
+/// listed.
+fn may_be_where_it_is(
+    graph: &dyn Graph,
+    engine: &'static str,
+    file: &GraphFile,
+    limits: &Limits,
+) -> Result<(), LoadError> {
+    if limits.accelerators.count == 0 {
+        return Ok(());
+    }
+    let on_cpu = || LoadError::OnCpu { name: file.name.clone(), engine: engine.to_owned() };
+    let placement = graph.placement().ok_or_else(on_cpu)?;
+    if placement.on_device == 0 && placement.on_cpu.is_empty() {
+        return Err(on_cpu());
+    }
+    let is_listed = |node: &&String| limits.accelerator_cpu_nodes.contains(node);
+    let nodes: Vec<String> =
+        placement.on_cpu.iter().filter(|node| !is_listed(node)).cloned().collect();
+    match nodes.is_empty() {
+        true => Ok(()),
+        false => Err(LoadError::CpuNodes { name: file.name.clone(), engine, nodes }),
+    }
 }
 
 fn check(port: &Port, tensor: &Tensor) -> Result<(), String> {

@@ -1,29 +1,33 @@
-//! ONNX Runtime: graphs on the CPU, by a library that the operator has.
+//! ONNX Runtime: graphs on the CPU, or on an accelerator, by a library that the operator has.
 //!
 //! Owns the library's one environment, in the memory of which all graphs of this process
 //! are. It is C++ that is linked as the process runs: it belongs into a worker, where its
 //! end is one replica's.
 
 mod arena;
+mod device;
 mod threads;
 mod value;
 mod watch;
 
 use super::engine::{
-    Beside, Cancel, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError, reason,
+    Beside, Cancel, Engine, Graph, LoadError, Means, OnDevices, Placement, Port, Ports, Run,
+    RunError, reason,
 };
 use super::lock;
 use super::onnx::ports;
 use super::tensor::{ElementType, Elements, Tensor};
 use arena::Arena;
 use bytes::Bytes;
+use device::On;
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{RunOptions, Session};
+use ort::session::{RunOptions, Session, SessionOutputs};
 use ort::value::{Outlet, ValueType};
 use std::ffi::CStr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 use threads::Helpers;
 use watch::Watch;
 
@@ -47,8 +51,10 @@ static LOADED: Mutex<bool> = Mutex::new(false);
 
 /// The engine: a process has one, and runs graphs of one version at a time by it.
 pub struct OnnxRuntime {
-    begun: Mutex<Option<Begun>>,
+    begun: Arc<Mutex<Option<Begun>>>,
     helpers: Arc<Helpers>,
+    /// What it computes on, if that is not the CPU.
+    on: Option<On>,
 }
 
 /// What all graphs share.
@@ -152,7 +158,7 @@ impl OnnxRuntimeLibrary {
     /// the variables of the process.
     pub fn engine(self) -> OnnxRuntime {
         be_silent();
-        OnnxRuntime { begun: Mutex::new(None), helpers: Arc::default() }
+        OnnxRuntime { begun: Arc::default(), helpers: Arc::default(), on: None }
     }
 }
 
@@ -176,6 +182,26 @@ fn is_silent() -> bool {
 }
 
 impl OnnxRuntime {
+    /// The same for graphs on these devices, if the library computes on such.
+    #[must_use]
+    pub fn on(self, devices: &OnDevices) -> Self {
+        Self { on: On::cuda(devices), ..self }
+    }
+
+    /// The same library on a device, if it computes on such.
+    #[cfg(test)]
+    pub(super) fn on_cuda(&self, devices: &OnDevices) -> Option<Self> {
+        let (begun, helpers) = (self.begun.clone(), self.helpers.clone());
+        On::cuda(devices).map(|on| Self { begun, helpers, on: Some(on) })
+    }
+
+    /// The same library on a device that is the CPU.
+    #[cfg(test)]
+    pub(super) fn as_if_on(&self, devices: &OnDevices) -> Self {
+        let (begun, helpers) = (self.begun.clone(), self.helpers.clone());
+        Self { begun, helpers, on: Some(On::cpu(devices)) }
+    }
+
     fn session(&self, onnx: &[u8], means: Means) -> ort::Result<(Session, Watch)> {
         let mut begun = lock(&self.begun);
         let begun = match &mut *begun {
@@ -187,13 +213,16 @@ impl OnnxRuntime {
             }
             nothing => nothing.insert(Begun::with(means, &self.helpers)?),
         };
-        let session = Session::builder(&begun.environment)?
+        let builder = Session::builder(&begun.environment)?
             .with_optimization_level(GraphOptimizationLevel::Level3)?
             .with_env_allocators()?
             // Else it reads what begins like a format of its own, which nobody has scanned.
-            .with_config_entry("session.load_model_format", "ONNX")?
-            .commit_from_memory(onnx)?;
-        Ok((session, begun.watch.clone()))
+            .with_config_entry("session.load_model_format", "ONNX")?;
+        let mut builder = match &self.on {
+            Some(on) => on.configured(builder)?,
+            None => builder,
+        };
+        Ok((builder.commit_from_memory(onnx)?, begun.watch.clone()))
     }
 }
 
@@ -223,6 +252,10 @@ impl Engine for OnnxRuntime {
         NAME
     }
 
+    fn devices_max(&self) -> Option<u32> {
+        self.on.as_ref().map(|_| 1)
+    }
+
     fn has(&self, domain: &str, operator: &str) -> bool {
         has(domain, operator)
     }
@@ -236,18 +269,18 @@ impl Engine for OnnxRuntime {
     ) -> Result<Arc<dyn Graph>, LoadError> {
         let whole = ports::whole(&mut ports::read(onnx, name)?, name, beside)?;
         let onnx = whole.as_deref().unwrap_or(onnx);
-        let (session, watch) = self.session(onnx, means).map_err(|error| LoadError::Engine {
-            engine: NAME,
-            name: name.to_owned(),
-            reason: reason(&error),
-        })?;
+        let failed = |error: ort::Error| self.load_error(name, &error);
+        let (session, watch) = self.session(onnx, means).map_err(failed)?;
+        let placed = |on: &On| on.placed(&session).map_err(failed);
+        let placement = self.on.as_ref().map(placed).transpose()?;
         let ports = Ports {
             inputs: session.inputs().iter().map(port).collect(),
             outputs: session.outputs().iter().map(port).collect(),
         };
         let (session, bytes) = (Mutex::new(Some(session)), onnx.len() as u64);
         let (helpers, is_back) = (self.helpers.clone(), Condvar::new());
-        Ok(Arc::new(OrtGraph { session, is_back, helpers, watch, ports, bytes }))
+        let on = self.on.clone().zip(placement);
+        Ok(Arc::new(OrtGraph { session, is_back, helpers, watch, ports, bytes, on }))
     }
 
     fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
@@ -256,6 +289,18 @@ impl Engine for OnnxRuntime {
             // A run says why.
             Err(_) => Box::new(Bytes::copy_from_slice(data)),
         }
+    }
+}
+
+impl OnnxRuntime {
+    fn load_error(&self, name: &str, error: &ort::Error) -> LoadError {
+        let name = name.to_owned();
+        let reason = match self.on.as_ref().map(|on| on.failure(error)) {
+            Some(RunError::Memory(source)) => return LoadError::Memory { name, source },
+            Some(RunError::DeviceLost(reason)) => return LoadError::DeviceLost { name, reason },
+            Some(_) | None => reason(error),
+        };
+        LoadError::Engine { engine: NAME, name, reason }
     }
 }
 
@@ -268,6 +313,8 @@ struct OrtGraph {
     watch: Watch,
     ports: Ports,
     bytes: u64,
+    /// What it is on, and which of its nodes are.
+    on: Option<(On, Placement)>,
 }
 
 impl Graph for OrtGraph {
@@ -279,24 +326,42 @@ impl Graph for OrtGraph {
         self.bytes
     }
 
+    fn placement(&self) -> Option<&Placement> {
+        self.on.as_ref().map(|(_, placement)| placement)
+    }
+
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
-        let failed = |error: ort::Error| match run.cancel.is_cancelled() {
-            true => RunError::Cancelled,
-            false => RunError::Engine(reason(&error)),
+        let failed = |error: ort::Error| match (run.cancel.is_cancelled(), &self.on) {
+            (true, _) => RunError::Cancelled,
+            (false, Some((on, _))) => on.failure(&error),
+            (false, None) => RunError::Engine(reason(&error)),
         };
         let inputs = inputs.into_iter().map(value::taken);
-        let inputs = inputs.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let options = Arc::new(RunOptions::new().map_err(failed)?);
         let mut taken = self.take(run.cancel)?;
         let gone = || RunError::Engine("its session has gone".to_owned());
         let session = taken.session.as_mut().ok_or_else(gone)?;
         let watched = self.watch.over(run.cancel.clone(), options.clone());
         let named = self.inputs().iter().zip(&inputs);
-        let named: Vec<_> = named.map(|(port, tensor)| (port.name.as_str(), tensor)).collect();
-        let ran = session.run_with_options(named, &*options).map(|mut outputs| {
+        let named: Vec<_> = named.map(|(port, tensor)| (port.name.as_str(), &**tensor)).collect();
+        let taken_out = |mut outputs: SessionOutputs<'_>| {
             let of = |port: &Port| outputs.remove(&port.name);
             self.outputs().iter().map(of).collect::<Vec<_>>()
-        });
+        };
+        let began = Instant::now();
+        let ran = match &self.on {
+            None => session.run_with_options(named, &*options).map(taken_out),
+            Some((on, _)) => {
+                let outputs = self.outputs().iter().map(|port| port.name.as_str());
+                on.bound(session, named.into_iter(), outputs).and_then(|binding| {
+                    session.run_binding_with_options(&binding, &options).map(taken_out)
+                })
+            }
+        };
+        if self.on.is_some() {
+            run.device = began.elapsed();
+        }
         drop((watched, taken));
         run.cpu_beside = self.helpers.take();
         let outputs = self.outputs().iter().zip(ran.map_err(failed)?);

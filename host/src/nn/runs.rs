@@ -20,7 +20,7 @@ pub(super) struct Runs {
     /// Of whom it is.
     pub(super) account: Account,
     pub(super) threads: Arc<Threads>,
-    /// CPU time that the next run may take, in nanoseconds, and bytes of the inputs that
+    /// Time that the next run may keep its thread, in nanoseconds, and bytes of the inputs that
     /// this is known of.
     expected: Mutex<Expected>,
 }
@@ -99,11 +99,14 @@ impl Runs {
         let input_bytes = bytes_of(&inputs);
         let mut run = Run::new(cancel, scratch);
         let (outputs, cpu_ns) = meters.time_engine(|| self.graph.run(inputs, &mut run));
+        meters.add_device(run.device);
         if !run.cpu_beside.is_zero() {
             meters.add_engine(run.cpu_beside);
             share.charge(run.cpu_beside);
         }
-        self.note(input_bytes, cpu_ns);
+        // Whoever waits for a device keeps others waiting as well.
+        let device_ns = u64::try_from(run.device.as_nanos()).unwrap_or(u64::MAX);
+        self.note(input_bytes, cpu_ns.max(device_ns));
         outputs
     }
 }

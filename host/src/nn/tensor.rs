@@ -62,8 +62,13 @@ pub trait Elements: Any + Send + Sync {
     fn bytes(&self) -> usize;
 
     /// The bytes. They are not copied where they are in the memory of this process.
-    fn read(&self) -> Bytes;
+    fn read(&self) -> Result<Bytes, Unread>;
 }
+
+/// The device that has elements does not give them; why, as the engine says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the accelerator does not give a tensor's elements: {0}")]
+pub struct Unread(pub String);
 
 /// Bytes of no engine.
 impl Elements for Bytes {
@@ -71,8 +76,8 @@ impl Elements for Bytes {
         self.len()
     }
 
-    fn read(&self) -> Bytes {
-        self.clone()
+    fn read(&self) -> Result<Bytes, Unread> {
+        Ok(self.clone())
     }
 }
 
@@ -174,7 +179,7 @@ impl Tensor {
     }
 
     /// The elements: row-major, little-endian.
-    pub fn read(&self) -> Bytes {
+    pub fn read(&self) -> Result<Bytes, Unread> {
         self.elements.read()
     }
 
@@ -184,13 +189,13 @@ impl Tensor {
     }
 
     /// The elements as an engine keeps them, if they are its own; else their bytes.
-    pub fn into_elements<T: Elements>(self) -> Result<T, Bytes> {
+    pub fn into_elements<T: Elements>(self) -> Result<T, Result<Bytes, Unread>> {
         if !(&*self.elements as &dyn Any).is::<T>() {
             return Err(self.elements.read());
         }
         let elements: Box<dyn Any> = self.elements;
         // They are, as was seen.
-        elements.downcast().map(|elements| *elements).map_err(|_| Bytes::new())
+        elements.downcast().map(|elements| *elements).map_err(|_| Ok(Bytes::new()))
     }
 }
 

@@ -1,7 +1,10 @@
-//! tract: graphs on the CPU, in pure Rust.
+//! tract: graphs on the CPU, in pure Rust, or on a device.
 
+mod device;
 mod ledger;
 mod value;
+
+pub(super) use device::TractOn;
 
 use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError, reason};
 use super::tensor::{ElementType, Elements, Tensor};
@@ -75,20 +78,8 @@ impl Engine for Tract {
         beside: &dyn Beside,
         _: Means,
     ) -> Result<Arc<dyn Graph>, LoadError> {
-        let failed = |error: TractError| LoadError::Engine {
-            engine: NAME,
-            name: name.to_owned(),
-            reason: causes(&error),
-        };
-        let mut proto = ONNX.proto_model_for_read(&mut &*onnx).map_err(failed)?;
-        if let Some(graph) = &mut proto.graph {
-            super::onnx::external::bring(graph, name, beside)?;
-        }
-        let inferred = ONNX.model_for_proto_model(&proto).map_err(failed)?;
-        drop(proto);
-        // The optimiser renames nodes, so the names are taken before it runs.
-        let input_names = names(&inferred, &inferred.inputs);
-        let output_names = names(&inferred, &inferred.outputs);
+        let failed = |error: TractError| load_error(name, &error);
+        let Read { inferred, input_names, output_names } = read(name, onnx, beside)?;
         let typed = inferred.into_optimized().map_err(failed)?;
         let inputs = ports(&typed, input_names, &typed.inputs);
         let outputs = ports(&typed, output_names, &typed.outputs);
@@ -106,6 +97,30 @@ impl Engine for Tract {
             None => Box::new(Bytes::copy_from_slice(data)),
         }
     }
+}
+
+/// A graph as the file has it. The optimiser renames nodes, so the names are taken before it
+/// runs.
+struct Read {
+    inferred: InferenceModel,
+    input_names: Vec<String>,
+    output_names: Vec<String>,
+}
+
+fn read(name: &str, onnx: &[u8], beside: &dyn Beside) -> Result<Read, LoadError> {
+    let failed = |error: TractError| load_error(name, &error);
+    let mut proto = ONNX.proto_model_for_read(&mut &*onnx).map_err(failed)?;
+    if let Some(graph) = &mut proto.graph {
+        super::onnx::external::bring(graph, name, beside)?;
+    }
+    let inferred = ONNX.model_for_proto_model(&proto).map_err(failed)?;
+    let input_names = names(&inferred, &inferred.inputs);
+    let output_names = names(&inferred, &inferred.outputs);
+    Ok(Read { inferred, input_names, output_names })
+}
+
+fn load_error(name: &str, error: &TractError) -> LoadError {
+    LoadError::Engine { engine: NAME, name: name.to_owned(), reason: causes(error) }
 }
 
 struct TractGraph {

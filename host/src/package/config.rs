@@ -13,13 +13,13 @@ mod strip;
 mod tests;
 
 pub use crate::yaml::{BYTES_MAX as CONFIG_BYTES_MAX, Error as ConfigError, Place, Problem};
-pub use compute::{Accelerators, Compute};
+pub use compute::Compute;
 pub use elsewhere::{BuildInfo, CheckpointStage, Checkpoints, Secret, SecretDeclaration};
 pub use extension::{GraphAction, GraphRule};
 pub use name::{ModelName, NAME_BYTES_MAX, NameError, check_name};
 
 use super::checkpoint::LabelsError;
-use crate::limits::Limits;
+use crate::limits::{Accelerators, Limits};
 use crate::yaml::{self, Document, Entry, Form, Key, Section, Unknown, UnknownKeys, key};
 use name::Part;
 use std::collections::HashSet;
@@ -188,7 +188,7 @@ impl Config {
     /// The accelerators asked for, if any. A host that cannot give them must
     /// refuse to serve the model: there is no silent fallback to the CPU.
     pub fn accelerators(&self) -> Option<&Accelerators> {
-        (self.compute.accelerators.count > 0).then_some(&self.compute.accelerators)
+        (self.limits.accelerators.count > 0).then_some(&self.limits.accelerators)
     }
 }
 
@@ -212,6 +212,7 @@ fn take(mut root: Section, labels: Labels) -> Option<Config> {
     }
     limits.cpu_millis = asked.cpu_millis.unwrap_or(limits.cpu_millis);
     limits.memory_bytes_max = asked.memory_bytes.unwrap_or(limits.memory_bytes_max);
+    limits.accelerators = asked.accelerators;
     let graphs = extension::read(root.section("ringfence"), &mut limits);
     let has_checkpoints = root.has("checkpoints");
     let mut concepts = concepts(&mut root);

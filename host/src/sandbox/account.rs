@@ -33,7 +33,7 @@ impl fmt::Debug for Inner {
 
 /// The account's ceiling would be exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{} would exceed cpu_memory: {memory_bytes_max} bytes", holder.as_str())]
+#[error("{} would exceed {}: {memory_bytes_max} bytes", holder.as_str(), holder.limit_name())]
 pub struct OverLimit {
     /// What asked for more.
     pub holder: Holder,
@@ -112,7 +112,7 @@ impl Account {
 }
 
 fn of(sums: &[AtomicU64; Holder::ALL.len()], holder: Holder) -> &AtomicU64 {
-    let [memory, table, stack, tensor, message, graph, engine] = sums;
+    let [memory, table, stack, tensor, message, graph, engine, device] = sums;
     match holder {
         Holder::Memory => memory,
         Holder::Table => table,
@@ -121,6 +121,7 @@ fn of(sums: &[AtomicU64; Holder::ALL.len()], holder: Holder) -> &AtomicU64 {
         Holder::Message => message,
         Holder::Graph => graph,
         Holder::Engine => engine,
+        Holder::Device => device,
     }
 }
 

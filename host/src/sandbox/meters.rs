@@ -17,6 +17,7 @@ pub(crate) struct Meters {
     turn_began_ns: Counter,
     yielded: AtomicBool,
     engine_cpu_ns: Counter,
+    device_ns: Counter,
     /// What engines have taken within the guest's turn.
     within_turn_ns: Counter,
 }
@@ -77,6 +78,11 @@ impl Meters {
         self.engine_cpu_ns.add(nanoseconds(cpu));
     }
 
+    /// Adds time in which devices computed a graph.
+    pub(crate) fn add_device(&self, time: Duration) {
+        self.device_ns.add(nanoseconds(time));
+    }
+
     /// Computes a graph within the guest's turn.
     pub(crate) fn within_turn<T>(&self, compute: impl FnOnce() -> T) -> T {
         let began = thread_cpu_about();
@@ -91,8 +97,15 @@ impl Meters {
     }
 
     /// Adds a part of a graph's run that was for several calls.
-    pub(crate) fn add_part(&self, engine: Duration, wait: Duration, has_computed: bool) {
+    pub(crate) fn add_part(
+        &self,
+        engine: Duration,
+        device: Duration,
+        wait: Duration,
+        has_computed: bool,
+    ) {
         self.add_engine(engine);
+        self.add_device(device);
         self.cpu_wait_ns.add(nanoseconds(wait));
         self.computes.add(u64::from(has_computed));
     }
@@ -102,6 +115,7 @@ impl Meters {
         let set = |counter: &Counter, value| counter.0.store(value, Ordering::Relaxed);
         set(&self.guest_cpu_ns, nanoseconds(receipt.guest_cpu));
         set(&self.engine_cpu_ns, nanoseconds(receipt.engine_cpu));
+        set(&self.device_ns, nanoseconds(receipt.device));
         set(&self.cpu_wait_ns, nanoseconds(receipt.cpu_wait));
         set(&self.computes, receipt.computes);
         set(&self.bytes_in, receipt.bytes_in);
@@ -113,6 +127,7 @@ impl Meters {
         Receipt {
             guest_cpu: Duration::from_nanos(self.guest_cpu_ns.value()),
             engine_cpu: Duration::from_nanos(self.engine_cpu_ns.value()),
+            device: Duration::from_nanos(self.device_ns.value()),
             cpu_wait: Duration::from_nanos(self.cpu_wait_ns.value()),
             computes: self.computes.value(),
             bytes_in: self.bytes_in.value(),

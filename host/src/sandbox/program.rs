@@ -16,10 +16,10 @@ use super::snapshot::{self, Copied, Snapshot, Unfit};
 use super::state::{State, files_of};
 use super::streams::Sink;
 use crate::call::{
-    Deadline, End, Function, Methods, Origin, Phase, Receipt, SignatureError, Verdict,
+    Deadline, End, Function, Holder, Methods, Origin, Phase, Receipt, SignatureError, Verdict,
 };
 use crate::limits::{Isolation, Limits};
-use crate::nn::Graphs;
+use crate::nn::{Graphs, Placement};
 use crate::package::{AssetFile, Assets, GraphFile, Package, Parts, Sheet, admission};
 use crate::telemetry::Rate;
 use bytes::Bytes;
@@ -306,6 +306,31 @@ impl Program {
     /// The memory account of the version.
     pub fn account(&self) -> &Account {
         &self.shared.account
+    }
+
+    /// What it has on devices, if it is computed on any.
+    pub fn device(&self) -> Option<&Account> {
+        self.shared.runtime.nn().devices().map(|devices| &devices.memory)
+    }
+
+    /// Each graph that is on a device: its name, its engine, and where its nodes are.
+    pub fn placements(&self) -> impl Iterator<Item = (&str, &'static str, &Placement)> {
+        self.shared.graphs.placements()
+    }
+
+    /// Bytes held now by one kind of holder.
+    pub fn held_by(&self, holder: Holder) -> u64 {
+        let account = match holder {
+            Holder::Device => self.device(),
+            Holder::Memory
+            | Holder::Table
+            | Holder::Stack
+            | Holder::Tensor
+            | Holder::Message
+            | Holder::Graph
+            | Holder::Engine => Some(self.account()),
+        };
+        account.map_or(0, |account| account.bytes_of(holder))
     }
 
     /// CPU time that was charged to `cpu_limit`.

@@ -22,6 +22,8 @@ pub(crate) enum Stop {
     Memory(#[from] OverLimit),
     #[error("the guest holds too many handles")]
     HandleLimit,
+    #[error("a device is lost: {0}")]
+    DeviceLost(String),
     #[error("{0}")]
     Contract(String),
     #[error("{0}")]
@@ -53,6 +55,7 @@ pub(crate) fn end_of(error: &wasmtime::Error, store: &mut Store<State>, limits: 
             Stop::Unread => End::Unread { within: limits.unread_timeout },
             Stop::Memory(over) => memory(*over),
             Stop::HandleLimit => End::HandleLimit { handles_max: limits.handles_max },
+            Stop::DeviceLost(why) => End::DeviceLost(why.clone()),
             Stop::Contract(text) => End::Contract(text.clone()),
             Stop::HostBug(text) => End::HostBug(text.clone()),
         };

@@ -199,6 +199,7 @@ impl CallContext {
                 cpu_ms = milliseconds(receipt.guest_cpu),
                 cpu_wait_ms = milliseconds(receipt.cpu_wait),
                 tensor_ms = milliseconds(receipt.engine_cpu),
+                device_ms = milliseconds(receipt.device),
                 computes = receipt.computes,
                 fuel = receipt.fuel,
                 fuel_is_lower_bound = receipt.fuel_is_lower_bound,

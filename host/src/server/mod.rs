@@ -105,7 +105,7 @@ impl App {
         let deployments = Arc::new(
             Deployments::open(
                 loader,
-                crate::deploy::Amount { cpu_millis: 1000, memory_bytes: 1 << 30 },
+                crate::deploy::Amount { cpu_millis: 1000, memory_bytes: 1 << 30, accelerators: 0 },
             )
             .unwrap(),
         );

@@ -82,7 +82,7 @@ pub(crate) fn milliseconds(time: Duration) -> f64 {
 
 impl Usage {
     /// The trailers, by their names without what they all begin with.
-    fn trailers(&self) -> [(&'static str, String); 15] {
+    fn trailers(&self) -> [(&'static str, String); 16] {
         let Self { call_id, version, wall, queue, first_output, receipt } = self;
         let milliseconds = |time| milliseconds(time).to_string();
         [
@@ -93,6 +93,7 @@ impl Usage {
             ("ringfence-cpu-ms", milliseconds(receipt.guest_cpu)),
             ("ringfence-cpu-wait-ms", milliseconds(receipt.cpu_wait)),
             ("ringfence-tensor-ms", milliseconds(receipt.engine_cpu)),
+            ("ringfence-device-ms", milliseconds(receipt.device)),
             ("ringfence-computes", receipt.computes.to_string()),
             ("ringfence-memory-bytes-peak", receipt.memory_bytes_peak.to_string()),
             ("ringfence-bytes-in", receipt.bytes_in.to_string()),

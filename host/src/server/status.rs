@@ -268,6 +268,7 @@ impl From<&StartError> for Outcome {
             StartError::Compile(OneShotError::Died(_) | OneShotError::Start(_)) => {
                 Self::new(failed, "WORKER_CRASHED", error.to_string())
             }
+            StartError::Accelerators(_) => Self::new(failed, "FEATURE_DISABLED", error.to_string()),
             // What a process says last is its owner's and its operator's.
             StartError::Replica(StartFailure::Process(_) | StartFailure::Host(_)) => {
                 Self::new(failed, "WORKER_CRASHED", "the process of the model does not start")
@@ -485,7 +486,9 @@ impl From<&Verdict> for Outcome {
             outcome.text = format!("in load-model: {}", outcome.text);
             // A call that has waited for its place may have no time left to load;
             // that says nothing against the model.
-            if outcome.code != StatusCode::RpcRequestTimeout {
+            // Nor does a device that fails.
+            let says_nothing = [StatusCode::RpcRequestTimeout, StatusCode::ModelBusyPleaseRetry];
+            if !says_nothing.contains(&outcome.code) {
                 outcome.code = StatusCode::ModelDeploymentFailed;
             }
         }
@@ -535,8 +538,9 @@ impl From<&End> for Outcome {
                 exhausted,
                 "MEMORY_LIMIT",
                 format!(
-                    "{} would exceed the limit of {memory_bytes_max} bytes; raise cpu_memory",
-                    holder.as_str()
+                    "{} would exceed the limit of {memory_bytes_max} bytes; raise {}",
+                    holder.as_str(),
+                    holder.limit_name()
                 ),
             ),
             End::HandleLimit { handles_max } => Self::new(
@@ -565,6 +569,12 @@ impl From<&End> for Outcome {
                 "the outputs were not read in time; read them as they come",
             ),
             End::Cancelled => Self::new(failed, "CANCELLED", "the client ended the call"),
+            // The same goes for a device: by then another process has begun with it anew.
+            End::DeviceLost(_) => Self::new(
+                StatusCode::ModelBusyPleaseRetry,
+                "DEVICE_LOST",
+                "an accelerator of the model failed; try again",
+            ),
             // Clients try a busy model again, and then it has another process.
             End::WorkerDied(_) => Self::new(
                 StatusCode::ModelBusyPleaseRetry,

@@ -303,6 +303,7 @@ impl Metrics {
         series.cpu_wait.inc_by(receipt.cpu_wait.as_secs_f64());
         series.fuel.inc_by(receipt.fuel);
         series.tensor_cpu.inc_by(receipt.engine_cpu.as_secs_f64());
+        series.device.inc_by(receipt.device.as_secs_f64());
         series.computes.inc_by(receipt.computes);
         series.input_bytes.inc_by(receipt.bytes_in);
         series.output_bytes.inc_by(receipt.bytes_out);
@@ -377,7 +378,9 @@ impl Metrics {
             at_scrape.worker_cpu.get_or_create(&label).inc_by(cpu);
             at_scrape.worker_cpu_uncharged.get_or_create(&label).inc_by(cpu - charged);
             at_scrape.worker_resident_bytes.get_or_create(&label).inc_by(gauge(resident_bytes));
-            let held: u64 = one.memory_bytes.iter().map(|(_, bytes)| bytes).sum();
+            // What devices have is none of theirs.
+            let here = one.memory_bytes.iter().filter(|(holder, _)| *holder != Holder::Device);
+            let held: u64 = here.map(|(_, bytes)| bytes).sum();
             let uncharged = gauge(private_bytes).saturating_sub(gauge(held));
             at_scrape.worker_uncharged_bytes.get_or_create(&label).inc_by(uncharged);
             for (holder, bytes) in one.memory_bytes {

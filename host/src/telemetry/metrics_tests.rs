@@ -48,6 +48,7 @@ fn a_call_moves_the_numbers_of_its_model() {
         r#"ringfence_replicas{model="a/b/c"} 1"#,
         r#"ringfence_calls_running{model="a/b/c"} 1"#,
         r#"ringfence_memory_bytes{model="a/b/c",kind="tensors"} 5"#,
+        r#"ringfence_memory_bytes{model="a/b/c",kind="device memory"} 5"#,
         r#"ringfence_sandboxes_made_total{model="a/b/c"} 4"#,
         r#"ringfence_worker_cpu_seconds{model="a/b/c"} 3.0"#,
         r#"ringfence_worker_cpu_uncharged_seconds{model="a/b/c"} 1.0"#,

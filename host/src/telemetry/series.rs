@@ -49,6 +49,7 @@ pub(super) struct Families {
     cpu_wait: Family<Model, Seconds>,
     fuel: Family<Model, Counter>,
     tensor_cpu: Family<Model, Seconds>,
+    device: Family<Model, Seconds>,
     computes: Family<Model, Counter>,
     input_bytes: Family<Model, Counter>,
     output_bytes: Family<Model, Counter>,
@@ -74,6 +75,7 @@ impl Families {
             cpu_wait: Family::default(),
             fuel: Family::default(),
             tensor_cpu: Family::default(),
+            device: Family::default(),
             computes: Family::default(),
             input_bytes: Family::default(),
             output_bytes: Family::default(),
@@ -101,7 +103,7 @@ impl Families {
              ready are not counted",
             load.clone(),
         );
-        let Self { guest_cpu, cpu_wait, fuel, tensor_cpu, computes, .. } = &families;
+        let Self { guest_cpu, cpu_wait, fuel, tensor_cpu, device, computes, .. } = &families;
         let Self { input_bytes, output_bytes, .. } = &families;
         registry.register("guest_cpu_seconds", "CPU time of guests", guest_cpu.clone());
         registry.register(
@@ -114,6 +116,11 @@ impl Families {
             "tensor_cpu_seconds",
             "CPU time of engines that computed graphs",
             tensor_cpu.clone(),
+        );
+        registry.register(
+            "device_seconds",
+            "Time in which accelerators computed graphs",
+            device.clone(),
         );
         registry.register("graph_computes", "Times that a graph was computed", computes.clone());
         registry.register("input_bytes", "Bytes that guests were given", input_bytes.clone());
@@ -134,6 +141,7 @@ pub(super) struct Series {
     pub(super) cpu_wait: Seconds,
     pub(super) fuel: Counter,
     pub(super) tensor_cpu: Seconds,
+    pub(super) device: Seconds,
     pub(super) computes: Counter,
     pub(super) input_bytes: Counter,
     pub(super) output_bytes: Counter,
@@ -151,6 +159,7 @@ impl Series {
             cpu_wait: families.cpu_wait.get_or_create_owned(&label),
             fuel: families.fuel.get_or_create_owned(&label),
             tensor_cpu: families.tensor_cpu.get_or_create_owned(&label),
+            device: families.device.get_or_create_owned(&label),
             computes: families.computes.get_or_create_owned(&label),
             input_bytes: families.input_bytes.get_or_create_owned(&label),
             output_bytes: families.output_bytes.get_or_create_owned(&label),
@@ -194,6 +203,7 @@ impl Series {
         families.cpu_wait.remove(&label);
         families.fuel.remove(&label);
         families.tensor_cpu.remove(&label);
+        families.device.remove(&label);
         families.computes.remove(&label);
         families.input_bytes.remove(&label);
         families.output_bytes.remove(&label);

@@ -5,6 +5,7 @@ use super::builds::BuildState;
 use super::receiving::{Receiving, Said};
 use super::{Place, UploadError, quota, trial};
 use crate::deploy::{Amount, Deployments, StartError, Taken, component_of};
+use crate::devices::{Given, NoDevice};
 use crate::package::archive::{self, ArchiveError};
 use crate::package::checkpoint;
 use crate::package::config::ModelName;
@@ -142,9 +143,9 @@ impl Build {
             self.tell(note);
         }
         self.compare(&package);
-        if let Some(asked) = package.config.accelerators() {
-            return Err(format!("the model asks for {asked}, and this host computes on CPUs only"));
-        }
+        let asked = package.limits().accelerators.clone();
+        let refused = |none: NoDevice| format!("the model cannot have what it asks for: {none}");
+        uploads.deployments.loader().devices().check(&asked).map_err(refused)?;
         let machine = uploads.deployments.pools().machine();
         // A replica that reaches its limit has to find the memory.
         let needs = Amount::of(&package.config);
@@ -177,7 +178,9 @@ impl Build {
         let compiled = loader.code_to_try(&package, snapshot.as_ref()).await;
         let compiled = compiled.map_err(|error| start_refusal(&error))?;
         self.tell(&format!("1/model.wasm was compiled in {} ms", began.elapsed().as_millis()));
-        let methods = self.try_out(&mut package, compiled, snapshot).await?;
+        let given = uploads.deployments.devices_to_try(&asked).await.map_err(refused)?;
+        let methods = self.try_out(&mut package, compiled, snapshot, &given).await?;
+        drop(given);
         self.keep(package, methods).await
     }
 
@@ -217,10 +220,11 @@ impl Build {
         package: &mut Package,
         code: Compiled,
         snapshot: Option<Taken>,
+        given: &Given,
     ) -> Result<String, Refusal> {
         let uploads = &self.place.uploads;
         let loader = uploads.deployments.loader();
-        let worker = loader.try_out(package.take_parts(), code).await;
+        let worker = loader.try_out(package.take_parts(), code, given).await;
         let worker = worker.map_err(|error| start_refusal(&error))?;
         let examples = uploads.examples;
         // Its files are small, and those of a package that was just unpacked.
@@ -383,6 +387,7 @@ fn start_refusal(error: &StartError) -> Refusal {
         StartError::Compile(_)
         | StartError::Corrupt(_)
         | StartError::Replica(_)
+        | StartError::Accelerators(_)
         | StartError::Crashes(_)
         | StartError::Stopping
         | StartError::Panicked => error.to_string(),

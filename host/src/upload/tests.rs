@@ -38,7 +38,7 @@ impl Place {
         }
         let one_shot = scripted(scratch.path(), COMPILER).compiling_within(timeout);
         let loader = Loader::compiling_with(one_shot, store, run);
-        let machine = Amount { cpu_millis: 4000, memory_bytes: 4 << 30 };
+        let machine = Amount { cpu_millis: 4000, memory_bytes: 4 << 30, accelerators: 0 };
         let deployments = Arc::new(Deployments::open(loader, machine).unwrap());
         Self { uploads: Uploads::open(deployments, |_, _, _| Ok(Example::None)).unwrap(), scratch }
     }

@@ -4,6 +4,7 @@
 use super::StartFailure;
 use super::message::{Figures, Loaded, Started, Unknown};
 use crate::call::{Deadline, Function, Holder, Origin};
+use crate::devices::Given;
 use crate::limits::Limits;
 use crate::package::Parts;
 use crate::sandbox::{
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct Here {
     program: Arc<Program>,
+    _given: Given,
 }
 
 impl Here {
@@ -27,6 +29,7 @@ impl Here {
         parts: Parts,
         compiled: Compiled,
         log: Option<VersionLog>,
+        given: Given,
     ) -> Result<(Self, Started), StartFailure> {
         let (runtime, lines) = (runtime.clone(), log.clone());
         let lines =
@@ -41,7 +44,7 @@ impl Here {
         };
         let component = component.map_err(|error| StartFailure::Host(error.to_string()))?;
         let started = started(&program, component).await;
-        Ok((Self { program }, started))
+        Ok((Self { program, _given: given }, started))
     }
 
     pub(super) fn call<H: Send + Sync + 'static>(
@@ -104,7 +107,7 @@ pub(super) fn to_write(compiled: &Compiled) -> io::Result<Option<Bytes>> {
 /// What a program's replica holds and has had.
 pub(super) fn figures_of(program: &Program) -> Figures {
     Figures {
-        memory_bytes: Holder::ALL.map(|holder| (holder, program.account().bytes_of(holder))),
+        memory_bytes: Holder::ALL.map(|holder| (holder, program.held_by(holder))),
         sandboxes_made: program.sandboxes_made(),
         cpu: program.cpu_charged(),
         lines_lost: 0,

@@ -143,7 +143,14 @@ impl Incoming {
                 })
             }
             Tell::End => {
-                let verdict: Verdict = read(body, SMALL_BYTES_MAX)?;
+                let mut verdict: Verdict = read(body, SMALL_BYTES_MAX)?;
+                clean_end(&mut verdict.end, limits);
+                if let End::DeviceLost(why) = &verdict.end {
+                    // Its calls are told once the process is no more, so that whoever tries
+                    // again finds another.
+                    shared.lose_device(why);
+                    return Ok(());
+                }
                 self.running(head, |running| {
                     if running.has_ended {
                         return Err(invalid("a call ends twice"));
@@ -252,6 +259,7 @@ fn clean_end(end: &mut End, limits: &Limits) {
         End::Trap(text)
         | End::Panic(text)
         | End::Contract(text)
+        | End::DeviceLost(text)
         | End::WorkerDied(text)
         | End::HostBug(text) => *text = shown(text, limits.error_text_bytes_max),
         End::Done
@@ -288,6 +296,7 @@ fn bounded(receipt: Receipt, elapsed: Duration, limits: &Limits, cpus: u32) -> R
         memory_bytes_peak: receipt.memory_bytes_peak.min(limits.memory_bytes_max),
         guest_cpu: receipt.guest_cpu.min(cpu_max),
         engine_cpu: receipt.engine_cpu.min(cpu_max),
+        device: receipt.device.min(wall_max.saturating_mul(limits.accelerators.count)),
         cpu_wait: receipt.cpu_wait.min(wall_max),
         load: receipt.load.min(wall_max),
         computes: receipt.computes.min(COUNT_MAX),

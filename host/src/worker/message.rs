@@ -6,6 +6,7 @@
 //! before the body is read.
 
 use crate::call::{Function, Holder, Output, Part, Receipt, Request, Value, Verdict};
+use crate::devices::Device;
 use crate::package::{AssetFile, Sheet};
 use crate::sandbox::{Copied, Snapshot};
 use crate::telemetry::Level;
@@ -403,6 +404,8 @@ pub(super) struct Start {
     pub(super) assets: Vec<AssetFile>,
     /// Where they are, for a process whose root directory is that of the host.
     pub(super) assets_path: PathBuf,
+    /// What its graphs are computed on beside CPUs.
+    pub(super) devices: Vec<Device>,
     /// The limit that is taken away, in tests.
     pub(super) lifted: String,
 }

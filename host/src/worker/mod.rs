@@ -41,7 +41,10 @@ pub use proving::{Proven, prove, serve_proof};
 pub use serving::serve;
 pub use spawn::Starter;
 
-use crate::call::{Deadline, Event, Function, Methods, Origin, Request, SignatureError, Verdict};
+use crate::call::{
+    Deadline, End, Event, Function, Methods, Origin, Request, SignatureError, Verdict,
+};
+use crate::devices::Given;
 use crate::limits::Limits;
 use crate::package::Parts;
 use crate::sandbox::{Calling, Charge, Compiled, Requests, Runtime, Snapshot};
@@ -189,6 +192,11 @@ impl Workers {
 }
 
 impl Gone {
+    /// Waits until it has come.
+    pub async fn wait(&self) {
+        self.gone.cancelled().await;
+    }
+
     /// Does something then, which [`Workers::drain`] waits for.
     pub fn then(self, act: impl FnOnce() + Send + 'static) {
         let Self { gone, tasks } = self;
@@ -200,7 +208,8 @@ impl Gone {
 }
 
 impl Worker {
-    /// Loads a package's machine code, its graphs and a first sandbox.
+    /// Loads a package's machine code, its graphs and a first sandbox, on these devices,
+    /// which it has until nothing of it runs any more.
     ///
     /// A model whose `load-model` fails is started all the same: its callers
     /// are told, and the operator by the log.
@@ -210,19 +219,25 @@ impl Worker {
         compiled: Compiled,
         log: Option<VersionLog>,
         purpose: Purpose,
+        given: Given,
     ) -> Result<Self, StartFailure> {
         let (kind, started) = match workers {
             Workers::Here(runtime) => {
-                let (here, started) = Here::start(runtime, parts, compiled, log).await?;
+                let (here, started) =
+                    Here::start(runtime, parts, compiled, log, given.clone()).await?;
                 (Kind::Here(here), started)
             }
             Workers::Processes(processes) => {
                 let (process, started) =
-                    Process::start(processes, parts, compiled, log, purpose).await?;
+                    Process::start(processes, parts, compiled, log, purpose, given.clone()).await?;
                 (Kind::Process(process), started)
             }
         };
         let Started { methods, loaded, snapshot, unfit } = started;
+        if let Err(Verdict { end: End::DeviceLost(why), .. }) = &loaded {
+            given.have_failed();
+            return Err(StartFailure::Process(format!("an accelerator failed: {why}")));
+        }
         let written = match (snapshot, unfit) {
             (Some(snapshot), _) => Some(Ok(snapshot)),
             (None, unfit) => unfit.map(Err),

@@ -125,6 +125,7 @@ mod tests {
             graphs: graphs.iter().map(|graph| (graph.name.clone(), String::new())).collect(),
             assets: vec![],
             assets_path: "/model".into(),
+            devices: vec![],
             lifted: String::new(),
         };
         let sealed = |bytes: &[u8]| Sealed::of(bytes).unwrap();

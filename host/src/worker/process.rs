@@ -19,7 +19,9 @@ use super::message::{
 use super::passing;
 use super::{Gone, Processes, Purpose, SendError, StartFailure, lock};
 use crate::call::{Deadline, End, Event, Function, Origin, Phase, Receipt, Request, Verdict};
+use crate::devices::Given;
 use crate::limits::{Limits, lifted, limit};
+use crate::nn::OnDevices;
 use crate::package::{Assets, Parts};
 use crate::sandbox::{Account, Answers, Beginning, Calling, Compiled, rate, sides};
 use crate::sched::cpus;
@@ -58,6 +60,12 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// What a start may take beside the guest's own functions: graphs have to be loaded.
 pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How often the driver is asked what a process has of its devices.
+const DEVICE_PERIOD: Duration = Duration::from_millis(250);
+
+/// What libraries may have of them beside a model's graphs and tensors.
+const DEVICE_BYTES_BESIDE: u64 = 1 << 30;
+
 /// Time in which it takes what it starts from.
 const PASSING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -87,6 +95,8 @@ pub(super) struct Shared {
     pid: u32,
     /// CPUs that there are.
     pub(super) cpus: u32,
+    /// What its accelerator has failed with, if that has.
+    device_lost: OnceLock<String>,
     /// Why it has to end at once.
     why_killed: OnceLock<String>,
     killed: CancellationToken,
@@ -160,6 +170,7 @@ impl Process {
         compiled: Compiled,
         log: Option<VersionLog>,
         purpose: Purpose,
+        given: Given,
     ) -> Result<(Self, Started), StartFailure> {
         let name = parts.sheet.name.clone();
         let fuel_per_cpu_second = processes.fuel_per_cpu_second;
@@ -191,6 +202,7 @@ impl Process {
                 .ok()
         });
         let stderr = child.stderr.take();
+        let devices = given.devices().cloned().collect();
 
         let begins = match compiled.beginning() {
             Beginning::Load => Begins::Load,
@@ -211,6 +223,7 @@ impl Process {
                 graphs: parts.graphs.iter().map(|g| (g.name.clone(), g.folder.clone())).collect(),
                 assets: parts.assets.files.clone(),
                 assets_path: parts.assets.path(),
+                devices,
                 lifted: lifted().to_owned(),
             };
             ours.set_write_timeout(Some(PASSING_TIMEOUT))?;
@@ -238,7 +251,7 @@ impl Process {
             inbox,
             stderr,
             incoming,
-            (assets, cgroup),
+            Kept { given, assets, cgroup },
         ));
         // Its process goes with this, should the start not come to an end.
         let process = Self { shared };
@@ -384,6 +397,7 @@ impl Shared {
             lines: rate(),
             pid,
             cpus: u32::try_from(cpus()).unwrap_or(u32::MAX),
+            device_lost: OnceLock::new(),
             why_killed: OnceLock::new(),
             killed: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -423,6 +437,12 @@ impl Shared {
         self.killed.cancel();
     }
 
+    /// Ends it as its accelerator has failed, with which another process begins anew.
+    pub(super) fn lose_device(&self, why: &str) {
+        let _ = self.device_lost.set(why.to_owned());
+        self.kill(format!("an accelerator failed: {why}"));
+    }
+
     fn why(&self) -> String {
         self.calls().over.clone().unwrap_or_else(|| "it still runs".to_owned())
     }
@@ -439,7 +459,10 @@ impl Shared {
         // A message may be on its way, whose sender waits.
         self.outbox.close();
         for mut running in running.into_values() {
-            running.die(why);
+            running.end_early(match self.device_lost.get() {
+                Some(lost) => End::DeviceLost(lost.clone()),
+                None => End::WorkerDied(why.to_owned()),
+            });
             running.finish(self);
         }
     }
@@ -460,11 +483,6 @@ impl Running {
         Some(hold)
     }
 
-    /// Its guest will say no more, unless it has said how it ended.
-    pub(super) fn die(&mut self, why: &str) {
-        self.end_early(End::WorkerDied(why.to_owned()));
-    }
-
     /// Its guest says no more.
     pub(super) fn end(&mut self, verdict: Verdict) {
         self.has_ended = true;
@@ -475,6 +493,7 @@ impl Running {
         }
     }
 
+    /// The same, unless it has said how it ended.
     fn end_early(&mut self, end: End) {
         if !self.has_ended {
             let early = self.early(end);
@@ -511,6 +530,34 @@ impl std::fmt::Debug for Running {
     }
 }
 
+/// What a process has as long as it runs.
+struct Kept {
+    given: Given,
+    assets: Assets,
+    cgroup: Option<Cgroup>,
+}
+
+/// Waits until a process has more of its devices than it may: what an engine does not count
+/// itself, the driver does. What libraries keep there for themselves is not the model's.
+async fn too_much_held(given: &Given, shared: &Shared) -> u64 {
+    if given.is_empty() {
+        return std::future::pending().await;
+    }
+    let most = OnDevices::of(&shared.limits.accelerators, given.devices()).memory.bytes_max();
+    let most = most.saturating_add(DEVICE_BYTES_BESIDE);
+    loop {
+        tokio::time::sleep(DEVICE_PERIOD).await;
+        let (given, pid) = (given.clone(), shared.pid);
+        // It asks the driver.
+        let held = tokio::task::spawn_blocking(move || given.held_by(pid)).await;
+        if let Ok(Some(held)) = held
+            && held > limit("device_memory_held", most)
+        {
+            return held;
+        }
+    }
+}
+
 /// Sees to the process until it has ended, and to those who wait for that.
 async fn tend(
     shared: Arc<Shared>,
@@ -518,7 +565,7 @@ async fn tend(
     inbox: Inbox,
     stderr: Option<ChildStderr>,
     mut incoming: Incoming,
-    kept: (Assets, Option<Cgroup>),
+    kept: Kept,
 ) {
     let hearing = tokio::spawn(hear(shared.name.clone(), stderr));
     let why = {
@@ -540,6 +587,9 @@ async fn tend(
             },
             _ = shared.outbox.run() => None,
             never = shared.sweep() => match never {},
+            held = too_much_held(&kept.given, &shared) => {
+                Some(format!("it had {held} bytes of its accelerators, more than accelerator_memory"))
+            }
         }
     };
     let why = match why {
@@ -554,8 +604,14 @@ async fn tend(
     if !shared.stopped.is_cancelled() {
         tracing::error!(model = shared.name, pid = shared.pid, "a worker ended: {why}");
     }
+    let Kept { given, assets, cgroup } = kept;
+    if shared.device_lost.get().is_some() {
+        given.have_failed();
+    }
+    // Whoever tries again at once finds them free.
+    drop(given);
     shared.end(&why);
-    drop(kept);
+    drop((assets, cgroup));
     // What has come out of its calls may still be read.
     shared.sweep_to_the_end().await;
     shared.tasks.close();

@@ -18,8 +18,9 @@ use super::{OverLimit, SendError, lock};
 use crate::call::{
     Deadline, End, Event, Function, Holder, Origin, Phase, Receipt, Request, Verdict,
 };
+use crate::devices::see_only;
 use crate::limits;
-use crate::nn::{Engines, OnnxRuntimeLibrary};
+use crate::nn::{Engines, OnDevices, OnnxRuntimeLibrary};
 use crate::package::{Assets, AssetsFolder, Content, GraphFile, Parts};
 use crate::sandbox::{
     Calling, Charge, Lines, Program, Requests, Runtime, Snapshot, Spent, thread_has_waited,
@@ -83,18 +84,24 @@ pub fn serve(
     let folder = io::stdout();
     let jail = confinement.enter(parent, Root::Above, Code::Maps, &[folder.as_fd()])?;
     // It may have variables now, and has one thread.
-    let engines = match library {
-        Some(library) => Engines::default().and(Arc::new(library.engine())),
-        None => Engines::default(),
-    };
-    // What is told here the host hears from standard error.
-    crate::telemetry::start(Some("warn"), LogFormat::Text)?;
+    let onnxruntime = library.map(OnnxRuntimeLibrary::engine);
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let (start, compiled, graphs) = passing::receive(&socket)?;
     if start.version != VERSION {
         return Err(invalid("the host is of another version").into());
     }
     limits::lift(&start.lifted);
+    let devices = match start.devices.as_slice() {
+        [] => None,
+        devices => {
+            // There is one thread yet.
+            see_only(devices);
+            Some(OnDevices::of(&start.sheet.limits.accelerators, devices))
+        }
+    };
+    let engines = Engines::of_process(onnxruntime, devices.as_ref());
+    // What is told here the host hears from standard error.
+    crate::telemetry::start(Some("warn"), LogFormat::Text)?;
     let assets_path = match jail.is_rooted {
         true => AssetsFolder::path_in_root(),
         false => start.assets_path.clone(),

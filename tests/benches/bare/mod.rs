@@ -98,7 +98,7 @@ impl Service {
             let mut scratch = account.charge(Holder::Engine, 0).unwrap();
             let outputs =
                 graph.run(vec![tensor], &mut Run::new(&Cancel::default(), &mut scratch)).unwrap();
-            let data = outputs[0].read();
+            let data = outputs[0].read().unwrap();
             let values = data.chunks_exact(4);
             answer.concepts = values
                 .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))

@@ -25,7 +25,7 @@ fuzz_target!(|input: (u8, Vec<u32>, Vec<u8>)| {
     match fits.and_then(|shape| Tensor::new(element, shape, data)) {
         Ok(tensor) => {
             let elements: u128 = shape.iter().map(|axis| u128::from(*axis)).product();
-            assert_eq!(elements * element.bytes() as u128, tensor.read().len() as u128);
+            assert_eq!(elements * element.bytes() as u128, tensor.read().unwrap().len() as u128);
             assert_eq!((tensor.shape(), tensor.bytes() as u64), (&*shape, length));
             assert!(length <= BYTES_MAX);
         }

@@ -59,6 +59,15 @@ struct HasArgs {
     /// Memory, such as 4Gi; where absent that of the machine, or as before
     #[arg(long, default_value = "")]
     cpu_memory: String,
+    /// Accelerators of the machine; where absent none, or as before
+    #[arg(long, default_value_t = 0)]
+    num_accelerators: u32,
+    /// Pattern for their names, such as NVIDIA-*; may be given several times
+    #[arg(long)]
+    accelerator_type: Vec<String>,
+    /// Memory of each, such as 18Gi
+    #[arg(long, default_value = "")]
+    accelerator_memory: String,
 }
 
 impl HasArgs {
@@ -66,6 +75,9 @@ impl HasArgs {
         let has = api::ComputeInfo {
             cpu_limit: self.cpu_limit.clone(),
             cpu_memory: self.cpu_memory.clone(),
+            num_accelerators: self.num_accelerators,
+            accelerator_type: self.accelerator_type.clone(),
+            accelerator_memory: self.accelerator_memory.clone(),
             ..Default::default()
         };
         let (id, compute_info) = ("local".to_owned(), Some(has));
@@ -152,13 +164,20 @@ fn show(global: &GlobalArgs, nodepool: api::Nodepool) -> anyhow::Result<()> {
     let instance = nodepool.instance_types.into_iter().next().unwrap_or_default();
     let has = instance.compute_info.unwrap_or_default();
     let (cpus, memory, count) = (has.cpu_limit, has.cpu_memory, nodepool.max_instances);
-    let line = || match count {
-        1 => format!("{label}  {cpus} CPU and {memory}"),
-        _ => format!("{label}  {count} times {cpus} CPU and {memory}"),
+    let accelerators = has.num_accelerators;
+    let one = match accelerators {
+        0 => format!("{cpus} CPU and {memory}"),
+        1 => format!("{cpus} CPU, {memory} and 1 accelerator"),
+        _ => format!("{cpus} CPU, {memory} and {accelerators} accelerators"),
     };
-    tell(
-        global,
-        line,
-        || json!({ "nodepool": label, "instances": count, "cpu_limit": cpus, "cpu_memory": memory }),
-    )
+    let line = || match count {
+        1 => format!("{label}  {one}"),
+        _ => format!("{label}  {count} times {one}"),
+    };
+    tell(global, line, || {
+        json!({
+            "nodepool": label, "instances": count, "cpu_limit": cpus, "cpu_memory": memory,
+            "num_accelerators": accelerators,
+        })
+    })
 }

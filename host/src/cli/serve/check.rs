@@ -4,12 +4,15 @@
 
 use super::super::{ServeArgs, Usage, usage};
 use super::{listen_setter, metrics_setter, refused_address, resolve};
+use crate::devices::{Devices, Given};
+use crate::nn::{self, Engines, OnnxRuntimeElsewhere, OnnxRuntimeLibrary};
 use crate::package::{admission, folder};
 use crate::store::{self, StoreError};
 use crate::text::with_causes;
 use std::io::Write;
 use std::iter;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Prints `ok`, or fails with everything that is wrong.
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
@@ -38,8 +41,18 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             problems.push(refused_address(address, &setter, &error));
         }
     }
+    let mut engines = Engines::default();
+    // What is no file has been refused above.
+    if let Some(library) = settings.onnxruntime.as_deref().filter(|library| library.is_file()) {
+        match OnnxRuntimeLibrary::load(library) {
+            Ok(_) => engines = engines.and(Arc::new(OnnxRuntimeElsewhere)),
+            Err(error) => problems.push(with_causes(&error)),
+        }
+    }
+    let devices = Devices::of_this_machine();
+    let mut given = Vec::new();
     for path in &settings.models {
-        if let Err(problem) = model(path) {
+        if let Err(problem) = model(path, &engines, &devices, &mut given) {
             problems.push(format!("cannot serve {}: {problem}", path.display()));
         }
     }
@@ -63,11 +76,23 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Whether a folder is one of a model, up to what compiling it would tell.
-fn model(path: &Path) -> Result<(), String> {
+/// Whether a folder is one of a model whose graphs one of these engines computes, and that
+/// finds devices beside those before it, up to what compiling it would tell.
+fn model(
+    path: &Path,
+    engines: &Engines,
+    devices: &Devices,
+    given: &mut Vec<Given>,
+) -> Result<(), String> {
     let scratch = tempfile::TempDir::new().map_err(|error| with_causes(&error))?;
     let package = folder::open(path, scratch.path(), folder::Taking::Nothing)
         .map_err(|error| with_causes(&error))?;
     admission::admit(&package.component, package.limits().memory_bytes_max)
-        .map_err(|error| with_causes(&error))
+        .map_err(|error| with_causes(&error))?;
+    let asked = &package.limits().accelerators;
+    given.push(devices.give(asked).map_err(|none| none.to_string())?);
+    for graph in &package.graphs {
+        nn::look_at(engines, &package, graph).map_err(|error| with_causes(&error))?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use super::Ran;
 use super::suggest::Suggestion;
 use crate::call::{End, Holder, HostCall, Phase, Receipt, Trace, TraceFrame, Verdict};
 use crate::limits::CPU_BURST;
+use crate::nn::Placement;
 use crate::proto::clarifai::api;
 use crate::sandbox::{Snapshot, Unfit};
 use crate::server::status::Outcome;
@@ -144,6 +145,7 @@ impl Report {
             "guest_cpu_us": micros(ran.receipt.guest_cpu),
             "cpu_wait_us": micros(ran.receipt.cpu_wait),
             "engine_cpu_us": micros(ran.receipt.engine_cpu),
+            "device_us": micros(ran.receipt.device),
             "wall_us": micros(ran.wall),
             "computes": ran.receipt.computes,
             "memory_bytes_peak": ran.receipt.memory_bytes_peak,
@@ -307,6 +309,9 @@ fn key_to_change(verdict: &Verdict) -> Option<&'static str> {
             Some("inference_compute_info.cpu_limit, for which it waited, or ringfence.call_timeout")
         }
         End::DeadlinePassed => Some("ringfence.call_timeout"),
+        End::MemoryLimit { holder: Holder::Device, .. } => {
+            Some("inference_compute_info.accelerator_memory")
+        }
         End::MemoryLimit { .. } => Some("inference_compute_info.cpu_memory"),
         End::OutputLimit { .. } => Some("ringfence.max_output_bytes"),
         End::Done
@@ -319,6 +324,7 @@ fn key_to_change(verdict: &Verdict) -> Option<&'static str> {
         | End::HostcallLimit { .. }
         | End::Unread { .. }
         | End::Cancelled
+        | End::DeviceLost(_)
         | End::WorkerDied(_)
         | End::HostBug(_) => None,
     }
@@ -343,12 +349,26 @@ fn measures(ran: &Ran) -> String {
     if receipt.computes > 0 {
         parts.push(format!("engine {} in {} computes", time(receipt.engine_cpu), receipt.computes));
     }
+    if receipt.device > Duration::ZERO {
+        parts.push(format!("device {}", time(receipt.device)));
+    }
     parts.push(held.join(", "));
     if receipt.bytes_in + receipt.bytes_out > 0 {
         parts.push(format!("{} B in, {} B out", receipt.bytes_in, receipt.bytes_out));
     }
     parts.push(format!("wall {}", time(ran.wall)));
     parts.join("; ")
+}
+
+/// Where the nodes of a graph are.
+pub(super) fn placed((name, engine, placement): (&str, &str, &Placement)) -> String {
+    let Placement { on_device, on_cpu } = placement;
+    let nodes = if *on_device == 1 { "node" } else { "nodes" };
+    let there = format!("graph {name}: {engine}, {on_device} {nodes} on the device");
+    match on_cpu.as_slice() {
+        [] => there,
+        on_cpu => format!("{there}; on the CPU: {}", on_cpu.join(", ")),
+    }
 }
 
 /// A count in groups of three digits.

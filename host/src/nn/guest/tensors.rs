@@ -4,7 +4,7 @@
 //! memory to where the engine takes them, and of what the guest asks to see.
 
 use crate::call::{Holder, HostCall};
-use crate::nn::tensor::{ElementType, Tensor, TensorError};
+use crate::nn::tensor::{ElementType, Tensor, TensorError, Unread};
 use crate::sandbox::nn_bindings::tensor::TensorType;
 use crate::sandbox::{Charge, State, Stop};
 use bytes::Bytes;
@@ -43,7 +43,9 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     })?;
     tensor.func_wrap("[method]tensor.data", |store, (handle,): (Handle,)| {
         // A malformed tensor has no data that anything could be made of.
-        Ok((tensor_of(&store, &handle)?.as_ref().map_or_else(|_| Bytes::new(), Tensor::read),))
+        let data = tensor_of(&store, &handle)?.as_ref();
+        let data = data.map_or_else(|_| Ok(Bytes::new()), Tensor::read);
+        Ok((data.map_err(|Unread(why)| Stop::DeviceLost(why))?,))
     })?;
     Ok(())
 }

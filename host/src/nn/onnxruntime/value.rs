@@ -1,10 +1,12 @@
 //! Tensors as ONNX Runtime keeps them.
 
 use crate::nn::engine::{RunError, reason, shape_of};
-use crate::nn::tensor::{ElementType, Elements, Tensor};
+use crate::nn::tensor::{ElementType, Elements, Tensor, Unread};
 use bytes::Bytes;
 use half::{bf16, f16};
+use ort::memory::AllocationDevice;
 use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType, ValueType};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The elements of a tensor in its memory.
@@ -12,12 +14,27 @@ pub(super) struct Value(Arc<DynTensor>);
 
 impl Elements for Value {
     fn bytes(&self) -> usize {
-        bytes_of(&self.0).len()
+        size_of(&self.0)
     }
 
-    fn read(&self) -> Bytes {
-        Bytes::from_owner(Shared(self.0.clone()))
+    fn read(&self) -> Result<Bytes, Unread> {
+        if self.0.memory_info().is_cpu_accessible() {
+            return Ok(Bytes::from_owner(Shared(self.0.clone())));
+        }
+        let here = self.0.to(AllocationDevice::CPU, 0).map_err(|error| Unread(reason(&error)))?;
+        Ok(Bytes::from_owner(Shared(Arc::new(here))))
     }
+}
+
+/// The bytes of a tensor's elements, wherever they are.
+fn size_of(tensor: &DynTensor) -> usize {
+    tensor.data_type().byte_size(tensor.shape().num_elements()).unwrap_or(0)
+}
+
+/// Where they are, as numbers.
+fn range_of(tensor: &DynTensor) -> Range<usize> {
+    let begin = tensor.data_ptr().addr();
+    begin..begin.saturating_add(size_of(tensor))
 }
 
 struct Shared(Arc<DynTensor>);
@@ -88,21 +105,25 @@ fn copied(element: ElementType, shape: &[u32], data: &[u8]) -> ort::Result<DynTe
     })
 }
 
-/// A tensor as a run takes it: what it has made itself, or a copy.
-pub(super) fn taken(tensor: Tensor) -> ort::Result<DynTensor> {
+/// A tensor as a run takes it: what it has made itself, which is only read, or a copy.
+pub(super) fn taken(tensor: Tensor) -> Result<Arc<DynTensor>, RunError> {
     let (element, shape) = (tensor.element(), tensor.shape().to_vec());
     match tensor.into_elements::<Value>() {
-        // A guest may still read it.
-        Ok(value) => {
-            Arc::try_unwrap(value.0).or_else(|shared| copied(element, &shape, bytes_of(&shared)))
+        Ok(value) => Ok(value.0),
+        Err(data) => {
+            let copied = copied(element, &shape, &data?);
+            Ok(Arc::new(copied.map_err(|error| RunError::Engine(reason(&error)))?))
         }
-        Err(data) => copied(element, &shape, &data),
     }
 }
 
 /// What a graph has made of these inputs. A graph may give one of them as it is: that is
 /// the input's memory, which goes with it.
-pub(super) fn given(value: DynValue, name: &str, inputs: &[DynTensor]) -> Result<Tensor, RunError> {
+pub(super) fn given(
+    value: DynValue,
+    name: &str,
+    inputs: &[Arc<DynTensor>],
+) -> Result<Tensor, RunError> {
     let element = match value.dtype() {
         ValueType::Tensor { ty, .. } => element(*ty),
         ValueType::Sequence(_) | ValueType::Map { .. } | ValueType::Optional(_) => None,
@@ -114,9 +135,16 @@ pub(super) fn given(value: DynValue, name: &str, inputs: &[DynTensor]) -> Result
     let failed = |error: ort::Error| RunError::Engine(reason(&error));
     let mut tensor = value.downcast::<DynTensorValueType>().map_err(failed)?;
     let shape = shape_of(tensor.shape(), name)?;
-    let begin = bytes_of(&tensor).as_ptr();
-    if inputs.iter().any(|input| bytes_of(input).as_ptr_range().contains(&begin)) {
-        tensor = copied(element, &shape, bytes_of(&tensor)).map_err(failed)?;
+    let begin = range_of(&tensor).start;
+    if inputs.iter().any(|input| range_of(input).contains(&begin)) {
+        let there = tensor.memory_info();
+        tensor = match there.is_cpu_accessible() {
+            true => copied(element, &shape, bytes_of(&tensor)).map_err(failed)?,
+            false => {
+                let device = there.allocation_device();
+                tensor.to(device, there.device_id()).map_err(failed)?
+            }
+        };
     }
     Ok(Tensor::of(element, shape, Box::new(Value(Arc::new(tensor))))?)
 }

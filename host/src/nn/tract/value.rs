@@ -1,7 +1,7 @@
 //! Tensors as tract keeps them.
 
 use crate::nn::engine::{RunError, reason, shape_of};
-use crate::nn::tensor::{ElementType, Elements, Tensor};
+use crate::nn::tensor::{ElementType, Elements, Tensor, Unread};
 use bytes::Bytes;
 use std::alloc::Layout;
 use std::panic::catch_unwind;
@@ -16,8 +16,8 @@ impl Elements for Value {
         self.0.as_bytes().len()
     }
 
-    fn read(&self) -> Bytes {
-        Bytes::from_owner(Shared(self.0.clone()))
+    fn read(&self) -> Result<Bytes, Unread> {
+        Ok(Bytes::from_owner(Shared(self.0.clone())))
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn taken(tensor: Tensor) -> TractResult<TValue> {
     let (element, shape) = (tensor.element(), tensor.shape().to_vec());
     match tensor.into_elements::<Value>() {
         Ok(value) => Ok(value.0),
-        Err(data) => of(element, &shape, &data)
+        Err(data) => of(element, &shape, &data.map_err(RunError::from)?)
             .map(|value| value.0)
             .ok_or_else(|| TractError::msg("tract has no bfloat16 tensors")),
     }

@@ -2,6 +2,8 @@
 //!
 //! Owns their keys. Nothing here knows which devices exist.
 
+use crate::devices::problem_of_pattern;
+use crate::limits::Accelerators;
 use crate::package::quantity::Quantity;
 use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
 
@@ -52,40 +54,15 @@ pub struct Compute {
     pub cpu_requests_millis: Option<u64>,
     /// Bytes that a running replica reserves; its limit where absent.
     pub memory_requests_bytes: Option<u64>,
-    /// The accelerators asked for; `count` may be 0.
-    pub accelerators: Accelerators,
     /// `compute.instance`, the other platform's name for a kind of machine.
     pub instance: Option<String>,
-}
-
-/// The accelerators a model asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Accelerators {
-    /// How many.
-    pub count: u32,
-    /// Globs for the device's name, such as `NVIDIA-*`; any of them will do.
-    pub types: Vec<String>,
-    /// Bytes of device memory needed.
-    pub memory_bytes: Option<u64>,
-    /// Names of how they have to be connected.
-    pub topology: Vec<String>,
-}
-
-impl std::fmt::Display for Accelerators {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plural = if self.count == 1 { "" } else { "s" };
-        write!(f, "{} accelerator{plural}", self.count)?;
-        if !self.types.is_empty() {
-            write!(f, " of type {}", self.types.join(" or "))?;
-        }
-        Ok(())
-    }
 }
 
 /// What the two sections say together.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     pub(super) compute: Compute,
+    pub(super) accelerators: Accelerators,
     pub(super) cpu_millis: Option<u64>,
     pub(super) memory_bytes: Option<u64>,
 }
@@ -108,17 +85,26 @@ fn read_exact(mut section: Section) -> Asked {
         compute: Compute {
             cpu_requests_millis: cpu(&mut section, "cpu_requests"),
             memory_requests_bytes: memory(&mut section, "cpu_memory_requests"),
-            accelerators: Accelerators {
-                count: number_u32(&mut section, "num_accelerators").unwrap_or(0),
-                types: names(&mut section, "accelerator_type"),
-                memory_bytes: device_memory(&mut section),
-                topology: names(&mut section, "accelerator_topology"),
-            },
             instance: None,
+        },
+        accelerators: Accelerators {
+            count: number_u32(&mut section, "num_accelerators").unwrap_or(0),
+            types: patterns(&mut section, "accelerator_type"),
+            memory_bytes: device_memory(&mut section),
+            topology: names(&mut section, "accelerator_topology"),
         },
     };
     section.finish(&EXACT_KEYS, Unknown::RefuseMisspelt);
     asked
+}
+
+fn patterns(section: &mut Section, key: &str) -> Vec<String> {
+    let entries = section.entries(key).into_iter().take(ACCELERATOR_TYPES_MAX);
+    let checked = entries.filter_map(|entry| match problem_of_pattern(&entry.text) {
+        Some(problem) => entry.refuse(problem),
+        None => Some(entry.text),
+    });
+    checked.collect()
 }
 
 fn names(section: &mut Section, key: &str) -> Vec<String> {
@@ -133,7 +119,7 @@ fn read_preset(mut section: Section, asked: &mut Asked, warnings: &mut Vec<Strin
     let count = number_u32(&mut section, "num_gpus");
     section.finish(&PRESET_KEYS, Unknown::RefuseMisspelt);
 
-    let accelerators = &mut asked.compute.accelerators;
+    let accelerators = &mut asked.accelerators;
     let exact =
         accelerators.count > 0 || asked.cpu_millis.is_some() || asked.memory_bytes.is_some();
     if !exact {

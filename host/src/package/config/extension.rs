@@ -20,7 +20,7 @@ const BATCHING: Batching = Batching { rows_max: 8, wait_max: Duration::from_mill
 const GRAPH_NAME_BYTES_MAX: usize = 256;
 
 /// `ringfence`.
-pub(super) const KEYS: [Key; 8] = [
+pub(super) const KEYS: [Key; 9] = [
     key(
         "isolation",
         Form::OneOf(&["call", "caller"]),
@@ -39,6 +39,11 @@ pub(super) const KEYS: [Key; 8] = [
         "Most bytes of a call's outputs, from \"1Ki\" to \"1Gi\"",
     ),
     key("engine", Form::OneOf(&EngineName::WORDS), "What runs the graphs"),
+    key(
+        "accelerator_cpu_nodes",
+        Form::Texts,
+        "Nodes of graphs that may be computed on the CPU though there is an accelerator",
+    ),
     key("batching", Form::OwnSection(&BATCHING_KEYS), "Computes of several calls become one"),
     key(
         "graphs",
@@ -89,6 +94,7 @@ pub(super) fn read(section: Option<Section>, limits: &mut Limits) -> Vec<GraphRu
         limits.engine = EngineName::of(&entry.text)
             .or_else(|| entry.refuse("is not an engine; write \"tract\" or \"onnxruntime\""));
     }
+    limits.accelerator_cpu_nodes = section.texts("accelerator_cpu_nodes");
     if let Some(mut batching) = section.section("batching") {
         let rows_max = batching.number("max_size", 2, ROWS_MAX);
         let rows_max = rows_max.and_then(|rows| u32::try_from(rows).ok());

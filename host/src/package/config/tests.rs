@@ -1,6 +1,7 @@
 //! What `config.yaml` is accepted, what is refused, and in which words.
 
 use super::*;
+use crate::limits::Accelerators;
 use std::path::Path;
 use std::time::Duration;
 
@@ -212,6 +213,7 @@ fn errors_name_the_key_the_line_and_the_fix() {
         ("cpu_limit: {a: 1}", "is a mapping; write one value"),
         ("num_accelerators: -1", "\"-1\" is not a whole number from 0 to 1024"),
         ("num_accelerators: 1.5", "\"1.5\" is not a whole number"),
+        ("accelerator_type: [\"NVIDIA-[\"]", "is no pattern for the names of devices"),
         (
             "accelerator_type: NVIDIA-A10G",
             "`inference_compute_info.accelerator_type`: is not a list",
@@ -363,13 +365,13 @@ fn an_instance_with_an_accelerator_is_never_served_without() {
         [("t4", 1), ("A10G", 1), ("g5.xlarge", 1), ("cpu", 0), ("t3a.2xlarge", 0)]
     {
         let config = accepted(&format!("model: {{id: m}}\ncompute: {{instance: {instance}}}\n"));
-        assert_eq!(config.compute.accelerators.count, count, "{instance}");
+        assert_eq!(config.limits.accelerators.count, count, "{instance}");
         assert!(config.warnings.is_empty());
     }
     let config = accepted("model: {id: m}\ncompute: {instance: mystery}\n");
     assert!(config.warnings[0].contains("\"mystery\" is not a known kind of machine"));
     let config = accepted("model: {id: m}\ncompute: {gpu: H100, num_gpus: 8}\n");
-    assert_eq!(config.compute.accelerators.count, 8);
+    assert_eq!(config.limits.accelerators.count, 8);
 }
 
 /// As the SDK 12.5 expands `compute: {instance: cpu}` in what it uploads.
@@ -379,7 +381,7 @@ fn an_empty_accelerator_memory_is_none() {
         "model: {id: m}\ninference_compute_info: {cpu_limit: '4', cpu_memory: 16Gi, \
          num_accelerators: 0, accelerator_type: [], accelerator_memory: ''}\n",
     );
-    assert_eq!(config.compute.accelerators, Accelerators::default());
+    assert_eq!(config.limits.accelerators, Accelerators::default());
 }
 
 /// I5: whatever is wrong with a file, its secrets are not in the error.

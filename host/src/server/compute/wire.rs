@@ -4,6 +4,7 @@ use crate::deploy::{
     Amount, CLUSTER_LOCAL, ClusterDetail, ComputeError, DeploymentDetail, NODEPOOL_DEFAULT,
     NodepoolDetail, Resource,
 };
+use crate::limits::Accelerators;
 use crate::package::config::ModelName;
 use crate::package::quantity::{Quantity, QuantityError};
 use crate::proto::clarifai::api;
@@ -11,6 +12,7 @@ use crate::server::catalog::timestamp;
 use crate::server::names::name_of_parts;
 use crate::server::status::Outcome;
 use crate::store::{ClusterRow, DeploymentRow, NodepoolRow};
+use crate::yaml::bytes_text;
 
 /// Delays of a deployment that says none, in seconds.
 const SCALE_DELAY_SECONDS: u32 = 300;
@@ -35,7 +37,7 @@ pub(super) fn default_nodepool(user_id: &str, has: Amount) -> api::Nodepool {
         id: NODEPOOL_DEFAULT.to_owned(),
         description: "all that this machine has for replicas".to_owned(),
         compute_cluster: Some(local(user_id)),
-        instance_types: vec![instance_type("local", has)],
+        instance_types: vec![instance_type("local", has, &Accelerators::default())],
         min_instances: 1,
         max_instances: 1,
         ..Default::default()
@@ -73,7 +75,7 @@ pub(super) fn cluster_said(sent: &api::ComputeCluster, before: ClusterDetail) ->
 
 pub(super) fn nodepool(row: &NodepoolRow) -> api::Nodepool {
     let said = row.said();
-    let one = Amount { cpu_millis: said.cpu_millis, memory_bytes: said.memory_bytes };
+    let (one, accelerators) = (said.of_one(), &said.accelerators);
     api::Nodepool {
         id: row.id.clone(),
         description: said.description,
@@ -84,7 +86,7 @@ pub(super) fn nodepool(row: &NodepoolRow) -> api::Nodepool {
             true => None,
             false => Some(api::NodeCapacityType { capacity_types: said.capacity_types }),
         },
-        instance_types: vec![instance_type(&said.instance_type, one)],
+        instance_types: vec![instance_type(&said.instance_type, one, accelerators)],
         min_instances: said.instances_min,
         max_instances: said.instances_max,
         visibility: visibility(said.visibility),
@@ -118,11 +120,6 @@ pub(super) fn nodepool_said(
     };
     let said = NodepoolDetail { instance_type: instance.id.clone(), ..said };
     let Some(info) = &instance.compute_info else { return Ok(said) };
-    if info.num_accelerators > 0 {
-        let problem =
-            "this host computes on CPUs only; send a compute_info with num_accelerators 0";
-        return Err(kind.invalid(problem));
-    }
     let read = |key: &str, text: &str, amount: fn(Quantity) -> Result<u64, QuantityError>| {
         text.parse::<Quantity>()
             .and_then(amount)
@@ -136,6 +133,25 @@ pub(super) fn nodepool_said(
         memory_bytes: match info.cpu_memory.as_str() {
             "" => said.memory_bytes,
             text => read("cpu_memory", text, Quantity::bytes)?,
+        },
+        accelerators: match info.num_accelerators {
+            0 if info.accelerator_type.is_empty() && info.accelerator_memory.is_empty() => {
+                said.accelerators.clone()
+            }
+            0 => {
+                let problem =
+                    "compute_info says accelerators, and not how many: send num_accelerators";
+                return Err(kind.invalid(problem));
+            }
+            count => Accelerators {
+                count,
+                types: info.accelerator_type.clone(),
+                memory_bytes: match info.accelerator_memory.as_str() {
+                    "" => None,
+                    text => Some(read("accelerator_memory", text, Quantity::bytes)?),
+                },
+                topology: info.accelerator_topology.clone(),
+            },
         },
         ..said
     })
@@ -287,10 +303,14 @@ fn cluster_named(user_id: &str, id: &str) -> api::ComputeCluster {
     api::ComputeCluster { id: id.to_owned(), user_id: user_id.to_owned(), ..Default::default() }
 }
 
-fn instance_type(id: &str, has: Amount) -> api::InstanceType {
+fn instance_type(id: &str, has: Amount, accelerators: &Accelerators) -> api::InstanceType {
     let compute_info = api::ComputeInfo {
         cpu_limit: has.cpu_text(),
         cpu_memory: has.memory_text(),
+        num_accelerators: has.accelerators,
+        accelerator_type: accelerators.types.clone(),
+        accelerator_memory: accelerators.memory_bytes.map(bytes_text).unwrap_or_default(),
+        accelerator_topology: accelerators.topology.clone(),
         ..Default::default()
     };
     api::InstanceType {

@@ -1,0 +1,95 @@
+//! The engines that compute on accelerators.
+//!
+//! Owns what their failures mean, whoever words them: the driver's own words are in all.
+
+use super::engine::{Engine, OnDevices, RunError};
+use super::tract::TractOn;
+use crate::call::Holder;
+use crate::sandbox::OverLimit;
+use std::sync::{Arc, OnceLock};
+
+/// Makes an engine for devices that this host only pretends to have.
+pub type StandIn = fn(&OnDevices) -> Arc<dyn Engine>;
+
+static STAND_IN: OnceLock<StandIn> = OnceLock::new();
+
+/// A part of what is said where an arena on the device is full, or the device.
+const FULL: [&str; 5] = [
+    "Failed to allocate memory for requested buffer",
+    "is smaller than requested bytes",
+    "out of memory",
+    "OUT_OF_MEMORY",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+];
+
+/// A part of what is said where the device fails.
+const FAILS: [&str; 7] = [
+    "CUDA failure",
+    "CUDA error",
+    "CUDA_ERROR",
+    "CUDNN failure",
+    "CUBLAS failure",
+    "cudaError",
+    "DriverError",
+];
+
+/// Has this process compute by an engine of its own where the devices are stand-ins. The
+/// product's program never does; the tests' own does. The first one stays.
+pub fn stand_in(engine: StandIn) {
+    STAND_IN.get_or_init(|| engine);
+}
+
+/// Those for these devices, in the order in which a graph is offered to them.
+pub(super) fn engines(devices: &OnDevices) -> Vec<Arc<dyn Engine>> {
+    if let Some(engine) = STAND_IN.get() {
+        return vec![engine(devices)];
+    }
+    TractOn::cuda(devices).map(|engine| Arc::new(engine) as Arc<dyn Engine>).into_iter().collect()
+}
+
+/// What it means that a run or a graph has failed there for this reason.
+pub(super) fn failure(why: String, on: &OnDevices) -> RunError {
+    let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    if says(&FULL) {
+        let (holder, memory_bytes_max) = (Holder::Device, on.memory.bytes_max());
+        return RunError::Memory(OverLimit { holder, memory_bytes_max });
+    }
+    match says(&FAILS) {
+        true => RunError::DeviceLost(why),
+        false => RunError::Engine(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Account;
+
+    /// As the libraries word them.
+    #[test]
+    fn a_failure_is_a_full_device_a_lost_one_or_neither() {
+        let on = OnDevices { count: 1, memory: Account::new(1 << 20) };
+        let of = |text: &str| failure(text.to_owned(), &on);
+        for full in [
+            "/onnxruntime_src/bfc_arena.cc:376 Failed to allocate memory for requested buffer of \
+             size 4294967296",
+            "Available memory of 3670016 is smaller than requested bytes of 4194304",
+            "CUDA failure 2: out of memory ; GPU=0 ; hostname=x ; expr=cudaMalloc((void**)&p, size);",
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+        ] {
+            let over = match of(full) {
+                RunError::Memory(over) => over,
+                other => panic!("{full}: {other}"),
+            };
+            assert_eq!((over.holder, over.memory_bytes_max), (Holder::Device, 1 << 20), "{full}");
+        }
+        for lost in [
+            "CUDA failure 719: unspecified launch failure ; GPU=0 ; hostname=x",
+            "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")",
+        ] {
+            assert!(matches!(of(lost), RunError::DeviceLost(_)), "{lost}");
+        }
+        let other = "Non-zero status code returned while running Gather node";
+        assert!(matches!(of(other), RunError::Engine(_)));
+    }
+}

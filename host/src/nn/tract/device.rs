@@ -1,0 +1,168 @@
+//! tract on a device, by a runtime of its own that computes there.
+//!
+//! Owns that a run launches nothing more once nobody wants it, and which nodes are where.
+
+use super::{NAME, Read, Tract, causes, constants_bytes, ports, read, value};
+use crate::call::Holder;
+use crate::nn::devices::failure;
+use crate::nn::engine::{
+    Beside, Engine, Graph, LoadError, Means, OnDevices, Placement, Ports, Run, RunError, reason,
+};
+use crate::nn::tensor::{ElementType, Elements, Tensor};
+use crate::sandbox::Charge;
+use std::sync::Arc;
+use std::time::Instant;
+use tract_cuda::utils::ensure_cuda_runtime_dependencies;
+use tract_gpu::fact::DeviceTypedFactExt;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::{Runtime, runtime_for_name};
+use tract_onnx::tract_core::ops::konst::Const;
+use tract_onnx::tract_core::ops::source::TypedSource;
+use tract_onnx::tract_core::plan;
+
+/// The engine.
+pub(in crate::nn) struct TractOn {
+    devices: OnDevices,
+    runtime: &'static dyn Runtime,
+}
+
+impl TractOn {
+    /// By CUDA, where its libraries and a driver are there.
+    pub(in crate::nn) fn cuda(devices: &OnDevices) -> Option<Self> {
+        let there = ensure_cuda_runtime_dependencies("CUDA is not there");
+        there
+            .inspect_err(|error| tracing::debug!("tract computes on no device: {error:#}"))
+            .ok()?;
+        Self::by("cuda", devices)
+    }
+
+    /// By what every machine has.
+    #[cfg(test)]
+    pub(in crate::nn) fn cpu(devices: &OnDevices) -> Option<Self> {
+        Self::by("cpu", devices)
+    }
+
+    fn by(runtime: &str, devices: &OnDevices) -> Option<Self> {
+        let runtime = runtime_for_name(runtime).ok().flatten()?;
+        Some(Self { devices: devices.clone(), runtime })
+    }
+
+    fn load_error(&self, name: &str, error: &TractError) -> LoadError {
+        let (name, why) = (name.to_owned(), causes(error));
+        match failure(why, &self.devices) {
+            RunError::Memory(source) => LoadError::Memory { name, source },
+            RunError::DeviceLost(reason) => LoadError::DeviceLost { name, reason },
+            _ => super::load_error(&name, error),
+        }
+    }
+}
+
+impl Engine for TractOn {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn has(&self, domain: &str, operator: &str) -> bool {
+        Tract.has(domain, operator)
+    }
+
+    /// It knows the first alone.
+    fn devices_max(&self) -> Option<u32> {
+        Some(1)
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        onnx: &[u8],
+        beside: &dyn Beside,
+        _: Means,
+    ) -> Result<Arc<dyn Graph>, LoadError> {
+        let Read { inferred, input_names, output_names } = read(name, onnx, beside)?;
+        let failed = |error: TractError| self.load_error(name, &error);
+        let typed = inferred.into_typed().and_then(TypedModel::into_decluttered).map_err(failed)?;
+        let inputs = ports(&typed, input_names, &typed.inputs);
+        let outputs = ports(&typed, output_names, &typed.outputs);
+        let bytes = constants_bytes(&typed).max(onnx.len() as u64);
+        let full = |source| LoadError::Memory { name: name.to_owned(), source };
+        let held = self.devices.memory.charge(Holder::Device, bytes).map_err(full)?;
+        let prepared = self.runtime.prepare(typed).map_err(failed)?;
+        let none = || failed(TractError::msg("its runtime has no plan"));
+        let plan = prepared.typed_plan().cloned().ok_or_else(none)?;
+        let placement = placed(plan.model());
+        let (ports, devices) = (Ports { inputs, outputs }, self.devices.clone());
+        Ok(Arc::new(GraphOn { plan, placement, ports, devices, _held: held }))
+    }
+
+    fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
+        Tract.elements(element, shape, data)
+    }
+}
+
+/// Which nodes give what is on a device. Constants and inputs are no work.
+fn placed(model: &TypedModel) -> Placement {
+    let mut placement = Placement::default();
+    for node in &model.nodes {
+        let is_there = |facts: &[&TypedFact]| facts.iter().any(|f| f.as_device_fact().is_some());
+        let gives: Vec<&TypedFact> = node.outputs.iter().map(|output| &output.fact).collect();
+        let takes: Vec<&TypedFact> = model.node_input_facts(node.id).unwrap_or_default().to_vec();
+        match (node.op_is::<Const>() || node.op_is::<TypedSource>(), is_there(&gives)) {
+            (true, _) => {}
+            (false, true) => placement.on_device += 1,
+            // It only brings back what was computed there.
+            (false, false) if is_there(&takes) => {}
+            (false, false) => placement.on_cpu.push(node.name.clone()),
+        }
+    }
+    placement
+}
+
+/// A graph there.
+struct GraphOn {
+    plan: Arc<TypedSimplePlan>,
+    placement: Placement,
+    ports: Ports,
+    devices: OnDevices,
+    _held: Charge,
+}
+
+impl Graph for GraphOn {
+    fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// They are on the device.
+    fn bytes(&self) -> u64 {
+        0
+    }
+
+    fn placement(&self) -> Option<&Placement> {
+        Some(&self.placement)
+    }
+
+    fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
+        let cancel = run.cancel;
+        let bytes = inputs.iter().map(Tensor::bytes).fold(0, usize::saturating_add);
+        let _inputs = self.devices.memory.charge(Holder::Device, bytes as u64)?;
+        let failed = |error: TractError| match cancel.is_cancelled() {
+            true => RunError::Cancelled,
+            false => error
+                .downcast()
+                .unwrap_or_else(|error: TractError| failure(reason(&error), &self.devices)),
+        };
+        let inputs: TVec<TValue> =
+            inputs.into_iter().map(value::taken).collect::<TractResult<_>>().map_err(failed)?;
+        let began = Instant::now();
+        let mut state = self.plan.spawn().map_err(failed)?;
+        let outputs = state.run_plan_with_eval(inputs, |context, op_state, node, inputs| {
+            // What was launched is waited for, and nothing more is launched.
+            if cancel.is_cancelled() {
+                return Err(TractError::msg("cancelled"));
+            }
+            plan::eval(context, op_state, node, inputs)
+        });
+        run.device = began.elapsed();
+        let outputs = outputs.map_err(failed)?.into_iter().zip(self.ports.outputs.iter());
+        outputs.map(|(value, port)| value::given(value, &port.name)).collect()
+    }
+}
