@@ -35,7 +35,7 @@ static HOUSE: LazyLock<House> = LazyLock::new(|| {
     let (one_shot, compiler) = (OneShot::of(launcher), compiler_id().unwrap());
     let run = folder.path().to_owned();
     let loader = Loader::new(workers, one_shot, compiler, store.clone(), run, None);
-    let machine = Amount { cpu_millis: 1000, memory_bytes: 1 << 30 };
+    let machine = Amount { cpu_millis: 1000, memory_bytes: 1 << 30, accelerators: 0 };
     let deployments = Arc::new(Deployments::open(loader, machine).unwrap());
     let app = App {
         auth: Auth::none(),
