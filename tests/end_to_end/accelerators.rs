@@ -224,7 +224,9 @@ fn a_lost_device_is_one_versions_and_comes_back() {
     block_on(async {
         let canary = ringfence_tests::Canary::start(&host).await;
         let client = Client::connect(host.base(), &host.pat()).await;
-        let before = ringfence_tests::children(host.pid());
+        let pids = || ringfence_tests::children(host.pid());
+        host.wait_until("its three processes", |_| pids().len() == 3);
+        let before = pids();
         let lost = client.predict_request(rows("fast", LOST_ROWS)).await;
         assert_eq!(lost.code(), StatusCode::ModelBusyPleaseRetry, "{lost:?}");
         assert_eq!(lost.reason(), "DEVICE_LOST", "{lost:?}");
@@ -232,7 +234,7 @@ fn a_lost_device_is_one_versions_and_comes_back() {
         assert_eq!(neighbour.code(), StatusCode::Success, "{neighbour:?}");
         let again = client.predict_request(rows("fast", 2)).await;
         assert_eq!(again.code(), StatusCode::Success, "{again:?}");
-        let after = ringfence_tests::children(host.pid());
+        let after = pids();
         let stayed = after.iter().filter(|pid| before.contains(pid)).count();
         assert_eq!((stayed, after.len()), (2, 3), "{before:?}, {after:?}");
         canary.ends(&mut host, "a lost device").await;
@@ -254,6 +256,8 @@ fn a_process_that_has_too_much_of_its_device_is_ended() {
         ..HostOptions::default()
     });
     let pids = || ringfence_tests::children(host.pid());
+    // What has written a snapshot is gone soon.
+    host.wait_until("its two processes", |_| pids().len() == 2);
     let before = pids();
     // What libraries keep for themselves is nobody's.
     std::fs::write(&held, "1073741824").unwrap();
