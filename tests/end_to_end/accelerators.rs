@@ -410,6 +410,9 @@ fn a_test_runs_on_the_device_and_says_what_it_took() {
     assert!(told.contains("it runs on Fake-One with 32Mi"), "{told}");
     assert!(told.contains("graph digits: fake, 1 node on the device"), "{told}");
     assert!(told.contains("device "), "{told}");
+    let inspected = text(&command(&[], &["inspect", fast.path()]));
+    assert!(inspected.contains("1 accelerator"), "{inspected}");
+    assert!(inspected.contains("runs on an accelerator"), "{inspected}");
     let none = command(&[], &["test", fast.path()]);
     assert_eq!(none.status.code(), Some(2), "{}", text(&none));
     let on_cpu = command(&[], &["test", "--cpu", fast.path()]);

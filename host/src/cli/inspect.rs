@@ -151,10 +151,14 @@ fn of_package(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyho
         sheet.push((
             "graph",
             escape_controls(&format!(
-                "{}: {} -> {}; runs on {engine}; sha256 {}",
+                "{}: {} -> {}; runs on {}; sha256 {}",
                 file.name,
                 ports(&inputs),
                 ports(&outputs),
+                match package.config.accelerators() {
+                    Some(_) => "an accelerator, by the host's engine for it",
+                    None => engine,
+                },
                 digest(&content)
             )),
         ));
