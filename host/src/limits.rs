@@ -96,8 +96,7 @@ pub struct Accelerators {
 
 impl fmt::Display for Accelerators {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.count == 1 { "" } else { "s" };
-        write!(f, "{} accelerator{plural}", self.count)?;
+        f.write_str(&accelerators_text(self.count))?;
         if !self.types.is_empty() {
             write!(f, " of type {}", self.types.join(" or "))?;
         }
@@ -106,6 +105,12 @@ impl fmt::Display for Accelerators {
         }
         Ok(())
     }
+}
+
+/// So many of them, in words.
+pub(crate) fn accelerators_text(count: u32) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} accelerator{plural}")
 }
 
 /// When computes of several calls on one graph become one.

@@ -3,7 +3,7 @@
 //! Owns the sums: a reservation is taken in its nodepool and in the machine at
 //! once, or not at all, and is given back by drop.
 
-use crate::limits::limit;
+use crate::limits::{accelerators_text, limit};
 use crate::package::config::Config;
 use crate::yaml::bytes_text;
 use std::fmt;
@@ -101,8 +101,7 @@ impl fmt::Display for Amount {
         let (cpus, memory) = (self.cpu_text(), self.memory_text());
         match self.accelerators {
             0 => write!(f, "{cpus} CPU and {memory}"),
-            1 => write!(f, "{cpus} CPU, {memory} and 1 accelerator"),
-            count => write!(f, "{cpus} CPU, {memory} and {count} accelerators"),
+            count => write!(f, "{cpus} CPU, {memory} and {}", accelerators_text(count)),
         }
     }
 }
@@ -161,10 +160,6 @@ impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { needed, name, left, has, .. } = self;
         if self.is_of_devices || needed.accelerators > left.accelerators {
-            let accelerators = |count| match count {
-                1 => "1 accelerator".to_owned(),
-                count => format!("{count} accelerators"),
-            };
             let advice = match needed.accelerators > has.accelerators {
                 true => "choose another nodepool",
                 false => "make room, or try again in a moment",
@@ -172,7 +167,7 @@ impl fmt::Display for Full {
             return write!(
                 f,
                 "{} wanted: nodepool {name} has {} left that would do, of {}; {advice}",
-                accelerators(needed.accelerators),
+                accelerators_text(needed.accelerators),
                 left.accelerators,
                 has.accelerators
             );
@@ -248,11 +243,9 @@ impl Pool {
 
     /// Whether so much is left, here and of the machine.
     pub fn fits(&self, needed: Amount) -> Result<(), Full> {
-        let State { has, reserved } = *self.lock();
-        if !needed.plus(reserved).fits(has.reservable()) {
-            let left = has.reservable().minus(reserved);
-            let name = self.name.clone();
-            return Err(Full { needed, name, left, has, is_of_devices: false });
+        let state = *self.lock();
+        if !needed.plus(state.reserved).fits(state.has.reservable()) {
+            return Err(self.full(state, needed));
         }
         self.machine.as_ref().map_or(Ok(()), |machine| machine.fits(needed))
     }
@@ -260,12 +253,9 @@ impl Pool {
     /// Reserves so much, here and of the machine.
     pub fn reserve(self: &Arc<Self>, needed: Amount) -> Result<Reservation, Full> {
         let mut state = self.lock();
-        let State { has, reserved } = *state;
-        let after = reserved.plus(needed);
-        if !after.fits(has.reservable()) {
-            let left = has.reservable().minus(reserved);
-            let name = self.name.clone();
-            return Err(Full { needed, name, left, has, is_of_devices: false });
+        let after = state.reserved.plus(needed);
+        if !after.fits(state.has.reservable()) {
+            return Err(self.full(*state, needed));
         }
         state.reserved = after;
         drop(state);
@@ -279,9 +269,14 @@ impl Pool {
 
     /// Why so much is not reserved where the devices that it needs are not free.
     pub(super) fn without_devices(&self, needed: Amount) -> Full {
-        let State { has, reserved } = *self.lock();
-        let left = Amount { accelerators: 0, ..has.reservable().minus(reserved) };
-        Full { needed, name: self.name.clone(), left, has, is_of_devices: true }
+        let full = self.full(*self.lock(), needed);
+        let left = Amount { accelerators: 0, ..full.left };
+        Full { left, is_of_devices: true, ..full }
+    }
+
+    fn full(&self, State { has, reserved }: State, needed: Amount) -> Full {
+        let left = has.reservable().minus(reserved);
+        Full { needed, name: self.name.clone(), left, has, is_of_devices: false }
     }
 
     /// Resolves when something is given back after this was made.

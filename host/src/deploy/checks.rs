@@ -3,7 +3,7 @@
 use super::capacity::Amount;
 use super::details::{ClusterDetail, DeploymentDetail, NodepoolDetail};
 use super::error::{ComputeError, Resource};
-use crate::devices::problem_of_pattern;
+use crate::devices::{PATTERNS_MAX, problem_of_pattern};
 use crate::limits::{Accelerators, limit};
 use crate::package::config::check_name;
 
@@ -17,9 +17,6 @@ pub(super) const REPLICAS_MAX: u32 = 64;
 
 /// Longest delay of a deployment: a week.
 pub(super) const DELAY_SECONDS_MAX: u32 = 7 * 24 * 3600;
-
-/// Patterns for the devices of a nodepool, at most.
-const ACCELERATOR_TYPES_MAX: usize = 64;
 
 /// Instances of a nodepool, at most.
 pub(super) const INSTANCES_MAX: u32 = 1024;
@@ -86,9 +83,9 @@ impl NodepoolDetail {
             return Err(kind.invalid("there are two capacity types: 1 on demand, 2 spot"));
         }
         let Accelerators { types, topology, .. } = &self.accelerators;
-        if types.len().max(topology.len()) > ACCELERATOR_TYPES_MAX {
+        if types.len().max(topology.len()) > PATTERNS_MAX {
             return Err(kind.invalid(format!(
-                "accelerator_type and accelerator_topology have at most {ACCELERATOR_TYPES_MAX} each"
+                "accelerator_type and accelerator_topology have at most {PATTERNS_MAX} each"
             )));
         }
         topology.iter().try_for_each(|name| kind.check_texts(&[name]))?;

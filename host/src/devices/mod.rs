@@ -45,6 +45,9 @@ impl fmt::Display for Device {
     }
 }
 
+/// Patterns that are told together, at most.
+pub(crate) const PATTERNS_MAX: usize = 64;
+
 /// Longest pattern of a name, and most alternatives of one: what reads patterns goes down for
 /// each of these.
 const PATTERN_BYTES_MAX: usize = 128;

@@ -61,7 +61,7 @@ fn engines() -> Vec<Arc<dyn Engine>> {
 }
 
 fn on_devices() -> OnDevices {
-    OnDevices { count: 1, memory: Account::new(1 << 30) }
+    OnDevices { memory: Account::new(1 << 30) }
 }
 
 fn loaded(engine: &dyn Engine, onnx: &[u8], means: Means) -> Arc<dyn Graph> {

@@ -68,7 +68,7 @@ mod tests {
     /// As the libraries word them.
     #[test]
     fn a_failure_is_a_full_device_a_lost_one_or_neither() {
-        let on = OnDevices { count: 1, memory: Account::new(1 << 20) };
+        let on = OnDevices { memory: Account::new(1 << 20) };
         let of = |text: &str| failure(text.to_owned(), &on);
         for full in [
             "/onnxruntime_src/bfc_arena.cc:376 Failed to allocate memory for requested buffer of \

@@ -66,8 +66,6 @@ impl Means {
 /// made for it.
 #[derive(Debug, Clone)]
 pub struct OnDevices {
-    /// How many there are.
-    pub count: u32,
     /// What it has on all of them together, in bytes.
     pub memory: Account,
 }
@@ -76,11 +74,9 @@ impl OnDevices {
     /// These, and of their memory what was asked for.
     pub fn of<'a>(asked: &Accelerators, devices: impl IntoIterator<Item = &'a Device>) -> Self {
         let most = asked.memory_bytes.unwrap_or(u64::MAX);
-        let each: Vec<u64> =
-            devices.into_iter().map(|device| device.memory_bytes.min(most)).collect();
-        let count = u32::try_from(each.len()).unwrap_or(u32::MAX);
-        let bytes = each.into_iter().fold(0, u64::saturating_add);
-        Self { count, memory: Account::new(limit("device_memory", bytes)) }
+        let each = devices.into_iter().map(|device| device.memory_bytes.min(most));
+        let bytes = each.fold(0, u64::saturating_add);
+        Self { memory: Account::new(limit("device_memory", bytes)) }
     }
 }
 

@@ -34,14 +34,13 @@ impl Engines {
     /// Those of a process that has ONNX Runtime, or not, and computes on these devices, if
     /// there are any.
     pub fn of_process(onnxruntime: Option<OnnxRuntime>, devices: Option<&OnDevices>) -> Self {
-        let mut engines = vec![Arc::new(Tract) as Arc<dyn Engine>];
-        engines.extend(devices.into_iter().flat_map(devices::engines));
         let onnxruntime = onnxruntime.map(|engine| match devices {
             Some(devices) => engine.on(devices),
             None => engine,
         });
-        engines.extend(onnxruntime.map(|engine| Arc::new(engine) as Arc<dyn Engine>));
-        Self { engines: engines.into(), devices: devices.cloned() }
+        let on_devices = devices.into_iter().flat_map(devices::engines);
+        let more = on_devices.chain(onnxruntime.map(|engine| Arc::new(engine) as Arc<dyn Engine>));
+        Self { devices: devices.cloned(), ..more.fold(Self::default(), Self::and) }
     }
 
     /// What is computed on beside CPUs.
@@ -69,7 +68,7 @@ impl Engines {
         let none = || LoadError::NoEngine {
             name: file.name.clone(),
             asked: asked.map_or("none", EngineName::as_str),
-            there: self.names(),
+            there: self.engines.iter().map(|engine| engine.name()).collect::<Vec<_>>().join(", "),
         };
         let is_asked =
             |engine: &&Arc<dyn Engine>| asked.is_none_or(|asked| asked.as_str() == engine.name());
@@ -100,10 +99,6 @@ impl Engines {
             return Err(LoadError::OnCpu { name, engine });
         }
         Err(refused.unwrap_or_else(none))
-    }
-
-    fn names(&self) -> String {
-        self.engines.iter().map(|engine| engine.name()).collect::<Vec<_>>().join(", ")
     }
 }
 

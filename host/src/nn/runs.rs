@@ -111,7 +111,7 @@ impl Runs {
     }
 }
 
-fn bytes_of(inputs: &[Tensor]) -> usize {
+pub(super) fn bytes_of(inputs: &[Tensor]) -> usize {
     inputs.iter().map(Tensor::bytes).fold(0, usize::saturating_add)
 }
 

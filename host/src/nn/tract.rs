@@ -6,7 +6,9 @@ mod value;
 
 pub(super) use device::TractOn;
 
-use super::engine::{Beside, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError, reason};
+use super::engine::{
+    Beside, Cancel, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError, reason,
+};
 use super::tensor::{ElementType, Elements, Tensor};
 use bytes::Bytes;
 use ledger::Ledger;
@@ -15,7 +17,7 @@ use std::sync::{Arc, LazyLock};
 use tract_onnx::Onnx;
 use tract_onnx::data_resolver::ModelDataResolver;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::SymbolValues;
+use tract_onnx::tract_core::internal::{EvalContext, OpState, SymbolValues};
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::plan;
 
@@ -140,36 +142,60 @@ impl Graph for TractGraph {
     }
 
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
-        let cancel = run.cancel;
-        // The outermost cause: what lies deeper names the host's sources and files.
-        let engine = |error: TractError| {
-            if cancel.is_cancelled() {
-                return RunError::Cancelled;
-            }
-            error.downcast().unwrap_or_else(|error| RunError::Engine(reason(&error)))
-        };
         let mut holds = self.ledger.begin(run.scratch);
-        let inputs: TVec<TValue> =
-            inputs.into_iter().map(value::taken).collect::<TractResult<_>>().map_err(engine)?;
-        let mut state = self.plan.spawn().map_err(engine)?;
-        let outputs = state
-            .run_plan_with_eval(inputs, |context, op_state, node, inputs| {
-                // A node cannot be interrupted, but the next one need not start.
-                if cancel.is_cancelled() {
-                    return Err(TractError::msg("cancelled"));
-                }
+        let outputs = self.outputs();
+        let failed = RunError::Engine;
+        computed(
+            &self.plan,
+            outputs,
+            inputs,
+            run.cancel,
+            failed,
+            |context, op_state, node, inputs| {
                 holds.before(context, node, &inputs)?;
                 let outputs = plan::eval(context, op_state, node, inputs)?;
                 holds.after(node, &outputs)?;
                 Ok(outputs)
-            })
-            .map_err(engine)?;
-        outputs
-            .into_iter()
-            .zip(self.outputs())
-            .map(|(value, port)| value::given(value, &port.name))
-            .collect()
+            },
+        )
     }
+}
+
+/// Runs a plan, each node by `eval`, as long as somebody wants it: a node cannot be
+/// interrupted, but the next one need not start. `failed` says what a reason of tract's
+/// means.
+fn computed<E>(
+    plan: &Arc<TypedSimplePlan>,
+    outputs: &[Port],
+    inputs: Vec<Tensor>,
+    cancel: &Cancel,
+    failed: impl Fn(String) -> RunError,
+    mut eval: E,
+) -> Result<Vec<Tensor>, RunError>
+where
+    E: FnMut(
+        &EvalContext<'_>,
+        Option<&mut (dyn OpState + 'static)>,
+        &TypedNode,
+        TVec<TValue>,
+    ) -> TractResult<TVec<TValue>>,
+{
+    // The outermost cause: what lies deeper names the host's sources and files.
+    let engine = |error: TractError| match cancel.is_cancelled() {
+        true => RunError::Cancelled,
+        false => error.downcast().unwrap_or_else(|error: TractError| failed(reason(&error))),
+    };
+    let inputs = inputs.into_iter().map(value::taken);
+    let inputs = inputs.collect::<TractResult<TVec<TValue>>>().map_err(engine)?;
+    let mut state = plan.spawn().map_err(engine)?;
+    let values = state.run_plan_with_eval(inputs, |context, op_state, node, inputs| {
+        match cancel.is_cancelled() {
+            true => Err(TractError::msg("cancelled")),
+            false => eval(context, op_state, node, inputs),
+        }
+    });
+    let values = values.map_err(engine)?.into_iter().zip(outputs);
+    values.map(|(value, port)| value::given(value, &port.name)).collect()
 }
 
 /// Refuses every file: a graph is all in its own bytes.

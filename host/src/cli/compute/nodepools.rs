@@ -4,6 +4,7 @@ use super::{MERGE, OwnerArgs, PER_PAGE, PoolRef, asked};
 use crate::cli::GlobalArgs;
 use crate::cli::client::{Client, block_on};
 use crate::cli::operations::tell;
+use crate::limits::accelerators_text;
 use crate::proto::clarifai::api;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -167,8 +168,7 @@ fn show(global: &GlobalArgs, nodepool: api::Nodepool) -> anyhow::Result<()> {
     let accelerators = has.num_accelerators;
     let one = match accelerators {
         0 => format!("{cpus} CPU and {memory}"),
-        1 => format!("{cpus} CPU, {memory} and 1 accelerator"),
-        _ => format!("{cpus} CPU, {memory} and {accelerators} accelerators"),
+        count => format!("{cpus} CPU, {memory} and {}", accelerators_text(count)),
     };
     let line = || match count {
         1 => format!("{label}  {one}"),

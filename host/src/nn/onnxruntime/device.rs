@@ -1,7 +1,7 @@
 //! Graphs on a device, by the library's provider for it.
 //!
 //! Owns how much of the device's memory sessions have, what of it stays there between runs,
-//! and what the library's failures mean.
+//! and how the library says which nodes are there.
 
 use crate::nn::devices::failure;
 use crate::nn::engine::{OnDevices, Placement, RunError, reason};

@@ -2,12 +2,13 @@
 //!
 //! Owns that a run launches nothing more once nobody wants it, and which nodes are where.
 
-use super::{NAME, Read, Tract, causes, constants_bytes, ports, read, value};
+use super::{NAME, Read, Tract, causes, computed, constants_bytes, ports, read};
 use crate::call::Holder;
 use crate::nn::devices::failure;
 use crate::nn::engine::{
-    Beside, Engine, Graph, LoadError, Means, OnDevices, Placement, Ports, Run, RunError, reason,
+    Beside, Engine, Graph, LoadError, Means, OnDevices, Placement, Ports, Run, RunError,
 };
+use crate::nn::runs::bytes_of;
 use crate::nn::tensor::{ElementType, Elements, Tensor};
 use crate::sandbox::Charge;
 use std::sync::Arc;
@@ -141,28 +142,12 @@ impl Graph for GraphOn {
     }
 
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
-        let cancel = run.cancel;
-        let bytes = inputs.iter().map(Tensor::bytes).fold(0, usize::saturating_add);
-        let _inputs = self.devices.memory.charge(Holder::Device, bytes as u64)?;
-        let failed = |error: TractError| match cancel.is_cancelled() {
-            true => RunError::Cancelled,
-            false => error
-                .downcast()
-                .unwrap_or_else(|error: TractError| failure(reason(&error), &self.devices)),
-        };
-        let inputs: TVec<TValue> =
-            inputs.into_iter().map(value::taken).collect::<TractResult<_>>().map_err(failed)?;
+        let bytes = bytes_of(&inputs) as u64;
+        let _inputs = self.devices.memory.charge(Holder::Device, bytes)?;
+        let failed = |why| failure(why, &self.devices);
         let began = Instant::now();
-        let mut state = self.plan.spawn().map_err(failed)?;
-        let outputs = state.run_plan_with_eval(inputs, |context, op_state, node, inputs| {
-            // What was launched is waited for, and nothing more is launched.
-            if cancel.is_cancelled() {
-                return Err(TractError::msg("cancelled"));
-            }
-            plan::eval(context, op_state, node, inputs)
-        });
+        let outputs = computed(&self.plan, self.outputs(), inputs, run.cancel, failed, plan::eval);
         run.device = began.elapsed();
-        let outputs = outputs.map_err(failed)?.into_iter().zip(self.ports.outputs.iter());
-        outputs.map(|(value, port)| value::given(value, &port.name)).collect()
+        outputs
     }
 }

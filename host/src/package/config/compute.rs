@@ -2,7 +2,7 @@
 //!
 //! Owns their keys. Nothing here knows which devices exist.
 
-use crate::devices::problem_of_pattern;
+use crate::devices::{PATTERNS_MAX, problem_of_pattern};
 use crate::limits::Accelerators;
 use crate::package::quantity::Quantity;
 use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
@@ -11,8 +11,6 @@ use crate::yaml::{Entry, Form, Key, Section, Unknown, key};
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// More than any machine has.
 const ACCELERATORS_MAX: u64 = 1024;
-/// Longest name or pattern of a device, and most of them.
-const ACCELERATOR_TYPES_MAX: usize = 64;
 
 /// `inference_compute_info`.
 pub(super) const EXACT_KEYS: [Key; 8] = [
@@ -99,7 +97,7 @@ fn read_exact(mut section: Section) -> Asked {
 }
 
 fn patterns(section: &mut Section, key: &str) -> Vec<String> {
-    let entries = section.entries(key).into_iter().take(ACCELERATOR_TYPES_MAX);
+    let entries = section.entries(key).into_iter().take(PATTERNS_MAX);
     let checked = entries.filter_map(|entry| match problem_of_pattern(&entry.text) {
         Some(problem) => entry.refuse(problem),
         None => Some(entry.text),
@@ -108,7 +106,7 @@ fn patterns(section: &mut Section, key: &str) -> Vec<String> {
 }
 
 fn names(section: &mut Section, key: &str) -> Vec<String> {
-    section.texts(key).into_iter().take(ACCELERATOR_TYPES_MAX).collect()
+    section.texts(key).into_iter().take(PATTERNS_MAX).collect()
 }
 
 /// The other platform looks an instance's size up in a catalogue. What matters
