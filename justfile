@@ -24,10 +24,10 @@ corpus:
 limits-bite *limits:
     bash tests/limits-bite {{limits}}
 
-# What each engine computes on a device of NVIDIA's, against reference values: needs one, and CUDA 13 with cuDNN.
-# RINGFENCE_TEST_ONNXRUNTIME may name a library that has CUDA.
+# What has to be seen on a device of NVIDIA's: needs one, CUDA 13 with cuDNN, and RINGFENCE_BENCH_MODELS. tests/gpu says
+# what else can be named, and how to pack it for a machine that builds nothing.
 gpu:
-    RINGFENCE_TEST_GPU=1 ORT_DISABLE_TELEMETRY=1 cargo test --release -p ringfence --lib -- nn::conformance --test-threads 1
+    bash tests/gpu run
 
 # Looks whether the host compiles for systems that it is not run on. Needs their targets, by rustup, and C
 # compilers for them: CC_aarch64_apple_darwin, CC_aarch64_unknown_linux_gnu.

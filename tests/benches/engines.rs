@@ -3,9 +3,13 @@
 //!
 //! Prints medians and ratios; nothing is asserted, because the numbers belong to the machine
 //! they are taken on. `SECONDS` sets the time of each figure; words choose parts: `conv`,
-//! `decoder` or `copies`. `RINGFENCE_BENCH_MODELS` is a folder with `conv.onnx` and
+//! `decoder` or `device`. `RINGFENCE_BENCH_MODELS` is a folder with `conv.onnx` and
 //! `decoder.onnx`; `RINGFENCE_TEST_ONNXRUNTIME` the library of ONNX Runtime, if that is
 //! to be measured; `RINGFENCE_BENCH_PYTHON` a Python that has the package `onnxruntime`.
+//!
+//! `device` needs an accelerator, or one that this program pretends to have;
+//! `RINGFENCE_TEST_PROGRAM` and `RINGFENCE_TEST_CUDA` are as for tests on one.
+//! `RINGFENCE_BENCH_GUEST` names the component of `graphs`, if it is built already.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,8 +20,11 @@
 )]
 
 use ringfence::call::Holder;
+use ringfence::devices::Devices;
+use ringfence::limits::Accelerators;
 use ringfence::nn::{
-    Cancel, ElementType, Engine, Graph, Means, OnnxRuntimeLibrary, Run, Tensor, Tract,
+    Cancel, ElementType, Engine, Graph, Means, OnDevices, OnnxRuntimeLibrary, Run, Tensor, Tract,
+    engine_on,
 };
 use ringfence::proto::clarifai::api;
 use ringfence::sandbox::Account;
@@ -34,8 +41,21 @@ use tempfile::TempDir;
 /// Turns of each side.
 const ROUNDS: u32 = 3;
 const MEANS: Means = Means { threads: 1, memory_bytes_max: 1 << 30 };
-/// Tokens of each run of the decoder.
+/// Tokens of each run of the decoder, on CPUs and on a device.
 const TOKENS: usize = 64;
+const TOKENS_ON_DEVICE: usize = 128;
+
+/// Scores of a token.
+const VOCABULARY: usize = 512;
+
+/// Pictures or texts that a device is given at a time.
+const BATCHES: [u32; 3] = [1, 8, 64];
+
+/// Floats of a picture: 3x224x224.
+const PICTURE_FLOATS: u32 = 3 * 224 * 224;
+
+/// What the served model asks for of a device.
+const DEVICE_MEMORY: &str = "8Gi";
 
 fn main() {
     let Some(models) = std::env::var_os("RINGFENCE_BENCH_MODELS").map(PathBuf::from) else {
@@ -50,40 +70,79 @@ fn main() {
     }
     measure::run(5.0, async |asked| {
         let folder = built(&models);
-        for engine in engines {
-            let served = Served::start(folder.path(), engine.name(), library.as_deref());
-            println!("{}", engine.name());
-            if asked.wants("conv") {
-                served.conv(engine.as_ref(), &models, asked.time).await;
+        if asked.wants("conv") || asked.wants("decoder") {
+            for engine in engines {
+                let served = Served::start(folder.path(), engine.name(), library.as_deref());
+                println!("{}", engine.name());
+                if asked.wants("conv") {
+                    served.conv(engine.as_ref(), &models, 1, asked.time).await;
+                }
+                if asked.wants("decoder") {
+                    served.decoder(engine.as_ref(), &models, (1, TOKENS), asked.time).await;
+                }
             }
-            if asked.wants("decoder") {
-                served.decoder(engine.as_ref(), &models, asked.time).await;
-            }
+            python(&models);
         }
-        python(&models);
+        if asked.wants("device") {
+            on_device(folder.path(), &models, asked.time).await;
+        }
     });
+}
+
+/// The same on a device, in larger batches, and what was had of its memory.
+async fn on_device(folder: &Path, models: &Path, time: Duration) {
+    if std::env::var_os(ringfence_tests::device::DEVICES).is_some() {
+        ringfence_tests::device::stand_in();
+    }
+    let devices = Devices::of_this_machine();
+    let accelerators = Accelerators { count: 1, ..Accelerators::default() };
+    let given = match devices.give(&accelerators) {
+        Ok(given) => given,
+        Err(none) => return println!("SKIPPED device: {none}"),
+    };
+    let engine = engine_on(&OnDevices::of(&accelerators, given.devices())).unwrap();
+    let served = Served::start_on_device(folder, engine.name());
+    println!("{} on {devices}", engine.name());
+    for batch in BATCHES {
+        served.conv(engine.as_ref(), models, batch, time).await;
+        served.decoder(engine.as_ref(), models, (batch, TOKENS_ON_DEVICE), time).await;
+    }
+    let pids = ringfence_tests::children(served.host.pid());
+    let held = pids.into_iter().filter_map(|pid| given.held_by(pid)).max();
+    println!(
+        "  device memory of the replica: {} MiB as the driver says; accelerator_memory is \
+         {DEVICE_MEMORY}",
+        held.map_or_else(|| "?".to_owned(), |bytes| (bytes >> 20).to_string())
+    );
 }
 
 /// The model folder, with the graphs in it.
 fn built(models: &Path) -> TempDir {
     let folder = TempDir::new().unwrap();
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/graphs");
-    let status = Command::new("cargo")
-        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--manifest-path"])
-        .arg(from.join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("graphs"))
-        .status();
-    assert!(status.unwrap().success());
-    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("graphs/wasm32-wasip2/release");
+    // Another machine may have nothing to build with.
+    let guest =
+        std::env::var_os("RINGFENCE_BENCH_GUEST").map_or_else(|| built_guest(&from), PathBuf::from);
     let version = folder.path().join("1");
     std::fs::create_dir(&version).unwrap();
-    std::fs::copy(made.join("graphs.wasm"), version.join("model.wasm")).unwrap();
+    std::fs::copy(guest, version.join("model.wasm")).unwrap();
     for graph in ["conv.onnx", "decoder.onnx"] {
         std::fs::copy(models.join(graph), version.join(graph)).unwrap();
     }
     std::fs::copy(from.join("config.yaml"), folder.path().join("config.yaml")).unwrap();
     folder
+}
+
+fn built_guest(from: &Path) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("graphs");
+    let status = Command::new("cargo")
+        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--manifest-path"])
+        .arg(from.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .status();
+    assert!(status.unwrap().success());
+    target.join("wasm32-wasip2/release/graphs.wasm")
 }
 
 struct Served {
@@ -106,11 +165,31 @@ impl Served {
         Self { host, name: engine }
     }
 
-    /// A picture of 3x224x224 floats, of which each side computes one class.
-    async fn conv(&self, engine: &dyn Engine, models: &Path, time: Duration) {
+    fn start_on_device(folder: &Path, name: &'static str) -> Self {
+        let config = folder.join("config.yaml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let text = text.split("\nringfence:").next().unwrap();
+        let asks = format!("num_accelerators: 1\n  accelerator_memory: \"{DEVICE_MEMORY}\"");
+        let text = text.replace("num_accelerators: 0", &asks);
+        std::fs::write(&config, text).unwrap();
+        let settings = folder.with_extension("host.yaml");
+        std::fs::write(&settings, "message_bytes_max: 128Mi\n").unwrap();
+        let cuda = std::env::var("RINGFENCE_TEST_CUDA").unwrap_or_default();
+        let cuda = cuda.split(':').filter(|folder| !folder.is_empty());
+        let cuda = cuda.flat_map(|folder| ["--cuda".to_owned(), folder.to_owned()]);
+        let settings = ["--host-config".to_owned(), settings.display().to_string()];
+        let args = settings.into_iter().chain(cuda).collect();
+        let models = vec![folder.to_owned()];
+        let host = Host::start(HostOptions { models, args, ..HostOptions::default() });
+        Self { host, name }
+    }
+
+    /// Pictures of floats, of which each side computes one class.
+    async fn conv(&self, engine: &dyn Engine, models: &Path, batch: u32, time: Duration) {
         let graph = loaded(engine, &models.join("conv.onnx"));
-        let picture: Vec<u8> =
-            (0..3 * 224 * 224_u32).flat_map(|place| (place as f32 * 1e-6).to_le_bytes()).collect();
+        let one: Vec<u8> =
+            (0..PICTURE_FLOATS).flat_map(|place| (place as f32 * 1e-6).to_le_bytes()).collect();
+        let picture = one.repeat(batch as usize);
         let client = Client::connect(self.host.base(), &self.host.pat()).await;
         let ask = || {
             let image = api::Image { url: String::new(), base64: picture.clone().into() };
@@ -122,7 +201,7 @@ impl Served {
             let started = Instant::now();
             while started.elapsed() < time / (2 * ROUNDS) {
                 let began = Instant::now();
-                let shape = vec![1, 3, 224, 224];
+                let shape = vec![batch, 3, 224, 224];
                 let elements = engine.elements(ElementType::F32, &shape, &picture);
                 let input = Tensor::of(ElementType::F32, shape, elements).unwrap();
                 run(graph.as_ref(), vec![input])[0].read().unwrap();
@@ -137,26 +216,33 @@ impl Served {
                 assert_eq!(answer.status.code, 10000, "{answer:?}");
             }
         }
-        alone.print("conv, the engine alone");
-        served.print("conv, a call over loopback with 600 KB of input");
+        alone.print(&format!("conv of {batch}, the engine alone"));
+        served.print(&format!("conv of {batch}, a call over loopback, 600 KB of input each"));
         println!(
-            "  {} conv: served ÷ alone at the median {:.3}",
+            "  {} conv of {batch}: served ÷ alone at the median {:.3}",
             self.name,
             served.median().as_secs_f64() / alone.median().as_secs_f64()
         );
     }
 
     /// Tokens of a decoder, each a pass that takes what the one before has given.
-    async fn decoder(&self, engine: &dyn Engine, models: &Path, time: Duration) {
+    async fn decoder(
+        &self,
+        engine: &dyn Engine,
+        models: &Path,
+        (batch, tokens): (u32, usize),
+        time: Duration,
+    ) {
         let graph = loaded(engine, &models.join("decoder.onnx"));
         let client = Client::connect(self.host.base(), &self.host.pat()).await;
-        let ask = || params(request("graphs", vec![text_input("x")]), json!({ "count": TOKENS }));
+        let asks = json!({ "count": tokens, "rows": batch });
+        let ask = || params(request("graphs", vec![text_input("x")]), asks.clone());
         let (mut alone, mut served) = (Times::default(), Times::default());
         for _ in 0..ROUNDS {
             let started = Instant::now();
             while started.elapsed() < time / (2 * ROUNDS) {
                 let began = Instant::now();
-                decode(engine, graph.as_ref());
+                decode(engine, graph.as_ref(), batch, tokens);
                 alone.0.push(began.elapsed());
             }
             let started = Instant::now();
@@ -165,13 +251,13 @@ impl Served {
                 let began = Instant::now();
                 let answers = client.generate_all(asked).await;
                 served.0.push(began.elapsed());
-                assert_eq!(answers.len(), TOKENS);
+                assert_eq!(answers.len(), tokens);
             }
         }
-        alone.print(&format!("{TOKENS} tokens, the engine alone"));
-        served.print(&format!("{TOKENS} tokens, each an output over loopback"));
+        alone.print(&format!("{tokens} tokens of {batch}, the engine alone"));
+        served.print(&format!("{tokens} tokens of {batch}, each an output over loopback"));
         println!(
-            "  {} decoder: served ÷ alone at the median {:.3}",
+            "  {} decoder of {batch}: served ÷ alone at the median {:.3}",
             self.name,
             served.median().as_secs_f64() / alone.median().as_secs_f64()
         );
@@ -189,24 +275,31 @@ fn run(graph: &dyn Graph, inputs: Vec<Tensor>) -> Vec<Tensor> {
 }
 
 /// The same passes as the guest's.
-fn decode(engine: &dyn Engine, graph: &dyn Graph) {
+fn decode(engine: &dyn Engine, graph: &dyn Graph, batch: u32, tokens: usize) {
     let mut cache: BTreeMap<String, Tensor> = BTreeMap::new();
     let made = |element, shape: Vec<u32>, data: &[u8]| {
         let elements = engine.elements(element, &shape, data);
         Tensor::of(element, shape, elements).unwrap()
     };
     let mut token = 1_i64;
-    for position in 0..TOKENS {
+    let rows = batch as usize;
+    for position in 0..tokens {
         let seen = u32::try_from(position).unwrap() + 1;
         let input = |port: &ringfence::nn::Port| match port.name.as_str() {
-            "input_ids" => made(ElementType::I64, vec![1, 1], &token.to_le_bytes()),
-            "position_ids" => made(ElementType::I64, vec![1, 1], &(position as i64).to_le_bytes()),
+            "input_ids" => {
+                made(ElementType::I64, vec![batch, 1], &token.to_le_bytes().repeat(rows))
+            }
+            "position_ids" => {
+                let position = (position as i64).to_le_bytes();
+                made(ElementType::I64, vec![batch, 1], &position.repeat(rows))
+            }
             "attention_bias" => {
-                made(ElementType::F32, vec![1, 1, 1, seen], &vec![0; seen as usize * 4])
+                let bias = vec![0; rows * seen as usize * 4];
+                made(ElementType::F32, vec![batch, 1, 1, seen], &bias)
             }
-            name => {
-                cache.remove(name).unwrap_or_else(|| made(ElementType::F32, vec![1, 4, 0, 64], &[]))
-            }
+            name => cache
+                .remove(name)
+                .unwrap_or_else(|| made(ElementType::F32, vec![batch, 4, 0, 64], &[])),
         };
         let inputs = graph.inputs().iter().map(input).collect();
         for (port, output) in graph.outputs().iter().zip(run(graph, inputs)) {
@@ -215,7 +308,7 @@ fn decode(engine: &dyn Engine, graph: &dyn Graph) {
                 None => {
                     let data = output.read().unwrap();
                     let (scores, _) = data.as_chunks();
-                    let scores = scores.iter().copied().map(f32::from_le_bytes);
+                    let scores = scores.iter().take(VOCABULARY).copied().map(f32::from_le_bytes);
                     let best = scores.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
                     token = best.map_or(0, |(place, _)| place as i64);
                 }

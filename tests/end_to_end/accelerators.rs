@@ -3,11 +3,14 @@
 
 use crate::author::text;
 use ringfence::proto::clarifai::api::status::StatusCode;
-use ringfence_tests::device::{DEVICES, ENDLESS_ROWS, HELD, LOST_ROWS, ROW_BYTES};
-use ringfence_tests::{
-    Client, Host, HostOptions, Variant, binary, block_on, guests, image_input, refused_start,
-    refused_start_with, request, text_input,
+use ringfence_tests::device::{
+    CAPABILITY, DEVICES, ENDLESS_ROWS, HELD, LOST_ROWS, NODE, ROW_BYTES,
 };
+use ringfence_tests::{
+    Client, Host, HostOptions, Variant, binary, block_on, files_below, guests, image_input,
+    refused_start, refused_start_with, request, skip, text_input,
+};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 /// The memory of each device.
@@ -413,8 +416,153 @@ fn a_test_runs_on_the_device_and_says_what_it_took() {
     let inspected = text(&command(&[], &["inspect", fast.path()]));
     assert!(inspected.contains("1 accelerator"), "{inspected}");
     assert!(inspected.contains("runs on an accelerator"), "{inspected}");
+    let inspect = ["inspect", "--accelerator", fast.path()];
+    let inspected = text(&command(&["Fake-One"], &inspect));
+    assert!(inspected.contains("graph digits: fake, 1 node on the device"), "{inspected}");
+    let none = command(&[], &inspect);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none));
     let none = command(&[], &["test", fast.path()]);
     assert_eq!(none.status.code(), Some(2), "{}", text(&none));
     let on_cpu = command(&[], &["test", "--cpu", fast.path()]);
     assert!(on_cpu.status.success(), "{}", text(&on_cpu));
+}
+
+/// Processes in it try what they must not be able to do, and what a driver does not begin
+/// without; `doctor` says how that went, and what such a process has that others have not.
+#[test]
+fn the_jail_with_an_accelerator_holds_and_what_it_gives_up_is_told() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let data_dir = scratch.path().join("data");
+    let args = ["doctor", "--data-dir", data_dir.to_str().unwrap()];
+    let told = text(&command(&["Fake-One"], &args));
+    let of_jail: Vec<&str> =
+        told.lines().filter(|line| line.contains(" jail with accelerators: ")).collect();
+    assert_eq!(of_jail.len(), 9, "{told}");
+    for layer in [
+        "limits of a process: held in part: a driver maps more memory",
+        "environment: held",
+        "files: held",
+        "system calls: held in part: a driver has those it needs",
+    ] {
+        let line = format!("ok    jail with accelerators: {layer}");
+        assert!(of_jail.iter().any(|there| there.starts_with(&line)), "{told}");
+    }
+    for failure in ["it could ", "could not ", "ended otherwise", "says nothing"] {
+        assert!(!of_jail.iter().any(|line| line.contains(failure)), "{told}");
+    }
+    let given_up = told.matches("given up with accelerators: ").count();
+    assert!(given_up > 3, "{told}");
+    let without = text(&command(&[], &args));
+    assert!(!without.contains("with accelerators"), "{without}");
+}
+
+/// What a driver maps is counted by no limit of a process; none is dumped, though it could be
+/// traced.
+#[test]
+fn the_process_of_an_accelerator_has_limits_of_its_own() {
+    let fast = named_digits("fast", "");
+    let host = host(&["Fake-One"], &[fast.path()]);
+    host.wait_until("its process", |host| host.workers().len() == 1);
+    let pid = host.workers()[0];
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let of = |name: &str| {
+        let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+        let words: Vec<&str> = line.strip_prefix(name).unwrap().split_whitespace().collect();
+        [words[0], words[1]].map(str::to_owned)
+    };
+    assert_eq!(of("Max core file size"), ["1", "1"]);
+    assert_eq!(of("Max data size"), ["unlimited", "unlimited"]);
+    let files: u64 = of("Max open files")[1].parse().unwrap();
+    assert!(files > 128 + 256, "{limits}");
+}
+
+/// A driver does not begin without it, and its process may not make it. What needs no device
+/// is served, whatever is required of the jail.
+#[test]
+fn a_device_that_cannot_be_reached_is_named_and_models_without_are_served() {
+    let node = "/dev/ringfence-none";
+    let variables = [(DEVICES, named(&["Fake-One"])), (NODE, node.to_owned())];
+    let host = Host::start(HostOptions {
+        models: vec![guests::ECHO.into()],
+        args: ["--jail", "required"].map(str::to_owned).to_vec(),
+        variables: variables.clone().map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        ..HostOptions::default()
+    });
+    assert!(host.log().contains("an accelerator is left out: Fake-One cannot be reached"));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        assert_eq!(client.predict("echo", vec![text_input("x")]).await.text(), "x");
+    });
+    let refused = host.ringfence(&["upload", digits(1, "").path()]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    let told = text(&refused);
+    assert!(told.contains("this host has no accelerator") && told.contains(node), "{told}");
+    let mut doctor = Command::new(binary());
+    let told = text(&doctor.arg("doctor").envs(variables).output().unwrap());
+    assert!(told.contains("warn  accelerators: nodes: Fake-One cannot be reached"), "{told}");
+}
+
+#[test]
+fn what_is_no_folder_of_cudas_is_refused() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let colon = scratch.path().join("a:b");
+    std::fs::create_dir(&colon).unwrap();
+    for folder in ["/nowhere", colon.to_str().unwrap()] {
+        let (code, told) = refused_start(&["--listen", "127.0.0.1:0", "--cuda", folder]);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains(folder) && told.contains("--cuda"), "{told}");
+    }
+}
+
+/// By the compiler for devices, which needs none: what tract runs on one is there before
+/// anything asks for it. Nobody but the host can write to it, the next start has it, and what
+/// somebody has put in its place is not believed.
+#[test]
+fn kernels_for_a_device_are_compiled_once_in_a_jail() {
+    let test = "kernels_for_a_device_are_compiled_once_in_a_jail";
+    let Ok(cuda) = std::env::var("RINGFENCE_TEST_CUDA") else {
+        return skip(test, "RINGFENCE_TEST_CUDA does not name a folder of CUDA's");
+    };
+    let fast = digits(1, "");
+    let scratch = tempfile::TempDir::new().unwrap();
+    let data_dir = scratch.path().join("data");
+    let start = || {
+        let variables = [(DEVICES, named(&["Fake-One"])), (CAPABILITY, "9.0".to_owned())];
+        Host::start(HostOptions {
+            models: vec![fast.path().into()],
+            args: ["--cuda", &cuda].map(str::to_owned).to_vec(),
+            data_dir: Some(data_dir.clone()),
+            variables: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            ..HostOptions::default()
+        })
+    };
+    let host = start();
+    // The model is there once they are.
+    let kernels = files_below(&data_dir.join("run/kernels"));
+    assert_eq!(kernels.len(), 11, "{kernels:?}");
+    for kernel in &kernels {
+        let path = kernel.to_str().unwrap();
+        assert!(path.contains("/sm_90/nvrtc-") && path.ends_with(".cubin"), "{path}");
+        assert!(std::fs::read(kernel).unwrap().starts_with(b"\x7fELF"), "{path}");
+        assert_eq!(kernel.metadata().unwrap().permissions().mode() & 0o777, 0o444, "{path}");
+    }
+    assert!(host.log().contains("compiled=11 of=11"), "{}", host.log());
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let answered = client.predict_request(rows("digits", 1)).await;
+        assert_eq!(answered.code(), StatusCode::Success, "{answered:?}");
+    });
+    // The smallest one compiles in a moment.
+    let bytes = |path: &std::path::PathBuf| path.metadata().unwrap().len();
+    let smallest = kernels.iter().map(bytes).min().unwrap();
+    drop(host);
+    let kept = files_below(&data_dir.join("cache"));
+    // Before its bytes it has a MAC of 32.
+    let kept = kept.iter().find(|file| bytes(file) == smallest + 32).unwrap();
+    let mut content = std::fs::read(kept).unwrap();
+    *content.last_mut().unwrap() ^= 1;
+    std::fs::write(kept, content).unwrap();
+    let host = start();
+    assert!(host.log().contains("compiled=1 of=11"), "{}", host.log());
+    assert_eq!(files_below(&data_dir.join("run/kernels")).len(), 11);
 }

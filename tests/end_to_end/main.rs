@@ -34,6 +34,7 @@ mod doctor;
 mod ends;
 mod engines;
 mod floods;
+mod gpu;
 mod hostile_graphs;
 mod isolation;
 mod limits;

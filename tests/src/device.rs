@@ -12,11 +12,23 @@ use ringfence::nn::{
     RunError, Tensor, Tract,
 };
 use ringfence::sandbox::{Account, Charge};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The variable that says which there are, such as `Fake-One:8388608 Fake-Two:16777216`.
 pub const DEVICES: &str = "RINGFENCE_TEST_DEVICES";
+
+/// The variable that gives them a capability, such as `9.0`; they have none without.
+pub const CAPABILITY: &str = "RINGFENCE_TEST_DEVICE_CAPABILITY";
+
+/// The variable that names what they are reached by.
+pub const NODE: &str = "RINGFENCE_TEST_DEVICE_NODE";
+
+/// What they are reached by without: a device that every machine has, and that anybody may
+/// write to.
+const USUAL_NODE: &str = "/dev/zero";
 
 /// The variable that names a file which says how many bytes of each device the driver finds
 /// a process to have.
@@ -39,10 +51,16 @@ pub const PARTLY: &str = "partly";
 pub fn stand_in() {
     ringfence::nn::stand_in(|devices| Arc::new(Fake { memory: devices.memory.clone() }));
     let Ok(named) = std::env::var(DEVICES) else { return };
+    let capability = std::env::var(CAPABILITY).ok().map(|said| {
+        let (major, minor) = said.split_once('.').unwrap();
+        (major.parse().unwrap(), minor.parse().unwrap())
+    });
     let device = |(place, words): (usize, &str)| {
         let (name, bytes) = words.split_once(':').unwrap();
         let (id, memory_bytes) = (format!("FAKE-{place}"), bytes.parse().unwrap());
-        Device { id, name: name.to_owned(), memory_bytes }
+        let node = std::env::var(NODE).unwrap_or_else(|_| USUAL_NODE.to_owned());
+        let nodes = vec![node.into()];
+        Device { id, name: name.to_owned(), memory_bytes, capability, nodes }
     };
     let devices = named.split_whitespace().enumerate().map(device).collect();
     let held_by = |_: &Device, _| {
@@ -77,6 +95,9 @@ impl Engine for Fake {
         beside: &dyn Beside,
         means: Means,
     ) -> Result<Arc<dyn Graph>, LoadError> {
+        let refused =
+            |reason: String| LoadError::Engine { engine: "fake", name: name.to_owned(), reason };
+        has_only_what_is_its_own().map_err(refused)?;
         let graph = Tract.load(name, onnx, beside, means)?;
         let full = |source| LoadError::Memory { name: name.to_owned(), source };
         let held = self.memory.charge(Holder::Device, graph.bytes()).map_err(full)?;
@@ -87,6 +108,34 @@ impl Engine for Fake {
 
     fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
         Tract.elements(element, shape, data)
+    }
+}
+
+/// In a jail, which has no variables but those of a device, nodes of other devices and files of
+/// others cannot be opened; what is compiled for devices can be read and not be written to.
+fn has_only_what_is_its_own() -> Result<(), String> {
+    if std::env::var_os("PATH").is_some() {
+        return Ok(());
+    }
+    for file in ["/dev/full", "/dev/null", "/etc/passwd", "/proc/1/status"] {
+        if File::open(file).is_ok() {
+            return Err(format!("{file} can be opened"));
+        }
+    }
+    let Some(folder) = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from) else {
+        return Ok(());
+    };
+    let (kernels, new) = (crate::files_below(&folder), folder.join("new"));
+    let unread = kernels.iter().find(|kernel| std::fs::read(kernel).is_err());
+    let written = kernels.iter().chain([&new]).find(|file| {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).open(file).is_ok()
+    });
+    match (kernels.is_empty(), unread, written) {
+        (true, _, _) => Err("there are no kernels".to_owned()),
+        (_, Some(kernel), _) => Err(format!("{} cannot be read", kernel.display())),
+        (_, _, Some(file)) => Err(format!("{} can be written to", file.display())),
+        (false, None, None) => Ok(()),
     }
 }
 

@@ -347,6 +347,9 @@ pub fn refused_start_with(args: &[&str], variables: &[(&str, String)]) -> (Optio
 
 /// The binary under test, which cargo puts beside the tests' own folder.
 pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("RINGFENCE_TEST_PROGRAM") {
+        return path.into();
+    }
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     if path.ends_with("deps") {

@@ -6,8 +6,9 @@ mod served;
 
 use super::client::ModelRef;
 use super::{GlobalArgs, InspectArgs, Usage, usage};
+use crate::devices::{Devices, NoDevice};
 use crate::digest::sha256_of;
-use crate::nn::{self, Engines, Looked, OnnxRuntimeElsewhere, Port, Ports};
+use crate::nn::{self, Engines, Looked, OnnxRuntimeElsewhere, Placement, Port, Ports};
 use crate::package::config::Config;
 use crate::package::folder::{self, FolderError};
 use crate::package::{Package, admission, capability};
@@ -163,6 +164,9 @@ fn of_package(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyho
             )),
         ));
     }
+    if args.accelerator {
+        of_device(package, args, sheet)?;
+    }
     for asset in &package.assets.files {
         let digest = digest_of_file(&package.assets.path().join(&asset.name))
             .with_context(|| format!("cannot read the asset {}", asset.name))?;
@@ -170,6 +174,33 @@ fn of_package(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyho
         sheet.push(("asset", text));
     }
     Ok(())
+}
+
+/// Where the nodes of graphs are on a device.
+fn of_device(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyhow::Result<()> {
+    let asked = package.config.accelerators();
+    let asked = asked.ok_or_else(|| Usage("the model asks for no accelerator".to_owned()))?;
+    let none = |none: NoDevice| Usage(format!("the model cannot have {none}"));
+    let given = Devices::of_this_machine().give(asked).map_err(none)?;
+    let devices = super::on_devices(asked, &given)?;
+    let engines = super::engines(&args.engines, Some(&devices))?;
+    for file in &package.graphs {
+        let (engine, placement) = nn::place(&engines, package, file).map_err(usage)?;
+        let text = placed((&file.name, engine, &placement));
+        sheet.push(("placement", escape_controls(&text)));
+    }
+    Ok(())
+}
+
+/// Where the nodes of a graph are.
+pub(super) fn placed((name, engine, placement): (&str, &str, &Placement)) -> String {
+    let Placement { on_device, on_cpu } = placement;
+    let nodes = if *on_device == 1 { "node" } else { "nodes" };
+    let there = format!("graph {name}: {engine}, {on_device} {nodes} on the device");
+    match on_cpu.as_slice() {
+        [] => there,
+        on_cpu => format!("{there}; on the CPU: {}", on_cpu.join(", ")),
+    }
 }
 
 fn of_config(config: &Config, sheet: &mut Sheet) {

@@ -38,7 +38,9 @@ mod users;
 mod watch;
 mod wit;
 
+use crate::devices::{Given, see_only};
 use crate::fetch::AllowedHost;
+use crate::limits::Accelerators;
 use crate::nn::{Engines, OnDevices, OnnxRuntimeLibrary};
 use crate::package::config::ConfigError;
 use crate::package::folder::FolderError;
@@ -150,6 +152,9 @@ enum Command {
     /// Compile a component for the host that started this
     #[command(hide = true)]
     CompileWorker(CompileWorkerArgs),
+    /// Compile kernels for a device, for the host that started this
+    #[command(hide = true)]
+    KernelWorker(KernelWorkerArgs),
     /// Be a replica of a model, for the host that started this
     #[command(hide = true)]
     CallWorker(CallWorkerArgs),
@@ -397,6 +402,16 @@ fn engines(args: &EngineArgs, devices: Option<&OnDevices>) -> anyhow::Result<Eng
     Ok(Engines::of_process(onnxruntime, devices))
 }
 
+/// Has this process compute on these devices, of which there was asked for some.
+fn on_devices(asked: &Accelerators, given: &Given) -> anyhow::Result<OnDevices> {
+    // What the driver was asked may have left a thread.
+    if crate::sched::threads() != Some(1) {
+        anyhow::bail!("this process has threads already, and cannot choose its devices any more");
+    }
+    see_only(given.devices());
+    Ok(OnDevices::of(asked, given.devices()))
+}
+
 /// What it means where a layer of the jail is missing.
 fn jail_mode(word: &str) -> Result<JailMode, String> {
     JailMode::of(word).ok_or_else(|| "write required, or best-effort".to_owned())
@@ -454,6 +469,15 @@ pub(crate) struct ConfinementArgs {
     /// Who has started it
     #[arg(long)]
     pub(crate) parent: i32,
+    /// Whether it is to use the driver of a device, or libraries of such a driver
+    #[arg(long)]
+    pub(crate) driver: bool,
+    /// A file or folder that it reads for that
+    #[arg(long)]
+    pub(crate) driver_reads: Vec<PathBuf>,
+    /// A node of the device
+    #[arg(long)]
+    pub(crate) driver_node: Vec<PathBuf>,
 }
 
 /// `compile-worker`
@@ -478,6 +502,16 @@ pub(crate) struct CallWorkerArgs {
     /// ONNX Runtime's library
     #[arg(long)]
     pub(crate) onnxruntime: Option<PathBuf>,
+    /// What engines run on devices
+    #[arg(long)]
+    pub(crate) kernels: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
+}
+
+/// `kernel-worker`
+#[derive(Debug, Args)]
+pub(crate) struct KernelWorkerArgs {
     #[command(flatten)]
     pub(crate) confinement: ConfinementArgs,
 }
@@ -539,6 +573,9 @@ pub(crate) struct InspectArgs {
     /// Another one: print only how it differs
     #[arg(value_name = "NEWER")]
     pub(crate) newer: Option<PathBuf>,
+    /// Load its graphs on an accelerator of this machine, to say which of their nodes are there
+    #[arg(long, conflicts_with = "newer")]
+    pub(crate) accelerator: bool,
     #[command(flatten)]
     pub(crate) engines: EngineArgs,
 }
@@ -626,6 +663,9 @@ pub(crate) struct ServeArgs {
     /// Whether the host starts where a layer of the jail is missing: `required` or `best-effort`, which is for loopback alone [default: best-effort on loopback, else required]
     #[arg(long, value_name = "MODE", value_parser = jail_mode)]
     pub(crate) jail: Option<JailMode>,
+    /// A folder of CUDA's libraries and headers, for accelerators; may be given several times [default: /usr/local/cuda]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cuda: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) engines: EngineArgs,
     /// Offer gRPC reflection
@@ -678,6 +718,9 @@ pub(crate) struct DoctorArgs {
     /// Settings of the host that is meant
     #[arg(long, value_name = "FILE")]
     pub(crate) host_config: Option<PathBuf>,
+    /// A folder of CUDA's libraries and headers, for accelerators; may be given several times [default: that of the settings, or /usr/local/cuda]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cuda: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) engines: EngineArgs,
 }
@@ -857,6 +900,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(args) => doctor::run(&args, &global),
         Command::Demo(args) => demo::run(&args),
         Command::CompileWorker(args) => one_shot::run_compile(&args),
+        Command::KernelWorker(args) => one_shot::run_kernel(&args),
         Command::CallWorker(args) => one_shot::run_calls(&args),
         Command::JailProof(args) => match one_shot::run_proof(&args) {
             Ok(code) => return code,

@@ -1,13 +1,15 @@
-//! The processes that a host starts of its own program: one compiles a component,
+//! The processes that a host starts of its own program: some compile a component or kernels,
 //! another is a replica, and the rest try whether the jail holds. Nobody calls them by
 //! hand.
 //!
 //! Each enters its jail before it reads anything.
 
-use super::{CallWorkerArgs, CompileWorkerArgs, ConfinementArgs, JailProofArgs};
+use super::{CallWorkerArgs, CompileWorkerArgs, ConfinementArgs, JailProofArgs, KernelWorkerArgs};
+use crate::nn::{KernelError, kernel, kernels};
 use crate::package::admission;
 use crate::sandbox::{Instrumented, Registers, compile};
-use crate::worker::{self, Confinement, Frame};
+use crate::text::with_causes;
+use crate::worker::{self, Confinement, Driver, Frame, KernelName, KernelTask};
 use std::io::{self, Read};
 use std::process::ExitCode;
 
@@ -41,10 +43,39 @@ pub(super) fn run_compile(args: &CompileWorkerArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Compiles kernels for a device.
+pub(super) fn run_kernel(args: &KernelWorkerArgs) -> anyhow::Result<()> {
+    worker::enter_to_compute(&confinement(&args.confinement), args.confinement.parent)?;
+    let done = match postcard::from_bytes(&input()?)? {
+        KernelTask::Name(capabilities) => {
+            names(&capabilities).map(|names| postcard::to_stdvec(&names))
+        }
+        KernelTask::Compile(name, headers) => kernel(name.number, name.capability)
+            .and_then(|kernel| kernel.compile(&headers))
+            .map(|bytes| postcard::to_stdvec(&bytes)),
+    };
+    let mut out = io::stdout().lock();
+    match done {
+        Ok(done) => Frame::Compiled(done?).write(&mut out)?,
+        Err(error) => Frame::Refused(with_causes(&error)).write(&mut out)?,
+    }
+    Ok(())
+}
+
+fn names(capabilities: &[(u32, u32)]) -> Result<Vec<KernelName>, KernelError> {
+    let all = capabilities.iter().flat_map(|capability| {
+        (0..kernels()).map(|number| {
+            let path = kernel(number, *capability)?.path;
+            Ok(KernelName { number, capability: *capability, path })
+        })
+    });
+    all.collect()
+}
+
 /// Becomes a replica.
 pub(super) fn run_calls(args: &CallWorkerArgs) -> anyhow::Result<()> {
-    let library = args.onnxruntime.as_deref();
-    worker::serve(&confinement(&args.confinement), args.confinement.parent, library)
+    let (library, kernels) = (args.onnxruntime.as_deref(), args.kernels.as_deref());
+    worker::serve(&confinement(&args.confinement), args.confinement.parent, library, kernels)
 }
 
 /// Tries what the jail has to refuse.
@@ -55,7 +86,9 @@ pub(super) fn run_proof(args: &JailProofArgs) -> anyhow::Result<ExitCode> {
 
 fn confinement(args: &ConfinementArgs) -> Confinement {
     let ConfinementArgs { jail, cpu_seconds, data_bytes, files_max, cpus, without, .. } = *args;
-    Confinement { mode: jail, cpu_seconds, data_bytes, files_max, cpus, without }
+    let (reads, nodes) = (args.driver_reads.clone(), args.driver_node.clone());
+    let driver = args.driver.then_some(Driver { reads, nodes });
+    Confinement { mode: jail, cpu_seconds, data_bytes, files_max, cpus, without, driver }
 }
 
 fn input() -> anyhow::Result<Vec<u8>> {

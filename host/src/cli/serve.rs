@@ -9,7 +9,7 @@ mod upkeep;
 use super::{ServeArgs, usage};
 use crate::auth::{Auth, FIRST_TOKEN_FILE};
 use crate::deploy::{Amount, Deployments, Loader};
-use crate::devices::Devices;
+use crate::devices::{Cuda, Devices};
 use crate::fetch::Fetcher;
 use crate::limits::lifted;
 use crate::package::config::ModelName;
@@ -24,6 +24,7 @@ use crate::text::with_causes;
 use crate::upload::Uploads;
 use crate::worker::{
     JailMode, Launcher, OneShot, Processes, Proven, Starter, Workers, control_groups, prove,
+    prove_for,
 };
 use anyhow::Context;
 use rustix::io::Errno;
@@ -173,10 +174,16 @@ pub(super) async fn start(
     let launching = mode.unwrap_or(JailMode::BestEffort);
     let launcher = Launcher::of_this_program(starter, &empty, launching)
         .context("cannot find the file of this program")?
-        .with_onnxruntime(onnxruntime.as_deref());
+        .with_onnxruntime(onnxruntime.as_deref())
+        .with_cuda(Cuda::of(&settings.cuda));
+    let devices = Devices::of_this_machine();
     let cgroups = match mode {
         Some(mode) => look_at_the_jail(&launcher, mode).await?,
         None => None,
+    };
+    let devices = match mode {
+        Some(mode) => devices_in_a_jail(&launcher, devices, mode).await,
+        None => devices,
     };
     let processes = Processes::new(launcher.clone(), fuel_per_cpu_second, cgroups);
     // What a process costs is measured against none.
@@ -186,17 +193,17 @@ pub(super) async fn start(
         Workers::Processes(Arc::new(processes))
     };
     let compiler = compiler_id().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let one_shot = OneShot::of(launcher);
     let loader = Loader::new(
         workers.clone(),
-        OneShot::of(launcher),
+        one_shot.clone(),
         compiler,
         store.clone(),
         scratch.clone(),
         Some(logs),
     );
-    let devices = Devices::of_this_machine();
     let machine = Amount { accelerators: devices.count(), ..crate::doctor::machine() };
-    let deployments = Arc::new(Deployments::open(loader.with_devices(devices), machine)?);
+    let deployments = Arc::new(Deployments::open(loader.with_devices(devices, one_shot), machine)?);
     for path in &settings.models {
         let package = folder::open(path, &scratch, Taking::Copy)
             .with_context(|| format!("cannot serve {}", path.display()))?;
@@ -232,7 +239,7 @@ pub(super) async fn start(
 /// Tells how the jail holds. One that has to hold and does not is no start. Gives the
 /// directory of control groups, if there is one.
 async fn look_at_the_jail(launcher: &Launcher, mode: JailMode) -> anyhow::Result<Option<PathBuf>> {
-    let Proven { layers, failures } = prove(launcher).await;
+    let Proven { layers, failures, .. } = prove(launcher).await;
     for layer in &layers {
         tracing::info!("jail: {layer}");
     }
@@ -250,6 +257,32 @@ async fn look_at_the_jail(launcher: &Launcher, mode: JailMode) -> anyhow::Result
         Err(error) => tracing::info!("jail: control group: missing: {error}"),
     }
     Ok(cgroups.ok())
+}
+
+/// Tells how the jail of processes with these devices holds. Where it has to and does not, or
+/// has no room for their driver, nobody is given one: models that ask for none are served.
+async fn devices_in_a_jail(launcher: &Launcher, devices: Devices, mode: JailMode) -> Devices {
+    for problem in devices.unreached() {
+        tracing::warn!("an accelerator is left out: {problem}");
+    }
+    if devices.all().is_empty() {
+        return devices;
+    }
+    let Proven { layers, failures, unmet } = prove_for(launcher, &devices).await;
+    for layer in &layers {
+        tracing::info!("jail with accelerators: {layer}");
+    }
+    for failure in &failures {
+        tracing::warn!("the jail with accelerators does not hold: {failure}");
+    }
+    let of_jail = failures.into_iter().filter(|_| mode == JailMode::Required);
+    match unmet.into_iter().chain(of_jail).next() {
+        None => devices,
+        Some(why) => {
+            tracing::warn!("no accelerator is used: {why}");
+            Devices::withheld(format!("{why}; see `ringfence doctor`"))
+        }
+    }
 }
 
 /// What this machine was measured to burn, or is now, where it was not yet.
@@ -321,7 +354,8 @@ fn refused_data_dir(error: StoreError) -> anyhow::Error {
 
 /// A core dump would have tokens and what callers sent. LEAK-10.
 fn leave_no_core() -> rustix::io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    // A process that uses a driver is left with this one byte, which is none, too.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(1) })?;
     not_dumpable()
 }
 

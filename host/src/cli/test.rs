@@ -17,9 +17,9 @@ use crate::call::{
     Deadline, Event, Function, GuestError, Holder, Method, Methods, Receipt, Request, Value,
     Verdict,
 };
-use crate::devices::{Devices, Given, NoDevice, see_only};
+use crate::devices::{Devices, Given, NoDevice};
 use crate::limits::Accelerators;
-use crate::nn::{Engines, OnDevices};
+use crate::nn::Engines;
 use crate::package::folder::{self, Taking};
 use crate::package::{Package, config::Config};
 use crate::proto::clarifai::api;
@@ -78,17 +78,7 @@ pub(super) fn run(args: &TestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let earlier = args.baseline.as_deref().map(baseline::read).transpose()?;
 
     let asked_for = &package.limits().accelerators;
-    let devices = match &given {
-        // What the driver was asked may have left a thread.
-        Some(_) if crate::sched::threads() != Some(1) => {
-            bail!("this process has threads already, and cannot choose its devices any more");
-        }
-        Some(given) => {
-            see_only(given.devices());
-            Some(OnDevices::of(asked_for, given.devices()))
-        }
-        None => None,
-    };
+    let devices = given.as_ref().map(|given| super::on_devices(asked_for, given)).transpose()?;
     let engines = super::engines(&args.engines, devices.as_ref())?;
     let runtime = super::serve::runtime()?;
     // Each is told as it ends: the next may take as long as `call_timeout`.
@@ -292,7 +282,7 @@ async fn call_all(
     }
     seen(&loaded)?;
     let mut all = vec![loaded];
-    let mut notes: Vec<String> = program.placements().map(report::placed).collect();
+    let mut notes: Vec<String> = program.placements().map(super::inspect::placed).collect();
     if all.iter().all(Ran::is_ok) {
         for method in methods.iter() {
             match of_method(method, given, &asked)? {

@@ -5,9 +5,11 @@
 
 use super::compiler::{Compiler, Source, blocking};
 use super::error::StartError;
+use super::kernels::Kernels;
 use crate::call::{Origin, Verdict};
 use crate::devices::{Devices, Given, NoDevice};
 use crate::digest::sha256_of;
+use crate::limits::EngineName;
 use crate::package::config::{Config, ModelName};
 use crate::package::folder::{self, Taking};
 use crate::package::{Package, Parts};
@@ -21,6 +23,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// What is compiled for devices, in the folder of running versions.
+const KERNELS_FOLDER: &str = "kernels";
+
 /// Starts replicas.
 #[derive(Debug, Clone)]
 pub struct Loader {
@@ -32,6 +37,7 @@ pub struct Loader {
     code: Arc<Compiler>,
     /// What graphs are computed on beside CPUs.
     devices: Devices,
+    kernels: Option<Arc<Kernels>>,
 }
 
 impl Loader {
@@ -46,13 +52,42 @@ impl Loader {
         logs: Option<Arc<VersionLogs>>,
     ) -> Self {
         let code = Arc::new(Compiler::new(store.clone(), one_shot, compiler));
-        Self { workers, logs, store, run, code, devices: Devices::default() }
+        let (devices, kernels) = (Devices::default(), None);
+        Self { workers, logs, store, run, code, devices, kernels }
     }
 
-    /// The same on a machine with these.
+    /// The same on a machine with these, whose kernels such processes compile.
     #[must_use]
-    pub fn with_devices(self, devices: Devices) -> Self {
-        Self { devices, ..self }
+    pub fn with_devices(self, devices: Devices, one_shot: OneShot) -> Self {
+        let folder = self.run.join(KERNELS_FOLDER);
+        let kernels = Kernels::new(one_shot, self.store.clone(), &folder, &devices);
+        let kernels = (!devices.all().is_empty()).then(|| Arc::new(kernels));
+        Self { devices, kernels, ..self }
+    }
+
+    /// Compiles what engines run on this machine's devices, if it has some.
+    pub async fn compile_kernels(&self) {
+        if let Some(kernels) = &self.kernels {
+            // Why there are none is told by that, and whoever needs them.
+            let _ = kernels.ready().await;
+        }
+    }
+
+    /// The kernels of a replica that has devices, unless its author asks for an engine that
+    /// needs none. Waits until they are compiled.
+    pub(super) async fn kernels_of(
+        &self,
+        parts: &Parts,
+        given: &Given,
+    ) -> Option<Result<Arc<Path>, String>> {
+        let needs = match parts.sheet.limits.engine {
+            None | Some(EngineName::Tract) => !given.is_empty() && !parts.graphs.is_empty(),
+            Some(EngineName::OnnxRuntime) => false,
+        };
+        match &self.kernels {
+            Some(kernels) if needs => Some(kernels.ready().await),
+            Some(_) | None => None,
+        }
     }
 
     /// Of this process alone, and with another program for one-shot processes.
@@ -122,12 +157,13 @@ impl Loader {
         compiled: Compiled,
         given: Given,
     ) -> Result<Worker, StartError> {
+        let kernels = self.kernels_of(&parts, &given).await;
         let _turn = self.code.turn().await?;
         let began = Instant::now();
         let log = self.log(name, &parts.sheet.version);
+        let (workers, lines, purpose) = (&self.workers, log.clone(), Purpose::Serve);
         let worker =
-            Worker::start(&self.workers, parts, compiled, log.clone(), Purpose::Serve, given)
-                .await?;
+            Worker::start(workers, parts, compiled, lines, purpose, given, kernels).await?;
         let (pid, took_ms) = (worker.pid(), took_ms(began));
         tracing::info!(model = %name, pid, took_ms, "a replica runs");
         tell(&name.to_string(), log.as_ref(), &worker);

@@ -10,6 +10,7 @@ mod table;
 mod version;
 
 mod compiler;
+mod kernels;
 mod loader;
 mod snapshots;
 

@@ -138,9 +138,10 @@ impl Loader {
         log: Option<VersionLog>,
         given: &Given,
     ) -> Result<Worker, StartError> {
+        let kernels = self.kernels_of(&parts, given).await;
         let start = |code: Compiled, log| {
-            let purpose = Purpose::TryOut;
-            Worker::start(self.workers(), parts.clone(), code, log, purpose, given.clone())
+            let (purpose, kernels) = (Purpose::TryOut, kernels.clone());
+            Worker::start(self.workers(), parts.clone(), code, log, purpose, given.clone(), kernels)
         };
         match start(code.clone(), log.clone()).await {
             Err(StartFailure::Process(why)) => {

@@ -4,12 +4,17 @@
 //! Owns that a device is one replica's at a time: what one model has left in its memory
 //! is never another's to read.
 
+mod cuda;
 mod nvml;
+
+pub use cuda::Cuda;
 
 use crate::limits::Accelerators;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A device that graphs are computed on.
@@ -21,13 +26,24 @@ pub struct Device {
     pub name: String,
     /// Bytes of its memory.
     pub memory_bytes: u64,
+    /// What it can do, as CUDA numbers that: its compute capability, such as 9 and 0.
+    pub capability: Option<(u32, u32)>,
+    /// The files of the system by which it is reached.
+    pub nodes: Vec<PathBuf>,
 }
 
 impl Device {
     /// One that the driver names in its own words, such as `NVIDIA A10G`.
     fn named(id: String, words: &str, memory_bytes: u64) -> Self {
         let name = words.split_whitespace().collect::<Vec<_>>().join("-");
-        Self { id, name, memory_bytes }
+        Self { id, name, memory_bytes, capability: None, nodes: Vec::new() }
+    }
+
+    /// Why its nodes cannot be opened, if they cannot.
+    fn problem(&self) -> Option<String> {
+        let closed = |node: &&PathBuf| access(*node, Access::READ_OK | Access::WRITE_OK).err();
+        let (node, errno) = self.nodes.iter().find_map(|node| Some((node, closed(&node)?)))?;
+        Some(format!("{} cannot be reached: {}: {errno}", self.name, node.display()))
     }
 
     /// Whether it is one of what was asked for.
@@ -82,6 +98,12 @@ fn matches(text: &str, name: &str) -> bool {
 /// The variable that CUDA goes by: ids of devices.
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 
+/// The one by which the driver writes nothing of what it compiles.
+const CACHES_NOTHING: &str = "CUDA_CACHE_DISABLE";
+
+/// Where programs keep what they could make again.
+const CACHE: &str = "XDG_CACHE_HOME";
+
 static STAND_INS: OnceLock<StandIns> = OnceLock::new();
 
 /// Devices that there are none of.
@@ -109,6 +131,16 @@ pub fn see_only<'a>(devices: impl IntoIterator<Item = &'a Device>) {
     let ids: Vec<&str> = devices.into_iter().map(|device| device.id.as_str()).collect();
     // SAFETY: there is no other thread that could look at variables meanwhile.
     unsafe { std::env::set_var(VISIBLE, ids.join(",")) };
+    // SAFETY: as above.
+    unsafe { std::env::set_var(CACHES_NOTHING, "1") };
+}
+
+/// Has engines find in this folder what was compiled for devices. No other thread may have
+/// been started.
+#[allow(unsafe_code, reason = "JUSTIFICATION: they are told in no other way")]
+pub fn find_compiled_in(folder: &Path) {
+    // SAFETY: there is no other thread that could look at variables meanwhile.
+    unsafe { std::env::set_var(CACHE, folder) };
 }
 
 /// The devices of this machine.
@@ -120,6 +152,8 @@ struct All {
     devices: Vec<Device>,
     /// Why there are none.
     none: String,
+    /// What there is, and why it cannot be reached.
+    unreached: Vec<String>,
     places: Mutex<Vec<Place>>,
 }
 
@@ -179,15 +213,38 @@ impl Devices {
         Self(Arc::new(All { devices, places, ..All::default() }))
     }
 
-    /// Those that the machine's driver knows of; none where there is no driver.
+    /// Those of them that can be reached.
+    pub fn reached_of(devices: Vec<Device>) -> Self {
+        let problems = devices.iter().map(Device::problem);
+        let unreached: Vec<String> = problems.flatten().collect();
+        let devices: Vec<Device> =
+            devices.into_iter().filter(|device| device.problem().is_none()).collect();
+        let places = Mutex::new(vec![Place::default(); devices.len()]);
+        let none = unreached.join(", ");
+        Self(Arc::new(All { devices, none, unreached, places }))
+    }
+
+    /// Those that the machine's driver knows of and that can be reached; none where there is no
+    /// driver.
     pub fn of_this_machine() -> Self {
-        if let Some(stand_ins) = STAND_INS.get() {
-            return Self::of(stand_ins.devices.clone());
+        let found = match STAND_INS.get() {
+            Some(stand_ins) => Ok(stand_ins.devices.clone()),
+            None => nvml::devices(),
+        };
+        match found {
+            Ok(devices) => Self::reached_of(devices),
+            Err(none) => Self::withheld(none),
         }
-        match nvml::devices() {
-            Ok(devices) => Self::of(devices),
-            Err(none) => Self(Arc::new(All { none, ..All::default() })),
-        }
+    }
+
+    /// None, for a reason.
+    pub fn withheld(why: String) -> Self {
+        Self(Arc::new(All { none: why, ..All::default() }))
+    }
+
+    /// Which ones the driver knows of that cannot be reached, each with why.
+    pub fn unreached(&self) -> &[String] {
+        &self.0.unreached
     }
 
     /// All of them.

@@ -5,7 +5,15 @@ use super::Device;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::structs::device::CudaComputeCapability;
+use std::path::PathBuf;
 use std::sync::LazyLock;
+
+/// Nodes by which each device is reached beside its own, and one that the driver makes where
+/// it is missing.
+const SHARED_NODES: [&str; 2] = ["/dev/nvidiactl", "/dev/nvidia-uvm"];
+#[cfg(target_os = "linux")]
+const TOOLS_NODE: &str = "/dev/nvidia-uvm-tools";
 
 static NVML: LazyLock<Result<Nvml, NvmlError>> = LazyLock::new(Nvml::init);
 
@@ -16,7 +24,13 @@ pub(super) fn devices() -> Result<Vec<Device>, String> {
     let described = |index| {
         let device = nvml.device_by_index(index)?;
         let memory = device.memory_info()?;
-        Ok(Device::named(device.uuid()?, &device.name()?, memory.total))
+        // Without it there are no kernels, but other engines.
+        let capability = device.cuda_compute_capability().ok();
+        let capability = capability.and_then(|CudaComputeCapability { major, minor }| {
+            Some((major.try_into().ok()?, minor.try_into().ok()?))
+        });
+        let named = Device::named(device.uuid()?, &device.name()?, memory.total);
+        Ok(Device { capability, nodes: nodes(&device)?, ..named })
     };
     let found = (0..count).filter_map(|index| {
         let described: Result<_, NvmlError> = described(index);
@@ -25,6 +39,20 @@ pub(super) fn devices() -> Result<Vec<Device>, String> {
         described.inspect_err(told).ok()
     });
     Ok(found.collect())
+}
+
+#[cfg(target_os = "linux")]
+fn nodes(device: &nvml_wrapper::Device<'_>) -> Result<Vec<PathBuf>, NvmlError> {
+    let own = format!("/dev/nvidia{}", device.minor_number()?);
+    let tools = std::path::Path::new(TOOLS_NODE).exists().then_some(TOOLS_NODE);
+    let all = SHARED_NODES.into_iter().chain([own.as_str()]).chain(tools);
+    Ok(all.map(PathBuf::from).collect())
+}
+
+/// Its numbers are Linux's, and so is the jail.
+#[cfg(not(target_os = "linux"))]
+fn nodes(_: &nvml_wrapper::Device<'_>) -> Result<Vec<PathBuf>, NvmlError> {
+    Ok(SHARED_NODES.map(PathBuf::from).to_vec())
 }
 
 /// Bytes that a process has of a device's memory, by its id; nothing where the driver does

@@ -14,15 +14,17 @@ const LIBRARY_FOLDERS: [&str; 5] = [
     "/opt/onnxruntime/lib",
 ];
 
-/// Most accelerators that are looked for.
-const DEVICES_MAX: u32 = 64;
-
 pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
-    vec![
-        Finding::ok("engine: tract", "built in, on the CPU"),
+    let mut findings = vec![
+        Finding::ok("engine: tract", "built in"),
         onnx_runtime(surroundings),
-        nvidia(surroundings),
-    ]
+        accelerators(surroundings),
+    ];
+    findings.extend(unreached(surroundings));
+    if !surroundings.devices.all().is_empty() {
+        findings.push(cuda(surroundings));
+    }
+    findings
 }
 
 fn onnx_runtime(surroundings: &Surroundings) -> Finding {
@@ -50,42 +52,86 @@ fn onnx_runtime(surroundings: &Surroundings) -> Finding {
     Finding::ok("engine: onnx runtime", found)
 }
 
-fn nvidia(surroundings: &Surroundings) -> Finding {
-    let nodes = (0..DEVICES_MAX)
-        .filter(|number| surroundings.at(format!("/dev/nvidia{number}")).exists())
-        .count();
-    let driver = surroundings.read("/proc/driver/nvidia/version");
-    let driver = driver.as_ref().and_then(|text| text.lines().next()).unwrap_or("no driver loaded");
-    let found = match nodes {
-        0 => "no NVIDIA device; a model that asks for one is refused".to_owned(),
-        count => format!(
-            "{count} NVIDIA device{} ({driver}); not used yet, a model that asks for one is refused",
-            if count == 1 { "" } else { "s" }
-        ),
+fn accelerators(surroundings: &Surroundings) -> Finding {
+    let devices = &surroundings.devices;
+    let found = match devices.all() {
+        [] => format!("{devices}; a model that asks for one is refused"),
+        _ => format!("{devices}; each is one replica's at a time"),
     };
     Finding::ok("accelerators", found)
+}
+
+/// What devices are reached by has to be there before a replica is started, which may make
+/// none of it.
+fn unreached(surroundings: &Surroundings) -> Option<Finding> {
+    let unreached = surroundings.devices.unreached();
+    let advice = "`nvidia-modprobe -u -c 0` makes its nodes, as root; everybody has to be able to \
+                  open them";
+    (!unreached.is_empty())
+        .then(|| Finding::warn("accelerators: nodes", unreached.join(", "), advice))
+}
+
+fn cuda(surroundings: &Surroundings) -> Finding {
+    let topic = "accelerators: cuda";
+    let cuda = &surroundings.cuda;
+    let folders: Vec<String> = cuda.folders().map(|folder| folder.display().to_string()).collect();
+    let folders = if folders.is_empty() { "any folder".to_owned() } else { folders.join(", ") };
+    match cuda.headers() {
+        Some(_) => Finding::ok(topic, format!("libraries and headers in {folders}")),
+        None => Finding::warn(
+            topic,
+            format!("no cuda_fp16.h with the headers of CCCL in {folders}; tract computes on none"),
+            "install CUDA with its headers, or name its folders with `cuda` of host.yaml",
+        ),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::{Cuda, Device, Devices};
+    use crate::doctor::Verdict;
     use crate::doctor::tests::Root;
 
     #[test]
     fn what_is_there_is_found_and_said_to_be_used_or_not() {
-        let root = Root::with(&[
-            ("usr/lib/libonnxruntime.so", ""),
-            ("dev/nvidia0", ""),
-            ("dev/nvidia1", ""),
-            ("dev/nvidiactl", ""),
-            ("proc/driver/nvidia/version", "NVRM version: 1\nGCC\n"),
-        ]);
-        let [tract, runtime, nvidia] = examine(&root.surroundings()).try_into().unwrap();
+        let root = Root::with(&[("usr/lib/libonnxruntime.so", "")]);
+        let [tract, runtime, none] = examine(&root.surroundings()).try_into().unwrap();
         assert!(tract.found.contains("built in"));
         assert!(runtime.found.contains("usr/lib/libonnxruntime.so; used where"));
-        assert!(nvidia.found.starts_with("2 NVIDIA devices (NVRM version: 1); not used yet"));
-        let [_, runtime, nvidia] = examine(&Root::with(&[]).surroundings()).try_into().unwrap();
+        assert_eq!(none.found, "no accelerator; a model that asks for one is refused");
+        let [_, runtime, _] = examine(&Root::with(&[]).surroundings()).try_into().unwrap();
         assert!(runtime.found.contains("not in the usual folders"));
-        assert!(nvidia.found.starts_with("no NVIDIA device"));
+    }
+
+    #[test]
+    fn what_an_accelerator_needs_is_looked_for() {
+        let device = |node: &str| Device {
+            id: "GPU-1".into(),
+            name: "NVIDIA-A10G".into(),
+            memory_bytes: 24 << 30,
+            capability: Some((8, 6)),
+            nodes: vec![node.into()],
+        };
+        let find = |node: &str, files: &[(&str, &str)]| {
+            let root = Root::with(files);
+            examine(&Surroundings {
+                devices: Devices::reached_of(vec![device(node)]),
+                cuda: Cuda::of(&[root.surroundings().at("cuda")]),
+                ..root.surroundings()
+            })
+        };
+        let [_, _, there, nodes] = find("/dev/none", &[]).try_into().unwrap();
+        let problem = "NVIDIA-A10G cannot be reached: /dev/none: No such file or directory";
+        assert!(nodes.found.starts_with(problem), "{}", nodes.found);
+        assert!(there.found.starts_with(&format!("no accelerator ({problem}")), "{}", there.found);
+        assert_eq!(nodes.verdict, Verdict::Warn);
+        let header = ("cuda/include/cuda_fp16.h", "");
+        let [_, _, there, cuda] = find("/dev/null", &[header]).try_into().unwrap();
+        assert_eq!(there.found, "NVIDIA-A10G with 24576Mi; each is one replica's at a time");
+        assert_eq!(cuda.verdict, Verdict::Warn);
+        let of_library = ("cuda/include/cccl/cuda/std/cstdint", "");
+        let [_, _, _, cuda] = find("/dev/null", &[header, of_library]).try_into().unwrap();
+        assert_eq!(cuda.verdict, Verdict::Ok);
     }
 }

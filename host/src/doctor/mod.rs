@@ -11,6 +11,7 @@ mod system;
 mod toolchain;
 
 use crate::deploy::Amount;
+use crate::devices::{Cuda, Devices};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -58,19 +59,30 @@ impl Finding {
 
 /// How the jail holds, by processes that were in it: a line for each layer, and what was
 /// not refused. Where the jail is required, that keeps a host from starting.
-pub fn of_jail(layers: &[String], failures: &[String], is_required: bool) -> Vec<Finding> {
+pub fn of_jail(
+    topic: &'static str,
+    layers: &[String],
+    failures: &[String],
+    is_required: bool,
+) -> Vec<Finding> {
     const ADVICE: &str = "a host that listens beyond loopback does not start without the layers \
                           that it requires";
     const REQUIRED: &str = "this host requires its jail, and does not start";
     let layer = |line: &String| match line.contains("missing:") {
-        true => Finding::warn("jail", line, "see operating.md for what each layer needs"),
-        false => Finding::ok("jail", line),
+        true => Finding::warn(topic, line, "see operating.md for what each layer needs"),
+        false => Finding::ok(topic, line),
     };
     let failure = |line: &String| match is_required {
-        true => Finding::fail("jail", line, REQUIRED),
-        false => Finding::warn("jail", line, ADVICE),
+        true => Finding::fail(topic, line, REQUIRED),
+        false => Finding::warn(topic, line, ADVICE),
     };
     layers.iter().map(layer).chain(failures.iter().map(failure)).collect()
+}
+
+/// What a process with accelerators has that others have not: a line for each.
+pub fn of_what_is_given_up(given_up: &[&str]) -> Vec<Finding> {
+    let line = |line: &&str| Finding::ok("given up with accelerators", *line);
+    given_up.iter().map(line).collect()
 }
 
 /// Where to look.
@@ -86,6 +98,10 @@ pub struct Surroundings {
     pub ld_library_path: OsString,
     /// ONNX Runtime's library, where a host is told to use one.
     pub onnxruntime: Option<PathBuf>,
+    /// The accelerators that there are.
+    pub devices: Devices,
+    /// Where a host looks for CUDA.
+    pub cuda: Cuda,
 }
 
 impl Surroundings {
@@ -112,6 +128,8 @@ pub fn machine() -> Amount {
         path: OsString::new(),
         ld_library_path: OsString::new(),
         onnxruntime: None,
+        devices: Devices::default(),
+        cuda: Cuda::default(),
     })
 }
 
@@ -160,6 +178,8 @@ mod tests {
                 path: OsString::new(),
                 ld_library_path: OsString::new(),
                 onnxruntime: None,
+                devices: Devices::default(),
+                cuda: Cuda::default(),
             }
         }
     }
@@ -167,7 +187,7 @@ mod tests {
     #[test]
     fn a_jail_that_does_not_hold_keeps_a_host_from_starting_that_requires_it() {
         let verdicts = |is_required| {
-            let found = of_jail(&["user: held".into()], &["it could".into()], is_required);
+            let found = of_jail("jail", &["user: held".into()], &["it could".into()], is_required);
             found.iter().map(|finding| finding.verdict).collect::<Vec<_>>()
         };
         assert_eq!(verdicts(true), [Verdict::Ok, Verdict::Fail]);

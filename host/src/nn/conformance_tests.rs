@@ -61,7 +61,7 @@ fn engines() -> Vec<Arc<dyn Engine>> {
 }
 
 fn on_devices() -> OnDevices {
-    OnDevices { memory: Account::new(1 << 30) }
+    OnDevices { memory: Account::new(1 << 30), no_kernels: None }
 }
 
 fn loaded(engine: &dyn Engine, onnx: &[u8], means: Means) -> Arc<dyn Graph> {

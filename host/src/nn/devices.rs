@@ -39,12 +39,15 @@ pub fn stand_in(engine: StandIn) {
     STAND_IN.get_or_init(|| engine);
 }
 
-/// Those for these devices, in the order in which a graph is offered to them.
-pub(super) fn engines(devices: &OnDevices) -> Vec<Arc<dyn Engine>> {
+/// The first that a graph is offered to, for these devices, or why it is not there.
+pub fn engine_on(devices: &OnDevices) -> Result<Arc<dyn Engine>, String> {
     if let Some(engine) = STAND_IN.get() {
-        return vec![engine(devices)];
+        return Ok(engine(devices));
     }
-    TractOn::cuda(devices).map(|engine| Arc::new(engine) as Arc<dyn Engine>).into_iter().collect()
+    match &devices.no_kernels {
+        Some(why) => Err(why.clone()),
+        None => Ok(Arc::new(TractOn::cuda(devices)?)),
+    }
 }
 
 /// What it means that a run or a graph has failed there for this reason.
@@ -62,13 +65,33 @@ pub(super) fn failure(why: String, on: &OnDevices) -> RunError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::engines::Engines;
     use super::*;
+    use crate::limits::{Accelerators, Limits};
+    use crate::package::{Content, GraphFile};
     use crate::sandbox::Account;
+
+    #[test]
+    fn without_kernels_nothing_is_computed_on_cpus_instead_and_it_says_why() {
+        let no_kernels = Some("there are no headers".to_owned());
+        let on = OnDevices { memory: Account::new(1 << 20), no_kernels };
+        let engines = Engines::of_process(None, Some(&on));
+        let content = Content::Bytes(vec![].into());
+        let file = GraphFile { name: "g".into(), folder: String::new(), content };
+        let accelerators = Accelerators { count: 1, ..Accelerators::default() };
+        let limits = Limits { accelerators, ..Limits::default() };
+        let why = engines.for_graph(&limits, &file, &[]).err().unwrap();
+        assert_eq!(
+            why.to_string(),
+            "the graph g is to be computed on an accelerator, and tract would compute it on CPUs: \
+             there are no headers"
+        );
+    }
 
     /// As the libraries word them.
     #[test]
     fn a_failure_is_a_full_device_a_lost_one_or_neither() {
-        let on = OnDevices { memory: Account::new(1 << 20) };
+        let on = OnDevices { memory: Account::new(1 << 20), no_kernels: None };
         let of = |text: &str| failure(text.to_owned(), &on);
         for full in [
             "/onnxruntime_src/bfc_arena.cc:376 Failed to allocate memory for requested buffer of \

@@ -68,6 +68,8 @@ impl Means {
 pub struct OnDevices {
     /// What it has on all of them together, in bytes.
     pub memory: Account,
+    /// Why there are no kernels for them, of those that the host compiles ahead.
+    pub no_kernels: Option<String>,
 }
 
 impl OnDevices {
@@ -76,7 +78,7 @@ impl OnDevices {
         let most = asked.memory_bytes.unwrap_or(u64::MAX);
         let each = devices.into_iter().map(|device| device.memory_bytes.min(most));
         let bytes = each.fold(0, u64::saturating_add);
-        Self { memory: Account::new(limit("device_memory", bytes)) }
+        Self { memory: Account::new(limit("device_memory", bytes)), no_kernels: None }
     }
 }
 
@@ -253,13 +255,17 @@ pub enum LoadError {
     },
     /// No engine of this host computes on accelerators, or none that is asked for.
     #[error(
-        "the graph {name} is to be computed on an accelerator, and {engine} would compute it on CPUs"
+        "the graph {name} is to be computed on an accelerator, and {engine} would compute it on \
+         CPUs{}",
+        why.as_ref().map_or_else(String::new, |why| format!(": {why}"))
     )]
     OnCpu {
         /// The graph.
         name: String,
         /// What was asked for, or all that there are.
         engine: String,
+        /// Why there is none on accelerators, as far as somebody knows.
+        why: Option<String>,
     },
     /// The engine computes on fewer devices than the version has.
     #[error(

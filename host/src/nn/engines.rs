@@ -17,6 +17,8 @@ pub struct Engines {
     engines: Arc<[Arc<dyn Engine>]>,
     /// What those compute on that do not on CPUs.
     devices: Option<OnDevices>,
+    /// Why the first of those is not there that there are to be.
+    missing: Option<String>,
 }
 
 impl Default for Engines {
@@ -28,7 +30,7 @@ impl Default for Engines {
 impl Engines {
     /// These, in this order.
     pub fn of(engines: impl IntoIterator<Item = Arc<dyn Engine>>) -> Self {
-        Self { engines: engines.into_iter().collect(), devices: None }
+        Self { engines: engines.into_iter().collect(), devices: None, missing: None }
     }
 
     /// Those of a process that has ONNX Runtime, or not, and computes on these devices, if
@@ -38,9 +40,13 @@ impl Engines {
             Some(devices) => engine.on(devices),
             None => engine,
         });
-        let on_devices = devices.into_iter().flat_map(devices::engines);
-        let more = on_devices.chain(onnxruntime.map(|engine| Arc::new(engine) as Arc<dyn Engine>));
-        Self { devices: devices.cloned(), ..more.fold(Self::default(), Self::and) }
+        let (first, missing) = match devices.map(devices::engine_on).transpose() {
+            Ok(engine) => (engine, None),
+            Err(why) => (None, Some(why)),
+        };
+        let second = onnxruntime.map(|engine| Arc::new(engine) as Arc<dyn Engine>);
+        let all = first.into_iter().chain(second).fold(Self::default(), Self::and);
+        Self { devices: devices.cloned(), missing, ..all }
     }
 
     /// What is computed on beside CPUs.
@@ -96,7 +102,7 @@ impl Engines {
         }
         if refused.is_none() && !on_cpu.is_empty() {
             let (name, engine) = (file.name.clone(), on_cpu.join(", "));
-            return Err(LoadError::OnCpu { name, engine });
+            return Err(LoadError::OnCpu { name, engine, why: self.missing.clone() });
         }
         Err(refused.unwrap_or_else(none))
     }

@@ -26,7 +26,7 @@ mod tract;
 pub(crate) mod guest;
 
 pub use backend::Backend;
-pub use devices::{StandIn, stand_in};
+pub use devices::{StandIn, engine_on, stand_in};
 pub use engine::{
     Beside, Cancel, Engine, Graph, LoadError, Means, OnDevices, Placement, Port, Ports, Run,
     RunError,
@@ -34,7 +34,7 @@ pub use engine::{
 pub use engines::Engines;
 pub use onnxruntime::{OnnxRuntime, OnnxRuntimeElsewhere, OnnxRuntimeError, OnnxRuntimeLibrary};
 pub use tensor::{ElementType, Elements, Tensor, TensorError, Unread};
-pub use tract::Tract;
+pub use tract::{Kernel, KernelError, Tract, kernel, kernels};
 
 use crate::call::Holder;
 use crate::limits::{Accelerators, Limits};
@@ -258,6 +258,24 @@ pub fn look_at(
     Ok(Looked { engine, ports })
 }
 
+/// The engine that runs a graph of a package on devices, and where the nodes are then. Loads
+/// it there.
+pub fn place(
+    engines: &Engines,
+    package: &Package,
+    file: &GraphFile,
+) -> Result<(&'static str, Placement), LoadError> {
+    let content = read(file)?;
+    let limits = package.limits();
+    let (engine, _) = engines.for_graph(limits, file, &content)?;
+    let means = Means::of(limits, 1);
+    let graph = engines::load(engine.as_ref(), &package.assets, file, &content, means)?;
+    let name = engine.name();
+    let on_cpu =
+        || LoadError::OnCpu { name: file.name.clone(), engine: name.to_owned(), why: None };
+    Ok((name, graph.placement().cloned().ok_or_else(on_cpu)?))
+}
+
 fn read(file: &GraphFile) -> Result<Bytes, LoadError> {
     let unread = |source| LoadError::Read { name: file.name.clone(), source };
     file.content.read().map_err(unread)
@@ -279,7 +297,10 @@ fn may_be_where_it_is(
     if limits.accelerators.count == 0 {
         return Ok(());
     }
-    let on_cpu = || LoadError::OnCpu { name: file.name.clone(), engine: engine.to_owned() };
+    let on_cpu = || {
+        let (name, engine) = (file.name.clone(), engine.to_owned());
+        LoadError::OnCpu { name, engine, why: None }
+    };
     let placement = graph.placement().ok_or_else(on_cpu)?;
     if placement.on_device == 0 && placement.on_cpu.is_empty() {
         return Err(on_cpu());

@@ -1,10 +1,12 @@
 //! tract: graphs on the CPU, in pure Rust, or on a device.
 
 mod device;
+mod kernels;
 mod ledger;
 mod value;
 
 pub(super) use device::TractOn;
+pub use kernels::{Kernel, KernelError, kernel, kernels};
 
 use super::engine::{
     Beside, Cancel, Engine, Graph, LoadError, Means, Port, Ports, Run, RunError, reason,

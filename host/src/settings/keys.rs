@@ -22,7 +22,7 @@ pub(super) const DRAIN_TIMEOUT: (Duration, Duration) = (Duration::ZERO, HOUR);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Every key of the file.
-pub(super) const KEYS: [Key; 20] = [
+pub(super) const KEYS: [Key; 21] = [
     key("listen", Form::Text, "Address and port that clients reach; port 0 takes a free one"),
     key("data_dir", Form::Text, "Folder of all that the host keeps; one host at a time"),
     key("tls", Form::OwnSection(&TLS_KEYS), "What the host proves itself with"),
@@ -91,6 +91,11 @@ pub(super) const KEYS: [Key; 20] = [
         Form::Text,
         "The library of ONNX Runtime (`libonnxruntime.so`), which runs what tract cannot",
     ),
+    key(
+        "cuda",
+        Form::Texts,
+        "Folders of CUDA's libraries and headers, for accelerators; `/usr/local/cuda` where absent",
+    ),
 ];
 
 /// `tls`.
@@ -131,7 +136,7 @@ pub(super) enum Effect {
 use Effect::{AtOnce, AtRestart};
 
 /// Every setting. A test holds it to [`KEYS`].
-pub(super) const SETTINGS: [Setting; 22] = [
+pub(super) const SETTINGS: [Setting; 23] = [
     Setting { path: "listen", shown: |s| s.listen.to_string(), effect: AtRestart },
     Setting { path: "data_dir", shown: |s| path(&s.data_dir), effect: AtRestart },
     Setting {
@@ -232,6 +237,11 @@ pub(super) const SETTINGS: [Setting; 22] = [
     Setting {
         path: "onnxruntime",
         shown: |s| s.onnxruntime.as_deref().map_or_else(String::new, path),
+        effect: AtRestart,
+    },
+    Setting {
+        path: "cuda",
+        shown: |s| s.cuda.iter().map(|folder| path(folder)).collect::<Vec<_>>().join(", "),
         effect: AtRestart,
     },
 ];

@@ -56,6 +56,8 @@ pub struct Settings {
     pub jail: Option<JailMode>,
     /// ONNX Runtime's library, where the operator has it.
     pub onnxruntime: Option<PathBuf>,
+    /// Folders that CUDA is in; the usual one where there are none.
+    pub cuda: Vec<PathBuf>,
 }
 
 impl Default for Settings {
@@ -72,6 +74,7 @@ impl Default for Settings {
             log_filter: None,
             jail: None,
             onnxruntime: None,
+            cuda: Vec::new(),
         }
     }
 }

@@ -71,6 +71,7 @@ pub(super) fn take(mut root: Section, folder: &Path) -> Settings {
     }
     settings.jail = root.text("jail").and_then(|entry| jail(&entry));
     settings.onnxruntime = root.text("onnxruntime").and_then(|entry| path(&entry, folder));
+    settings.cuda = list(&mut root, "cuda", |entry| path(entry, folder));
     root.finish(&KEYS, Unknown::Refuse);
     settings
 }

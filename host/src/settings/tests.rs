@@ -42,6 +42,7 @@ metrics: {listen: "127.0.0.1:9090"}
 log: {format: json, filter: "warn,call=info"}
 jail: required
 onnxruntime: lib/libonnxruntime.so
+cuda: [/usr/local/cuda-13.0, cudnn]
 "#;
 
 #[test]
@@ -74,6 +75,10 @@ fn every_key_is_understood() {
     assert_eq!(settings.log_filter.as_deref(), Some("warn,call=info"));
     let library = Path::new("/etc/ringfence/lib/libonnxruntime.so");
     assert_eq!(settings.onnxruntime.as_deref(), Some(library));
+    assert_eq!(
+        settings.cuda,
+        [Path::new("/usr/local/cuda-13.0"), Path::new("/etc/ringfence/cudnn")]
+    );
 }
 
 #[test]
@@ -292,7 +297,8 @@ fn what_can_change_changes_and_the_rest_is_named() {
             "metrics.listen",
             "log.format",
             "jail",
-            "onnxruntime"
+            "onnxruntime",
+            "cuda"
         ]
     );
     let settings = current.settings().borrow().clone();

@@ -5,15 +5,20 @@
 
 use super::Purpose;
 use super::cgroup::Quota;
-use super::jail::{Code, Jail, JailError, JailMode, Layer, Report, Root, enter_without};
+use super::driver::{self, Driver};
+use super::jail::{
+    Code, Jail, JailError, JailMode, LOADER_PATH, Layer, Report, Root, enter_without,
+};
 use super::spawn::Starter;
+use crate::devices::{Cuda, Device};
 use crate::limits::{EngineName, Limits, POOLED_TABLES_MAX, lifted, limit};
 use crate::package::Parts;
 use crate::sandbox::{self, Beginning, Compiled, SNAPSHOT_BYTES_MAX};
 use crate::sched::cpus;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::process::{Child, Command};
@@ -77,17 +82,20 @@ pub struct Launcher {
     mode: JailMode,
     /// ONNX Runtime's library, where there is one.
     onnxruntime: Option<Arc<Path>>,
+    /// What drivers of devices are used by.
+    cuda: Arc<Cuda>,
 }
 
 /// What a process is left with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confinement {
     /// What it means where a layer of the jail is missing.
     pub mode: JailMode,
     /// CPU time of all threads together, where it is limited; then it is ended.
     pub cpu_seconds: Option<u64>,
     /// Memory that is private and writable. It counts what is mapped, and is there for
-    /// what no account sees: where there is one, that is the limit.
+    /// what no account sees: where there is one, that is the limit. What is to use a driver
+    /// has it by its control group alone.
     pub data_bytes: u64,
     /// Descriptors.
     pub files_max: u64,
@@ -95,6 +103,8 @@ pub struct Confinement {
     pub cpus: usize,
     /// A layer of the jail that a test leaves out.
     pub without: Option<Layer>,
+    /// What it has for a driver, if it is to use one.
+    pub driver: Option<Driver>,
 }
 
 impl Confinement {
@@ -102,7 +112,17 @@ impl Confinement {
     pub(super) fn of_one_shot(mode: JailMode, cpu_seconds: u64, data_bytes: u64) -> Self {
         let cpu_seconds = Some(cpu_seconds);
         let without = left_out();
-        Self { mode, cpu_seconds, data_bytes, files_max: FILES, cpus: cpus(), without }
+        let (files_max, cpus, driver) = (FILES, cpus(), None);
+        Self { mode, cpu_seconds, data_bytes, files_max, cpus, without, driver }
+    }
+
+    /// The same of a process that uses a driver besides.
+    pub(super) fn with_driver(self, driver: Option<Driver>) -> Self {
+        let files_max = match driver {
+            Some(_) => self.files_max.saturating_add(driver::FILES),
+            None => self.files_max,
+        };
+        Self { files_max, driver, ..self }
     }
 
     /// Of a replica of these, with machine code of so many bytes.
@@ -156,23 +176,28 @@ impl Confinement {
             Purpose::Serve => None,
             Purpose::TryOut => Some(cpu_seconds_to_try(limits)),
         };
-        Self { mode, cpu_seconds, data_bytes, files_max, cpus: cpus(), without: left_out() }
+        let (cpus, without, driver) = (cpus(), left_out(), None);
+        Self { mode, cpu_seconds, data_bytes, files_max, cpus, without, driver }
     }
 
     /// The same as a control group counts it. The CPU time is not that of its guests
     /// alone, whose limit is kept elsewhere.
     pub(super) fn quota(&self, cpu_millis: u64) -> Quota {
+        let (bytes, more) = match self.driver {
+            Some(_) => (driver::BYTES, driver::THREADS),
+            None => (0, 0),
+        };
         Quota {
             cpu_millis: cpu_millis
                 .saturating_add(cpu_millis / 10)
                 .saturating_add(CPU_MILLIS_BESIDE),
-            memory_bytes: self.data_bytes,
-            pids_max: threads(self.cpus),
+            memory_bytes: self.data_bytes.saturating_add(bytes),
+            pids_max: threads(self.cpus).saturating_add(more),
         }
     }
 
     /// As arguments of the process, of which this one is the parent.
-    fn arguments(&self) -> Vec<String> {
+    fn arguments(&self) -> Vec<OsString> {
         let parent = std::process::id();
         let mut arguments = vec![
             format!("--jail={}", self.mode.as_str()),
@@ -183,6 +208,8 @@ impl Confinement {
         ];
         arguments.extend(self.cpu_seconds.map(|seconds| format!("--cpu-seconds={seconds}")));
         arguments.extend(self.without.map(|layer| format!("--without={}", layer.as_str())));
+        let mut arguments: Vec<OsString> = arguments.into_iter().map(OsString::from).collect();
+        arguments.extend(self.driver.iter().flat_map(Driver::arguments));
         arguments
     }
 
@@ -197,18 +224,30 @@ impl Confinement {
     ) -> Result<Report, JailError> {
         // What is left of the machine is taken from these before it is from the host.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+        let opened = self.driver.as_ref().map(Driver::open).transpose()?;
+        let opened = opened.unwrap_or_default();
+        let of_driver = opened.reads.iter().map(AsFd::as_fd);
+        let reads: Vec<BorrowedFd<'_>> = reads.iter().copied().chain(of_driver).collect();
+        let nodes: Vec<BorrowedFd<'_>> = opened.nodes.iter().map(AsFd::as_fd).collect();
+        let data_bytes = limit("process_memory", self.data_bytes);
+        // It maps what a device has, and much of what it never uses.
+        let has_device = !nodes.is_empty();
         let jail = Jail {
             mode: self.mode,
             parent,
             cpu_seconds: self.cpu_seconds.map(|seconds| limit("compile_cpu", seconds)),
-            data_bytes: limit("process_memory", self.data_bytes),
+            data_bytes: (!has_device).then_some(data_bytes),
             files_max: self.files_max,
             file_bytes_max: FILE_BYTES,
-            reads,
+            reads: &reads,
+            driver: has_device.then_some(nodes.as_slice()),
             root,
             code,
         };
-        enter_without(&jail, self.without.as_slice())
+        let report = enter_without(&jail, self.without.as_slice());
+        // A rule about a file of /proc is forgotten with the last who knows that file.
+        std::mem::forget(opened);
+        report
     }
 }
 
@@ -244,13 +283,41 @@ impl Launcher {
     /// with nothing in it, for as long as any process runs.
     pub fn of_this_program(starter: Starter, empty: &Path, mode: JailMode) -> io::Result<Self> {
         let program = this_program()?;
-        Ok(Self { program, starter, empty: empty.into(), mode, onnxruntime: None })
+        let (empty, cuda) = (empty.into(), Arc::default());
+        Ok(Self { program, starter, empty, mode, onnxruntime: None, cuda })
     }
 
     /// The same, whose replicas may run graphs by this library.
     #[must_use]
     pub fn with_onnxruntime(self, library: Option<&Path>) -> Self {
         Self { onnxruntime: library.map(Arc::from), ..self }
+    }
+
+    /// The same, whose processes find CUDA there.
+    #[must_use]
+    pub fn with_cuda(self, cuda: Cuda) -> Self {
+        Self { cuda: Arc::new(cuda), ..self }
+    }
+
+    /// Where CUDA is.
+    pub(super) fn cuda(&self) -> &Cuda {
+        &self.cuda
+    }
+
+    /// What a process has for the driver of these devices, which may load this library.
+    pub(super) fn driver_of<'a>(
+        &self,
+        devices: impl IntoIterator<Item = &'a Device>,
+        library: Option<&Path>,
+    ) -> Driver {
+        let driver = self.libraries().reaching(devices);
+        let beside = library.map(driver::libraries_beside).unwrap_or_default();
+        Driver { reads: [driver.reads, beside].concat(), ..driver }
+    }
+
+    /// What a process reads that loads libraries of CUDA's, of no device.
+    pub(super) fn libraries(&self) -> Driver {
+        Driver { reads: self.cuda.reads(), nodes: Vec::new() }
     }
 
     /// ONNX Runtime's library, if a replica of these may run a graph by it.
@@ -267,7 +334,8 @@ impl Launcher {
     pub(crate) fn of(program: PathBuf) -> Self {
         let starter = Starter::start().unwrap();
         let empty = Path::new("/").into();
-        Self { program, starter, empty, mode: JailMode::BestEffort, onnxruntime: None }
+        let (mode, cuda) = (JailMode::BestEffort, Arc::default());
+        Self { program, starter, empty, mode, onnxruntime: None, cuda }
     }
 
     /// The folder with nothing in it, open.
@@ -279,12 +347,15 @@ impl Launcher {
         self.mode
     }
 
-    /// A process that is about to be started: it has no variables, and begins where
-    /// there is nothing.
+    /// A process that is about to be started: it has no variables but the one that a
+    /// driver's libraries are found by, and begins where there is nothing.
     pub(super) fn command(&self, arguments: &[&str], confinement: &Confinement) -> Command {
         let mut command = Command::new(&self.program);
         command.arg0("ringfence");
         command.args(arguments).args(confinement.arguments()).env_clear().current_dir(&self.empty);
+        if confinement.driver.is_some() {
+            command.env(LOADER_PATH, self.cuda.loader_path());
+        }
         // Whoever stops the host by its terminal stops the host, which sees to these.
         command.process_group(0);
         command

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// Of the form of frames; both sides are the same program, unless something is very
 /// wrong.
-pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION: u16 = 4;
 
 /// Bytes of a head: the length of the body, the call, a value and the kind.
 pub(super) const HEAD_BYTES: usize = 17;
@@ -406,6 +406,8 @@ pub(super) struct Start {
     pub(super) assets_path: PathBuf,
     /// What its graphs are computed on beside CPUs.
     pub(super) devices: Vec<Device>,
+    /// Why there are no kernels for those, where somebody would need them.
+    pub(super) no_kernels: Option<String>,
     /// The limit that is taken away, in tests.
     pub(super) lifted: String,
 }

@@ -5,7 +5,9 @@
 //! one-shot processes. Never touches tonic.
 
 mod cgroup;
+mod driver;
 mod jail;
+mod kernels;
 mod launch;
 mod proving;
 mod spawn;
@@ -26,10 +28,12 @@ mod socket;
 mod turns;
 
 pub use cgroup::{CgroupError, may_divide};
+pub use driver::Driver;
 pub use frames::Frame;
 use jail::{Code, Root};
-pub use jail::{JailMode, Layer};
+pub use jail::{GIVEN_UP, JailMode, Layer};
 pub use kernel::Kernel;
+pub use kernels::{KernelName, KernelTask};
 pub use launch::{Confinement, Launcher};
 pub use message::{Figures, Loaded, Unknown};
 #[cfg(test)]
@@ -37,7 +41,7 @@ pub(crate) use one_shot::tests::{launcher_of, scripted};
 pub use one_shot::{MachineCode, OneShot, OneShotError, Urgency};
 #[doc(hidden)]
 pub use process::{Heard, hear_anything, heed_anything};
-pub use proving::{Proven, prove, serve_proof};
+pub use proving::{Proven, prove, prove_for, serve_proof};
 pub use serving::serve;
 pub use spawn::Starter;
 
@@ -52,7 +56,7 @@ use crate::telemetry::VersionLog;
 use here::Here;
 use message::Started;
 use process::{Messages, Process, Taking};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -165,7 +169,11 @@ pub fn control_groups() -> Result<PathBuf, CgroupError> {
 /// Enters the jail of a process that only computes something, from what it is given to
 /// what it gives. `parent` has started it.
 pub fn enter_to_compute(confinement: &Confinement, parent: i32) -> anyhow::Result<()> {
-    confinement.enter(parent, Root::Here, Code::Never, &[])?;
+    let (root, code) = match confinement.driver {
+        Some(_) => (Root::Kept, Code::Libraries),
+        None => (Root::Here, Code::None),
+    };
+    confinement.enter(parent, root, code, &[])?;
     Ok(())
 }
 
@@ -209,7 +217,8 @@ impl Gone {
 
 impl Worker {
     /// Loads a package's machine code, its graphs and a first sandbox, on these devices,
-    /// which it has until nothing of it runs any more.
+    /// which it has until nothing of it runs any more. Where an engine needs kernels for
+    /// them, they are in a folder, or not there for a reason.
     ///
     /// A model whose `load-model` fails is started all the same: its callers
     /// are told, and the operator by the log.
@@ -220,6 +229,7 @@ impl Worker {
         log: Option<VersionLog>,
         purpose: Purpose,
         given: Given,
+        kernels: Option<Result<Arc<Path>, String>>,
     ) -> Result<Self, StartFailure> {
         let (kind, started) = match workers {
             Workers::Here(runtime) => {
@@ -229,7 +239,8 @@ impl Worker {
             }
             Workers::Processes(processes) => {
                 let (process, started) =
-                    Process::start(processes, parts, compiled, log, purpose, given.clone()).await?;
+                    Process::start(processes, parts, compiled, log, purpose, &given, kernels)
+                        .await?;
                 (Kind::Process(process), started)
             }
         };

@@ -110,6 +110,16 @@ impl OneShot {
         Self::of(Launcher::of("/proc/self/exe".into()))
     }
 
+    /// What they are started from.
+    pub(super) fn launcher(&self) -> &Launcher {
+        &self.launcher
+    }
+
+    /// The same for what nobody waits for yet.
+    pub(super) fn ahead(&self) -> Self {
+        Self { urgency: Urgency::Ahead, ..self.clone() }
+    }
+
     /// The same with another deadline of compiling.
     #[cfg(test)]
     pub(crate) fn compiling_within(self, timeout: Duration) -> Self {
@@ -218,7 +228,7 @@ impl OneShot {
         let status = status.map_err(|error| OneShotError::Died(error.to_string()))?;
         match status.success() {
             true => Ok(given),
-            false => Err(ended(status, &said, confinement)),
+            false => Err(ended(status, &said, &confinement)),
         }
     }
 }
@@ -235,7 +245,7 @@ fn be_nice(child: &Child) {
 }
 
 /// What an end that is no success means.
-fn ended(status: ExitStatus, said: &str, confinement: Confinement) -> OneShotError {
+fn ended(status: ExitStatus, said: &str, confinement: &Confinement) -> OneShotError {
     use std::os::unix::process::ExitStatusExt;
     let seconds = confinement.cpu_seconds.unwrap_or_default();
     let cpu = || OneShotError::Limit(format!("{seconds} s of CPU time"));
@@ -291,7 +301,7 @@ pub(crate) mod tests {
     fn each_end_is_told_by_what_brought_it_about() {
         let confinement = Confinement::of_one_shot(JailMode::Required, 60, 1 << 31);
         let told = |signal: i32, said: &str| {
-            ended(ExitStatus::from_raw(signal), said, confinement).to_string()
+            ended(ExitStatus::from_raw(signal), said, &confinement).to_string()
         };
         assert!(told(24, "").contains("more than 60 s of CPU time"), "{}", told(24, ""));
         let memory = told(6, "memory allocation of 196608 bytes failed\n");

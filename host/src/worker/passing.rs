@@ -126,6 +126,7 @@ mod tests {
             assets: vec![],
             assets_path: "/model".into(),
             devices: vec![],
+            no_kernels: None,
             lifted: String::new(),
         };
         let sealed = |bytes: &[u8]| Sealed::of(bytes).unwrap();

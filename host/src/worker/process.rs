@@ -33,6 +33,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -170,7 +171,8 @@ impl Process {
         compiled: Compiled,
         log: Option<VersionLog>,
         purpose: Purpose,
-        given: Given,
+        given: &Given,
+        kernels: Option<Result<Arc<Path>, String>>,
     ) -> Result<(Self, Started), StartFailure> {
         let name = parts.sheet.name.clone();
         let fuel_per_cpu_second = processes.fuel_per_cpu_second;
@@ -181,11 +183,20 @@ impl Process {
         let launcher = &processes.launcher;
         let library = launcher.onnxruntime_for(&parts);
         let (mode, has_library) = (launcher.mode(), library.is_some());
-        let confinement = Confinement::of_replica(mode, &parts, &compiled, purpose, has_library);
+        let confinement = Confinement::of_replica(mode, &parts, &compiled, purpose, has_library)
+            .with_driver((!given.is_empty()).then(|| launcher.driver_of(given.devices(), library)));
         let mut command = launcher.command(&["call-worker"], &confinement);
         if let Some(library) = library {
             command.arg("--onnxruntime").arg(library);
         }
+        let no_kernels = match kernels {
+            None => None,
+            Some(Ok(folder)) => {
+                command.arg("--kernels").arg(&*folder);
+                None
+            }
+            Some(Err(why)) => Some(why),
+        };
         command
             .current_dir(parts.assets.empty())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -224,6 +235,7 @@ impl Process {
                 assets: parts.assets.files.clone(),
                 assets_path: parts.assets.path(),
                 devices,
+                no_kernels,
                 lifted: lifted().to_owned(),
             };
             ours.set_write_timeout(Some(PASSING_TIMEOUT))?;
@@ -251,7 +263,7 @@ impl Process {
             inbox,
             stderr,
             incoming,
-            Kept { given, assets, cgroup },
+            Kept { given: given.clone(), assets, cgroup },
         ));
         // Its process goes with this, should the start not come to an end.
         let process = Self { shared };

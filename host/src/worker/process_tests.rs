@@ -312,11 +312,11 @@ async fn a_process_that_is_never_ready_is_given_up() {
     let code = Compiled::trusted(Sealed::of(&b"code"[..]).unwrap());
     // It takes the arguments for times, refuses them, and ends.
     let (of, none) = (Purpose::Serve, Given::default());
-    let refused = Process::start(&processes, parts.clone(), code.clone(), None, of, none.clone())
+    let refused = Process::start(&processes, parts.clone(), code.clone(), None, of, &none, None)
         .await
         .unwrap_err();
     assert!(refused.to_string().starts_with("its process does not start: "), "{refused}");
     processes.launcher = launcher_of(scratch.path(), "#!/bin/sh\nexec sleep 60\n");
-    let refused = Process::start(&processes, parts, code, None, of, none).await.unwrap_err();
+    let refused = Process::start(&processes, parts, code, None, of, &none, None).await.unwrap_err();
     assert!(refused.to_string().contains("was not ready within"), "{refused}");
 }

@@ -18,7 +18,7 @@ use super::{OverLimit, SendError, lock};
 use crate::call::{
     Deadline, End, Event, Function, Holder, Origin, Phase, Receipt, Request, Verdict,
 };
-use crate::devices::see_only;
+use crate::devices::{find_compiled_in, see_only};
 use crate::limits;
 use crate::nn::{Engines, OnDevices, OnnxRuntimeLibrary};
 use crate::package::{Assets, AssetsFolder, Content, GraphFile, Parts};
@@ -27,10 +27,11 @@ use crate::sandbox::{
 };
 use crate::telemetry::LogFormat;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -73,16 +74,24 @@ const MESSAGES_AHEAD: usize = 1;
 
 /// Becomes a replica, in its jail. Standard input is the socket to the host, and standard
 /// output the folder of assets. `onnxruntime` is the library of that engine, where there is
-/// one. Returns when the host needs it no longer.
+/// one, and `kernels` the folder of what is compiled for devices. Returns when the host needs
+/// it no longer.
 pub fn serve(
     confinement: &Confinement,
     parent: i32,
     onnxruntime: Option<&Path>,
+    kernels: Option<&Path>,
 ) -> anyhow::Result<()> {
     // No code comes into the process once it is in its jail.
     let library = onnxruntime.map(OnnxRuntimeLibrary::load).transpose()?;
     let folder = io::stdout();
-    let jail = confinement.enter(parent, Root::Above, Code::Maps, &[folder.as_fd()])?;
+    let kernels = kernels.map(File::open).transpose()?;
+    let (root, code_left) = match confinement.driver {
+        Some(_) => (Root::Kept, Code::Libraries),
+        None => (Root::Above, Code::None),
+    };
+    let reads = [folder.as_fd()].into_iter().chain(kernels.as_ref().map(AsFd::as_fd));
+    let jail = confinement.enter(parent, root, Code::Made, &reads.collect::<Vec<_>>())?;
     // It may have variables now, and has one thread.
     let onnxruntime = library.map(OnnxRuntimeLibrary::engine);
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -96,15 +105,20 @@ pub fn serve(
         devices => {
             // There is one thread yet.
             see_only(devices);
-            Some(OnDevices::of(&start.sheet.limits.accelerators, devices))
+            if let Some(kernels) = &kernels {
+                find_compiled_in(&path_of(kernels));
+            }
+            let devices = OnDevices::of(&start.sheet.limits.accelerators, devices);
+            Some(OnDevices { no_kernels: start.no_kernels.clone(), ..devices })
         }
     };
     let engines = Engines::of_process(onnxruntime, devices.as_ref());
     // What is told here the host hears from standard error.
     crate::telemetry::start(Some("warn"), LogFormat::Text)?;
-    let assets_path = match jail.is_rooted {
-        true => AssetsFolder::path_in_root(),
-        false => start.assets_path.clone(),
+    let assets_path = match (jail.is_rooted, root) {
+        (true, _) => AssetsFolder::path_in_root(),
+        (false, Root::Kept) => path_of(&folder),
+        (false, Root::Here | Root::Above) => start.assets_path.clone(),
     };
     socket.set_nonblocking(true)?;
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -113,7 +127,7 @@ pub fn serve(
         .build()?;
     crate::sched::be_prompt();
     crate::heap::keep_freed();
-    let Confinement { mode, cpus, .. } = *confinement;
+    let (mode, cpus) = (confinement.mode, confinement.cpus);
     tokio.block_on(async {
         let (outbox, inbox) = ends(socket)?;
         let lines_lost = Arc::new(AtomicU64::new(0));
@@ -145,7 +159,7 @@ pub fn serve(
             parts,
             &compiled,
             Some(lines),
-            || demanded(no_more_code()),
+            || demanded(no_more_code(code_left)),
             || demanded(no_more_files()),
         );
         drop(compiled);
@@ -179,6 +193,11 @@ pub fn serve(
         writing.abort();
         Ok(served?)
     })
+}
+
+/// The path of a folder that is open, which whoever may not go there by its own can take.
+fn path_of(folder: &impl AsRawFd) -> PathBuf {
+    format!("/proc/self/fd/{}", folder.as_raw_fd()).into()
 }
 
 async fn wait_for_the_end(mut inbox: Inbox) -> io::Result<()> {

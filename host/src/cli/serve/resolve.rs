@@ -5,6 +5,7 @@ use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings, SettingsError};
 use crate::worker::JailMode;
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// Where the filter of the log comes from before all else.
 const LOG_VARIABLE: &str = "RINGFENCE_LOG";
@@ -54,6 +55,9 @@ pub(super) fn unchecked(args: &ServeArgs) -> Result<Settings, ResolveError> {
     settings.jail = args.jail.or(settings.jail);
     if let Some(library) = &args.engines.onnxruntime {
         settings.onnxruntime = Some(library.clone());
+    }
+    if !args.cuda.is_empty() {
+        settings.cuda.clone_from(&args.cuda);
     }
     if let Some(filter) = std::env::var(LOG_VARIABLE).ok().filter(|filter| !filter.is_empty()) {
         settings::log_filter(&filter)
@@ -112,5 +116,19 @@ pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
             library.display()
         ));
     }
+    let folders = settings.cuda.iter();
+    for folder in folders.filter(|folder| !folder.is_dir() || has_colon(folder)) {
+        let flag = args.cuda.first().and_then(|path| path.to_str());
+        let setter = setter(args, flag, "cuda", "--cuda");
+        refusals.push(format!(
+            "{} is no folder of CUDA's, or has a colon in its name; name one with {setter}",
+            folder.display()
+        ));
+    }
     refusals
+}
+
+/// The loader of libraries takes what is before and after it for two.
+fn has_colon(folder: &Path) -> bool {
+    folder.as_os_str().as_encoded_bytes().contains(&b':')
 }

@@ -15,8 +15,15 @@ const TRIMMED_EVERY: Duration = Duration::from_secs(2);
 
 /// Goes on for as long as the host serves.
 pub(super) async fn run(app: &App) -> Infallible {
-    let (never, _, _, _) = tokio::join!(keep(app), keep_calls(app), trim(), tidy(app));
+    let all = (keep(app), keep_calls(app), trim(), tidy(app), compile_kernels(app));
+    let (never, _, _, _, _) = tokio::join!(all.0, all.1, all.2, all.3, all.4);
     never
+}
+
+/// What engines run on devices is there before anybody asks for it.
+async fn compile_kernels(app: &App) -> Infallible {
+    app.deployments.loader().compile_kernels().await;
+    std::future::pending().await
 }
 
 /// Keeps which versions were called since it last was.

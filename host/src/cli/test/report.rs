@@ -5,7 +5,6 @@ use super::Ran;
 use super::suggest::Suggestion;
 use crate::call::{End, Holder, HostCall, Phase, Receipt, Trace, TraceFrame, Verdict};
 use crate::limits::CPU_BURST;
-use crate::nn::Placement;
 use crate::proto::clarifai::api;
 use crate::sandbox::{Snapshot, Unfit};
 use crate::server::status::Outcome;
@@ -358,17 +357,6 @@ fn measures(ran: &Ran) -> String {
     }
     parts.push(format!("wall {}", time(ran.wall)));
     parts.join("; ")
-}
-
-/// Where the nodes of a graph are.
-pub(super) fn placed((name, engine, placement): (&str, &str, &Placement)) -> String {
-    let Placement { on_device, on_cpu } = placement;
-    let nodes = if *on_device == 1 { "node" } else { "nodes" };
-    let there = format!("graph {name}: {engine}, {on_device} {nodes} on the device");
-    match on_cpu.as_slice() {
-        [] => there,
-        on_cpu => format!("{there}; on the CPU: {}", on_cpu.join(", ")),
-    }
 }
 
 /// A count in groups of three digits.

@@ -29,23 +29,21 @@ pub(in crate::nn) struct TractOn {
 
 impl TractOn {
     /// By CUDA, where its libraries and a driver are there.
-    pub(in crate::nn) fn cuda(devices: &OnDevices) -> Option<Self> {
-        let there = ensure_cuda_runtime_dependencies("CUDA is not there");
-        there
-            .inspect_err(|error| tracing::debug!("tract computes on no device: {error:#}"))
-            .ok()?;
+    pub(in crate::nn) fn cuda(devices: &OnDevices) -> Result<Self, String> {
+        ensure_cuda_runtime_dependencies("CUDA is not there").map_err(|error| causes(&error))?;
         Self::by("cuda", devices)
     }
 
     /// By what every machine has.
     #[cfg(test)]
-    pub(in crate::nn) fn cpu(devices: &OnDevices) -> Option<Self> {
+    pub(in crate::nn) fn cpu(devices: &OnDevices) -> Result<Self, String> {
         Self::by("cpu", devices)
     }
 
-    fn by(runtime: &str, devices: &OnDevices) -> Option<Self> {
-        let runtime = runtime_for_name(runtime).ok().flatten()?;
-        Some(Self { devices: devices.clone(), runtime })
+    fn by(runtime: &str, devices: &OnDevices) -> Result<Self, String> {
+        let found = runtime_for_name(runtime).map_err(|error| causes(&error))?;
+        let runtime = found.ok_or_else(|| format!("it has no runtime {runtime}"))?;
+        Ok(Self { devices: devices.clone(), runtime })
     }
 
     fn load_error(&self, name: &str, error: &TractError) -> LoadError {

@@ -1,8 +1,9 @@
 //! A system for which nobody has written walls: what it shares with Linux are limits of a
 //! process. A host is for its own user there, and says at its start what is missing.
 
-use super::{Act, Hold, Jail, JailError, Layer, Outcome, Report, limits};
+use super::{Act, Code, Hold, Jail, JailError, Layer, Need, Outcome, Report, limits};
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 /// There are none.
 pub(crate) const HAS_WALLS: bool = false;
@@ -35,12 +36,17 @@ pub(crate) fn attempt(_: Act, _: BorrowedFd<'_>) -> Outcome {
     Outcome::Done
 }
 
+/// Nothing here is in its way, and no driver is used.
+pub(crate) fn try_need(_: Need, _: &[PathBuf]) -> Outcome {
+    Outcome::Done
+}
+
 /// Fails: whoever needs this needs another system.
-pub(crate) fn no_more_code() -> Result<(), JailError> {
+pub(crate) fn no_more_code(_: Code) -> Result<(), JailError> {
     Err(JailError::Missing(WHY.to_owned()))
 }
 
 /// The same.
 pub(crate) fn no_more_files() -> Result<(), JailError> {
-    no_more_code()
+    no_more_code(Code::None)
 }

@@ -10,6 +10,9 @@ const CPU_SECONDS_LEFT: u64 = 1;
 
 pub(super) fn set(jail: &Jail<'_>) -> Hold {
     match try_set(jail) {
+        Ok(()) if jail.data_bytes.is_none() => {
+            Hold::Partly("a driver maps more memory than it uses, so that has none here".to_owned())
+        }
         Ok(()) => Hold::Held,
         Err((name, error)) => Hold::Missing(format!("{name}: {error}")),
     }
@@ -17,10 +20,15 @@ pub(super) fn set(jail: &Jail<'_>) -> Hold {
 
 fn try_set(jail: &Jail<'_>) -> Result<(), (&'static str, io::Errno)> {
     let named = |name| move |error| (name, error);
-    at_most(Resource::Core, 0, 0).map_err(named("core dumps"))?;
+    // Where a program takes dumps, the kernel asks for none of a process whose limit is 1, but
+    // for one whose limit is 0, unless it is of the kind that nobody may trace.
+    let core_bytes = u64::from(jail.driver.is_some());
+    at_most(Resource::Core, core_bytes, 0).map_err(named("core dumps"))?;
     at_most(Resource::Nofile, jail.files_max, 0).map_err(named("descriptors"))?;
     at_most(Resource::Fsize, jail.file_bytes_max, 0).map_err(named("size of a file"))?;
-    at_most(Resource::Data, jail.data_bytes, 0).map_err(named("memory"))?;
+    if let Some(bytes) = jail.data_bytes {
+        at_most(Resource::Data, bytes, 0).map_err(named("memory"))?;
+    }
     if let Some(seconds) = jail.cpu_seconds {
         at_most(Resource::Cpu, seconds, CPU_SECONDS_LEFT).map_err(named("CPU time"))?;
     }

@@ -19,12 +19,13 @@ mod walls;
 #[path = "elsewhere.rs"]
 mod walls;
 
-pub(crate) use proof::{Act, Outcome, judge};
+pub(crate) use proof::{Act, Need, Outcome, judge};
 pub use report::Layer;
 pub(crate) use report::{Hold, Report};
-pub(crate) use walls::{HAS_WALLS, attempt, enter_without, no_more_code, no_more_files};
+pub(crate) use walls::{HAS_WALLS, attempt, enter_without, no_more_code, no_more_files, try_need};
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 /// Whether a process goes on without a layer of [`Layer::REQUIRED`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +51,15 @@ impl JailMode {
     }
 }
 
-/// Whether a process may make memory that is run as code.
+/// What a process may still have of code, beside what it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
-    /// Until [`no_more_code`], and never memory that is writable at the same time.
-    Maps,
-    /// Never.
-    Never,
+    /// What it makes, in memory that is not writable at the same time.
+    Made,
+    /// That of files which it opens, such as libraries, and none of memory that it wrote to.
+    Libraries,
+    /// None.
+    None,
 }
 
 /// What a process is left with.
@@ -68,17 +71,20 @@ pub(crate) struct Jail<'a> {
     pub parent: i32,
     /// CPU time of all threads together. SIGXCPU comes first, and a second later the end.
     pub cpu_seconds: Option<u64>,
-    /// Memory that is private and writable, stacks aside.
-    pub data_bytes: u64,
+    /// Memory that is private and writable, stacks aside, where that is limited.
+    pub data_bytes: Option<u64>,
     /// Open descriptors, each below this number.
     pub files_max: u64,
     /// The size of any file written, or made in memory: an image of a guest's memory too.
     pub file_bytes_max: u64,
     /// Files that may be opened for reading, and directories beneath which they may.
     pub reads: &'a [BorrowedFd<'a>],
+    /// Where it is to use the driver of a device: the nodes of that, which may be opened for
+    /// writing, too. A driver is told by the loader's variable where libraries are.
+    pub driver: Option<&'a [BorrowedFd<'a>]>,
     /// What becomes the root directory, from the working directory, which is empty.
     pub root: Root,
-    /// Whether it may make code.
+    /// What of code it may have until [`no_more_code`].
     pub code: Code,
 }
 
@@ -89,7 +95,27 @@ pub(crate) enum Root {
     Here,
     /// What is above it, and what else is there.
     Above,
+    /// What it is already: libraries are found by their paths.
+    Kept,
 }
+
+/// What is not refused to a process that is to use a driver, and is to others.
+pub const GIVEN_UP: [&str; 7] = [
+    "it may ask the driver of its devices for anything; a fault of that is one of the kernel",
+    "it keeps the root directory: it may read libraries, and of /proc and /sys what a driver \
+     reads, and see which other files there are",
+    "it may run code of files that it may read, and write to its own memory, code too, by \
+     /proc/self/task",
+    "it may share memory with a device; the memory of its process is limited by a control group \
+     alone",
+    "it may listen under an abstract name, in a network of its own where it has one; other \
+     processes of its user may trace it",
+    "where the host is no root's, it may have others taken before it as memory ends",
+    "to start a process or a program, or to connect a socket, is refused, and not its end",
+];
+
+/// The one variable that a process is given which is to use a driver.
+pub(crate) const LOADER_PATH: &str = "LD_LIBRARY_PATH";
 
 /// Why a process is not in its jail, and must end.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +129,15 @@ pub(crate) enum JailError {
     /// Layers of [`Layer::REQUIRED`], with why.
     #[error("the jail is required, but this machine does not hold: {0}")]
     Missing(String),
+    /// What a driver needs is not there.
+    #[error("a driver needs {path:?}")]
+    Driver {
+        /// What cannot be opened.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The second filter is not in place.
     #[error("executable memory cannot be refused")]
     Code(#[source] Box<dyn std::error::Error + Send + Sync>),

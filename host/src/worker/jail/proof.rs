@@ -64,6 +64,44 @@ impl Act {
     }
 }
 
+/// One thing that must be possible where a driver is to be used, which does not begin
+/// without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Open the nodes of devices.
+    OpenNodes,
+    /// Load a library that was not there before.
+    LoadLibrary,
+    /// Give a thread a name.
+    NameThread,
+    /// Listen on a socket under an abstract name.
+    Listen,
+}
+
+impl Need {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::OpenNodes, Self::LoadLibrary, Self::NameThread, Self::Listen];
+
+    /// Its name, in a few words.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenNodes => "open the nodes of devices",
+            Self::LoadLibrary => "load a library",
+            Self::NameThread => "name a thread",
+            Self::Listen => "listen under an abstract name",
+        }
+    }
+
+    /// What the end of the process says: an error, if it could not.
+    pub(crate) fn judge(self, exit: ExitStatus) -> Result<(), String> {
+        match exit.code() {
+            Some(code) if code == i32::from(DONE) => Ok(()),
+            _ => Err(format!("a driver could not {}: {exit}", self.as_str())),
+        }
+    }
+}
+
 /// How an act went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {

@@ -37,11 +37,19 @@ fn try_restrict(jail: &Jail<'_>) -> Result<RestrictionStatus, RulesetError> {
     for fd in jail.reads {
         ruleset = ruleset.add_rule(PathBeneath::new(fd, reading()))?;
     }
+    for node in jail.driver.unwrap_or_default() {
+        ruleset = ruleset.add_rule(PathBeneath::new(node, reaching()))?;
+    }
     ruleset.restrict_self()
 }
 
 fn reading() -> BitFlags<AccessFs> {
     make_bitflags!(AccessFs::{ReadFile | ReadDir})
+}
+
+/// What is done with the node of a device.
+fn reaching() -> BitFlags<AccessFs> {
+    make_bitflags!(AccessFs::{ReadFile | WriteFile | IoctlDev})
 }
 
 /// What a kernel with this interface holds.

@@ -1,8 +1,8 @@
 //! The few calls that no safe function makes.
 //!
 //! JUSTIFICATION: Descriptors that nobody in this process knows of can only be closed by
-//! their numbers; `unshare` is unsafe for one of its flags, which is not used; and two of
-//! the proofs are acts that safe Rust does not offer.
+//! their numbers; `unshare` is unsafe for one of its flags, which is not used; and three
+//! of the proofs are acts that safe Rust does not offer.
 
 #![allow(unsafe_code, reason = "see JUSTIFICATION above")]
 
@@ -52,6 +52,13 @@ pub(super) fn trace_me() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Loads a library of the system's that this program is not linked with. It stays.
+pub(super) fn load_library() -> io::Result<()> {
+    // SAFETY: this one, which reads names of hosts, does nothing as it is loaded.
+    let loaded = unsafe { libloading::os::unix::Library::new("libresolv.so.2") };
+    loaded.map(std::mem::forget).map_err(io::Error::other)
 }
 
 /// How memory becomes code.

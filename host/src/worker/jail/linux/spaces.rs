@@ -23,10 +23,11 @@ pub(super) struct Left {
 pub(super) fn leave(environment: &Hold, root: Root) -> Left {
     let left = raw::unshare(wanted());
     let root = match environment {
-        Hold::Held => chroot(match root {
-            Root::Here => ".",
-            Root::Above => "..",
-        }),
+        Hold::Held => match root {
+            Root::Here => chroot("."),
+            Root::Above => chroot(".."),
+            Root::Kept => return kept(left),
+        },
         Hold::Partly(_) | Hold::Missing(_) => Err(io::Errno::NOTEMPTY),
     };
     let is_rooted = root.is_ok();
@@ -39,6 +40,15 @@ pub(super) fn leave(environment: &Hold, root: Root) -> Left {
         (Err(error), Err(_)) => Hold::Missing(error.to_string()),
     };
     Left { hold, is_rooted }
+}
+
+/// The same without another root.
+fn kept(left: io::Result<()>) -> Left {
+    let hold = match left {
+        Ok(()) => Hold::Partly("network and IPC, but neither processes nor root".to_owned()),
+        Err(error) => Hold::Missing(error.to_string()),
+    };
+    Left { hold, is_rooted: false }
 }
 
 fn wanted() -> UnshareFlags {

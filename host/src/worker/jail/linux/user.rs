@@ -1,6 +1,6 @@
 //! Who the process is, what it may do as that, and with whom it ends.
 
-use super::{Hold, JailError};
+use super::{Hold, Jail, JailError};
 use rustix::io;
 use rustix::process::{
     DumpableBehavior, Gid, Pid, Signal, Uid, geteuid, getppid, set_dumpable_behavior,
@@ -40,21 +40,28 @@ fn change() -> io::Result<()> {
 }
 
 /// Gives up all capabilities, and every way to gain some by executing a file.
-pub(super) fn drop_privileges() -> Hold {
-    match try_drop_privileges() {
-        Ok(sets) if sets == none() => Hold::Held,
+pub(super) fn drop_privileges(jail: &Jail<'_>) -> Hold {
+    match try_drop_privileges(jail) {
+        Ok(sets) if sets == none() => match jail.driver {
+            Some(_) => Hold::Partly("its user may trace it, as a driver needs it to be".to_owned()),
+            None => Hold::Held,
+        },
         Ok(_) => Hold::Missing("capabilities are left".to_owned()),
         Err(error) => Hold::Missing(error.to_string()),
     }
 }
 
-fn try_drop_privileges() -> io::Result<CapabilitySets> {
+fn try_drop_privileges(jail: &Jail<'_>) -> io::Result<CapabilitySets> {
     drop_bounding_set();
     clear_ambient_capability_set()?;
     set_capabilities(None, none())?;
     set_no_new_privs(true)?;
-    // No core, no tracer of the same user, and nothing in /proc that it could open.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // No core, no tracer of the same user, and nothing in /proc that it could open. A driver
+    // names its threads there.
+    set_dumpable_behavior(match jail.driver {
+        Some(_) => DumpableBehavior::Dumpable,
+        None => DumpableBehavior::NotDumpable,
+    })?;
     capabilities(None)
 }
 

@@ -3,18 +3,27 @@
 use super::rules::{Rules, bits, is, null};
 use seccompiler::BackendError;
 
-/// What a process does with files that it has not been handed open.
+/// What a process opens that it has not been handed open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Files {
+pub(super) enum Opens {
     /// Nothing.
-    None,
-    /// It reads some.
-    Reads,
+    Nothing,
+    /// Files, for reading.
+    Files,
+    /// Those, and libraries among them.
+    Libraries,
+    /// Those, and the nodes of devices.
+    Nodes,
 }
 
 /// What nothing here, nor any library in it, ever does.
-pub(super) fn deadly() -> Result<Rules, BackendError> {
+pub(super) fn deadly(opens: Opens) -> Result<Rules, BackendError> {
     let rules = Rules::default().any(DEADLY);
+    if opens == Opens::Nodes {
+        // A driver looks for a helper and for its daemons, and goes on without.
+        return Ok(rules);
+    }
+    let rules = rules.any(DRIVERS_TRY);
     #[cfg(target_arch = "x86_64")]
     let rules = rules.any(&[libc::SYS_fork, libc::SYS_vfork]);
     // A process, where a thread is a thread. `clone3` has its flags in memory, where a
@@ -22,7 +31,7 @@ pub(super) fn deadly() -> Result<Rules, BackendError> {
     rules.one(libc::SYS_clone, [bits(0, libc::CLONE_THREAD.cast_unsigned(), 0)])
 }
 
-const DEADLY: &[libc::c_long] = &[
+const DRIVERS_TRY: &[libc::c_long] = &[
     // Other programs.
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -33,6 +42,9 @@ const DEADLY: &[libc::c_long] = &[
     libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
+];
+
+const DEADLY: &[libc::c_long] = &[
     // Other processes.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -68,18 +80,54 @@ const DEADLY: &[libc::c_long] = &[
 ];
 
 /// What a worker needs.
-pub(super) fn allowed(files: Files) -> Result<Rules, BackendError> {
+pub(super) fn allowed(opens: Opens) -> Result<Rules, BackendError> {
     let rules = conditional(Rules::default().any(ALLOWED))?;
     #[cfg(target_arch = "x86_64")]
     let rules = rules.any(&[libc::SYS_epoll_wait, libc::SYS_poll, libc::SYS_dup2, libc::SYS_time]);
-    Ok(match files {
-        Files::None => rules,
-        Files::Reads => rules
-            .any(READS)
-            // Nothing that is opened can be written to, whatever a file's rights are.
-            .one(libc::SYS_openat, [bits(2, WRITING, 0)])?,
-    })
+    match opens {
+        Opens::Nothing => Ok(rules),
+        // Nothing that is opened can be written to, whatever a file's rights are.
+        Opens::Files => rules.any(READS).one(libc::SYS_openat, [bits(2, WRITING, 0)]),
+        Opens::Libraries => {
+            let rules = rules.any(READS).any(LIBRARIES);
+            rules.one(libc::SYS_openat, [bits(2, WRITING, 0)])
+        }
+        Opens::Nodes => nodes(rules.any(READS).any(LIBRARIES).any(DRIVER)),
+    }
 }
+
+/// What the driver of a device needs beside. What may be written to is Landlock's to know.
+fn nodes(rules: Rules) -> Result<Rules, BackendError> {
+    // The last is what a file without a name is asked for by.
+    let unnamed = libc::O_TMPFILE & !libc::O_DIRECTORY;
+    let made = libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND | unnamed;
+    rules
+        .one(libc::SYS_openat, [bits(2, made.cast_unsigned(), 0)])?
+        .one(libc::SYS_sched_setaffinity, [is(0, 0)])?
+        // What it asks of a device, and of the memory that it shares with one.
+        .one(libc::SYS_ioctl, [bits(1, IOCTL_KIND, NVIDIA)])?
+        .one(libc::SYS_ioctl, [bits(1, !UVM_MAX, 0)])?
+        .each(libc::SYS_ioctl, 1, &UVM)?
+        // It listens under an abstract name, which is one of the network's namespace, and does
+        // not begin without. Paths are Landlock's to refuse.
+        .one(libc::SYS_socket, [is(0, UNIX), bits(1, KIND_OF_SOCKET, SEQUENCED)])?
+        .one(
+            libc::SYS_setsockopt,
+            [is(1, libc::SOL_SOCKET.cast_unsigned()), is(2, libc::SO_PASSCRED.cast_unsigned())],
+        )
+        .map(|rules| rules.any(&[libc::SYS_bind, libc::SYS_listen]))
+}
+
+/// The direction and the type of a device's command, as the kernel numbers commands
+/// (`_IOC_DIR` and `_IOC_TYPE`), and those of NVIDIA's: both ways, and `NV_IOCTL_MAGIC` of
+/// its open kernel modules.
+const IOCTL_KIND: u32 = 0xc000_ff00;
+const NVIDIA: u32 = 0xc000_0000 | (b'F' as u32) << 8;
+
+/// The commands of its memory manager: small numbers, and `UVM_INITIALIZE` and
+/// `UVM_DEINITIALIZE` there.
+const UVM_MAX: u32 = 0x7f;
+const UVM: [u32; 2] = [0x3000_0001, 0x3000_0002];
 
 /// Those of which a part would reach beyond the process.
 fn conditional(rules: Rules) -> Result<Rules, BackendError> {
@@ -272,6 +320,33 @@ const ALLOWED: &[libc::c_long] = &[
 ];
 
 const READS: &[libc::c_long] = &[libc::SYS_getdents64, libc::SYS_readlinkat];
+
+/// What CUDA's libraries call beside what others do.
+const LIBRARIES: &[libc::c_long] = &[
+    libc::SYS_readlink,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_access,
+    libc::SYS_getcwd,
+    libc::SYS_sched_get_priority_max,
+    libc::SYS_sched_get_priority_min,
+];
+
+/// What a driver's call beside those.
+const DRIVER: &[libc::c_long] = &[
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_fadvise64,
+    libc::SYS_get_mempolicy,
+    libc::SYS_set_mempolicy,
+    libc::SYS_mbind,
+    libc::SYS_mlock,
+    libc::SYS_munlock,
+    libc::SYS_msync,
+    libc::SYS_pipe,
+];
 
 /// What opens a file for more than reading.
 const WRITING: u32 =
