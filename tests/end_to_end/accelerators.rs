@@ -36,12 +36,9 @@ fn digits(count: u32, more: &str) -> Variant {
     Variant::of(guests::DIGITS, &[("  num_accelerators: 0\n", &asks)])
 }
 
-/// The same under another name.
+/// One that asks for one of them, under another name.
 fn named_digits(id: &str, more: &str) -> Variant {
-    let asks = format!("  num_accelerators: 1\n{more}");
-    let name = format!("id: {id}\n");
-    let changes = [("  num_accelerators: 0\n", asks.as_str()), ("id: digits\n", &name)];
-    Variant::of(guests::DIGITS, &changes)
+    crate::gpu::on_device(guests::DIGITS, id, more)
 }
 
 /// A request of so many pictures, which the network is given at once.

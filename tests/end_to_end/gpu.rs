@@ -60,7 +60,7 @@ fn host(models: &[&str]) -> Host {
 }
 
 /// A model folder whose graphs are to be on a device, under a name of its own.
-fn on_device(guest: &str, id: &str, more: &str) -> Variant {
+pub(crate) fn on_device(guest: &str, id: &str, more: &str) -> Variant {
     let guest_id = format!("id: {}\n", guest.rsplit('/').next().unwrap());
     let asks = format!("  num_accelerators: 1\n{more}");
     let name = format!("id: {id}\n");

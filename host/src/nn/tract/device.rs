@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tract_cuda::utils::ensure_cuda_runtime_dependencies;
 use tract_gpu::fact::DeviceTypedFactExt;
+use tract_gpu::sync::DeviceSync;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{Runtime, runtime_for_name};
 use tract_onnx::tract_core::ops::konst::Const;
@@ -98,18 +99,17 @@ impl Engine for TractOn {
     }
 }
 
-/// Which nodes give what is on a device. Constants and inputs are no work.
+/// Which nodes give what is on a device. Constants and inputs are no work, nor is what goes
+/// there or comes back.
 fn placed(model: &TypedModel) -> Placement {
     let mut placement = Placement::default();
     for node in &model.nodes {
-        let is_there = |facts: &[&TypedFact]| facts.iter().any(|f| f.as_device_fact().is_some());
-        let gives: Vec<&TypedFact> = node.outputs.iter().map(|output| &output.fact).collect();
-        let takes: Vec<&TypedFact> = model.node_input_facts(node.id).unwrap_or_default().to_vec();
-        match (node.op_is::<Const>() || node.op_is::<TypedSource>(), is_there(&gives)) {
+        let is_no_work =
+            node.op_is::<Const>() || node.op_is::<TypedSource>() || node.op_is::<DeviceSync>();
+        let is_there = node.outputs.iter().any(|output| output.fact.as_device_fact().is_some());
+        match (is_no_work, is_there) {
             (true, _) => {}
             (false, true) => placement.on_device += 1,
-            // It only brings back what was computed there.
-            (false, false) if is_there(&takes) => {}
             (false, false) => placement.on_cpu.push(node.name.clone()),
         }
     }

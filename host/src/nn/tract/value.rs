@@ -1,5 +1,6 @@
 //! Tensors as tract keeps them.
 
+use super::causes;
 use crate::nn::engine::{RunError, reason, shape_of};
 use crate::nn::tensor::{ElementType, Elements, Tensor, Unread};
 use bytes::Bytes;
@@ -7,20 +8,22 @@ use std::alloc::Layout;
 use std::panic::catch_unwind;
 use tract_onnx::prelude::*;
 
-/// The elements of a tensor in tract's memory. What tract has made goes back as it is, and
-/// is read only if somebody asks.
+/// The elements of a tensor in tract's memory, or on a device of its. What tract has made goes
+/// back as it is, and is read, or brought here, only if somebody asks.
 pub(super) struct Value(TValue);
 
 impl Elements for Value {
     fn bytes(&self) -> usize {
-        self.0.as_bytes().len()
+        self.0.len() * self.0.datum_type().size_of()
     }
 
     fn read(&self) -> Result<Bytes, Unread> {
+        self.0.try_as_plain_ram().map_err(|error| Unread(causes(&error)))?;
         Ok(Bytes::from_owner(Shared(self.0.clone())))
     }
 }
 
+/// One that has been brought here.
 struct Shared(TValue);
 
 impl AsRef<[u8]> for Shared {
@@ -103,8 +106,144 @@ pub(super) fn given(value: TValue, name: &str) -> Result<Tensor, RunError> {
         }
         _ => value,
     };
-    let element = element(value.datum_type()).filter(|_| value.is_plain_ram());
+    // It may be on a device still.
+    let element = element(value.datum_type()).filter(|_| value.is_plain());
     let element = element.ok_or_else(unknown)?;
     let shape = shape_of(value.shape(), name)?;
     Ok(Tensor::of(element, shape, Box::new(Value(value)))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tract_gpu::device::{DeviceBuffer, DeviceContext, set_context};
+    use tract_gpu::tensor::{DeviceTensor, LazyHostStorage, OwnedDeviceTensor};
+    use tract_onnx::tract_core::internal::ExoticFact;
+
+    type Made = tract_onnx::prelude::Tensor;
+
+    /// A device whose memory is this process's, and what has been brought from it.
+    #[derive(Debug, Clone, Hash, PartialEq, Eq)]
+    struct There(Arc<Made>);
+
+    static BROUGHT: AtomicUsize = AtomicUsize::new(0);
+
+    /// What of it cannot be brought.
+    const LOST: i64 = 13;
+
+    impl OwnedDeviceTensor for There {
+        fn datum_type(&self) -> DatumType {
+            self.0.datum_type()
+        }
+
+        fn shape(&self) -> &[usize] {
+            self.0.shape()
+        }
+
+        fn strides(&self) -> &[isize] {
+            self.0.strides()
+        }
+
+        fn reshaped(&self, _: TVec<usize>) -> TractResult<DeviceTensor> {
+            unimplemented!()
+        }
+
+        fn restrided(&self, _: TVec<isize>) -> TractResult<DeviceTensor> {
+            unimplemented!()
+        }
+
+        fn exotic_fact(&self) -> Option<&dyn ExoticFact> {
+            None
+        }
+
+        fn get_bytes_slice(&self, _: usize, _: usize) -> Vec<u8> {
+            unimplemented!()
+        }
+
+        fn device_buffer(&self) -> &dyn DeviceBuffer {
+            unimplemented!()
+        }
+
+        fn to_host(&self) -> TractResult<Arc<Made>> {
+            BROUGHT.fetch_add(1, Ordering::Relaxed);
+            match self.0.as_bytes().starts_with(&LOST.to_le_bytes()) {
+                true => Err(TractError::msg("the device has fallen off the bus")),
+                false => Ok(self.0.clone()),
+            }
+        }
+    }
+
+    /// All that is asked of it here is whether it is done.
+    #[derive(Clone)]
+    struct Done;
+
+    impl DeviceContext for Done {
+        fn tensor_to_device(&self, _: TValue) -> TractResult<Box<dyn OwnedDeviceTensor>> {
+            unimplemented!()
+        }
+
+        fn uninitialized_device_tensor(
+            &self,
+            _: &[usize],
+            _: DatumType,
+        ) -> TractResult<Box<dyn OwnedDeviceTensor>> {
+            unimplemented!()
+        }
+
+        fn uninitialized_device_exotic_tensor(
+            &self,
+            _: Box<dyn ExoticFact>,
+        ) -> TractResult<Box<dyn OwnedDeviceTensor>> {
+            unimplemented!()
+        }
+
+        fn synchronize(&self) -> TractResult<()> {
+            Ok(())
+        }
+
+        fn copy_nd(
+            &self,
+            _: &DeviceTensor,
+            _: usize,
+            _: &[isize],
+            _: &DeviceTensor,
+            _: usize,
+            _: &[usize],
+            _: &[isize],
+        ) -> TractResult<()> {
+            unimplemented!()
+        }
+    }
+
+    fn computed_there(numbers: &[i64]) -> TValue {
+        let made = Made::from_shape(&[numbers.len()], numbers).unwrap();
+        let there = DeviceTensor::Owned(Box::new(There(Arc::new(made))));
+        LazyHostStorage::new(there).unwrap().into_tensor().into_tvalue()
+    }
+
+    /// A cache of keys and values goes into the next run as it came out of the one before.
+    #[test]
+    fn what_was_computed_on_a_device_stays_there_until_somebody_reads_it() {
+        set_context(Box::new(Done)).unwrap();
+        let before = BROUGHT.load(Ordering::Relaxed);
+        let tensor = given(computed_there(&[1, 2, 3]), "cache").unwrap();
+        assert_eq!(
+            (tensor.element(), tensor.shape(), tensor.bytes()),
+            (ElementType::I64, &[3][..], 24)
+        );
+        let value = taken(tensor).unwrap();
+        let lazy = value.storage_as::<LazyHostStorage>().unwrap();
+        assert!(lazy.device().is_some() && !lazy.is_materialized());
+        assert_eq!(BROUGHT.load(Ordering::Relaxed), before);
+
+        let tensor = given(value, "cache").unwrap();
+        let bytes = tensor.read().unwrap();
+        assert_eq!(bytes, [1_i64, 2, 3].map(i64::to_le_bytes).concat());
+        assert_eq!(BROUGHT.load(Ordering::Relaxed), before + 1);
+
+        let lost = given(computed_there(&[LOST]), "cache").unwrap();
+        assert!(lost.read().unwrap_err().0.contains("fallen off the bus"));
+    }
 }
