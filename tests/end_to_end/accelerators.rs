@@ -154,6 +154,39 @@ fn what_is_asked_for_and_not_there_is_named_with_what_is() {
     }
 }
 
+/// As after a restart without the driver: the answer is not that there is no room.
+#[test]
+fn what_was_there_when_it_was_uploaded_and_is_not_is_named() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let data_dir = scratch.path().join("data");
+    let start = |variables: Vec<(String, String)>| {
+        Host::start(HostOptions {
+            models: vec![guests::ECHO.into()],
+            data_dir: Some(data_dir.clone()),
+            variables,
+            ..HostOptions::default()
+        })
+    };
+    let host = start(vec![(DEVICES.to_owned(), named(&["Fake-One"]))]);
+    assert!(host.log().contains("accelerators: Fake-One with 32Mi"), "{}", host.log());
+    let taken = host.ringfence(&["upload", named_digits("fast", "").path()]);
+    assert!(taken.status.success(), "{}", text(&taken));
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let answer = client.predict_request(rows("fast", 1)).await;
+        assert_eq!(answer.code(), StatusCode::Success, "{answer:?}");
+    });
+    host.wait_until("its device in the log", |host| host.log().contains("on=\"Fake-One FAKE-0\""));
+    drop(host);
+    let host = start(vec![]);
+    block_on(async {
+        let client = Client::connect(host.base(), &host.pat()).await;
+        let answer = client.predict_request(rows("fast", 1)).await;
+        assert_eq!(answer.reason(), "FEATURE_DISABLED", "{answer:?}");
+        assert!(answer.status.details.contains("this host has no accelerator"), "{answer:?}");
+    });
+}
+
 /// The engine computes on one.
 #[test]
 fn more_devices_than_an_engine_takes_are_refused_by_its_name() {
@@ -504,7 +537,10 @@ fn what_is_no_folder_of_cudas_is_refused() {
     let scratch = tempfile::TempDir::new().unwrap();
     let colon = scratch.path().join("a:b");
     std::fs::create_dir(&colon).unwrap();
-    for folder in ["/nowhere", colon.to_str().unwrap()] {
+    let open = scratch.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    for folder in ["/nowhere", colon.to_str().unwrap(), open.to_str().unwrap()] {
         let (code, told) = refused_start(&["--listen", "127.0.0.1:0", "--cuda", folder]);
         assert_eq!(code, Some(2), "{told}");
         assert!(told.contains(folder) && told.contains("--cuda"), "{told}");

@@ -185,6 +185,12 @@ pub(super) async fn start(
         Some(mode) => devices_in_a_jail(&launcher, devices, mode).await,
         None => devices,
     };
+    if mode.is_some() && cgroups.is_none() && !devices.all().is_empty() {
+        tracing::warn!(
+            "the memory of a replica with an accelerator is limited by nothing but its own \
+             account: there is no control group"
+        );
+    }
     let processes = Processes::new(launcher.clone(), fuel_per_cpu_second, cgroups);
     // What a process costs is measured against none.
     let workers = if lifted() == "processes" {
@@ -268,6 +274,7 @@ async fn devices_in_a_jail(launcher: &Launcher, devices: Devices, mode: JailMode
     if devices.all().is_empty() {
         return devices;
     }
+    tracing::info!("accelerators: {devices}");
     let Proven { layers, failures, unmet } = prove_for(launcher, &devices).await;
     for layer in &layers {
         tracing::info!("jail with accelerators: {layer}");

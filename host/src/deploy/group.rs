@@ -385,6 +385,9 @@ impl Group {
         let package = loader.package(&version.name, &version.version).await?;
         let needs = Amount::of(&package.config);
         version.set_needs(needs);
+        // No nodepool has what the machine has not.
+        let asked = &package.limits().accelerators;
+        loader.devices().check(asked).map_err(|none| NoReplica::Start(none.into()))?;
         let reservation = self.placement.reserve(needs).map_err(NoReplica::Full)?;
         let started = loader.start(package).await;
         Ok((started.map_err(|error| self.no_replica(needs, error))?, Some(reservation)))

@@ -2,6 +2,7 @@
 //! the system.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where its installers put it.
@@ -11,7 +12,7 @@ const USUAL: &str = "/usr/local/cuda";
 const LIBRARIES: [&str; 3] = ["lib64", "lib", "targets/x86_64-linux/lib"];
 
 /// Where containers have the driver's.
-const DRIVER: [&str; 2] = ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"];
+pub(super) const DRIVER: [&str; 2] = ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"];
 
 /// Folders of headers below it, likewise.
 const HEADERS: [&str; 2] = ["include", "targets/x86_64-linux/include"];
@@ -99,6 +100,15 @@ impl Cuda {
         Some([headers, library])
     }
 
+    /// A folder that nobody but its owner may enter, on the way to one of these, if there is one.
+    pub fn closed(&self) -> Option<PathBuf> {
+        let is_closed = |folder: &&Path| {
+            std::fs::metadata(folder).is_ok_and(|metadata| metadata.mode() & 0o001 == 0)
+        };
+        let mut all = self.folders().flat_map(Path::ancestors);
+        all.find(is_closed).map(Path::to_owned)
+    }
+
     /// All that a process may read whose libraries these are.
     pub fn reads(&self) -> Vec<PathBuf> {
         let system = SYSTEM.iter().map(PathBuf::from).filter(|path| path.exists());
@@ -109,6 +119,8 @@ impl Cuda {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     fn with(files: &[&str]) -> tempfile::TempDir {
         let root = tempfile::TempDir::new().unwrap();
@@ -138,6 +150,18 @@ mod tests {
         assert!(Cuda::of(&["cuda".into()]).0[0].is_absolute());
         let half = with(&["include/cuda_fp16.h"]);
         assert_eq!(Cuda::of(&[half.path().into()]).headers(), None);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_not_enter_is_found() {
+        let root = with(&["open/cuda/lib/libcudart.so.13"]);
+        let folder = root.path().join("open");
+        let cuda = Cuda::of(&[folder.join("cuda")]);
+        let mode = |mode| std::fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+        mode(0o755);
+        assert_ne!(cuda.closed(), Some(folder.clone()));
+        mode(0o700);
+        assert_eq!(cuda.closed(), Some(folder.clone()));
     }
 
     #[test]

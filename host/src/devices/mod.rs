@@ -72,7 +72,7 @@ const PATTERN_BRACES_MAX: usize = 4;
 /// What a pattern stands for, whatever is upper case and what lower, if it is one.
 fn pattern(text: &str) -> Option<GlobSet> {
     let braces = text.matches('{').count();
-    if text.len() > PATTERN_BYTES_MAX || braces > PATTERN_BRACES_MAX {
+    if text.is_empty() || text.len() > PATTERN_BYTES_MAX || braces > PATTERN_BRACES_MAX {
         return None;
     }
     let glob = GlobBuilder::new(text).case_insensitive(true).build().ok()?;
@@ -100,6 +100,10 @@ const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 
 /// The one by which the driver writes nothing of what it compiles.
 const CACHES_NOTHING: &str = "CUDA_CACHE_DISABLE";
+
+/// The one by which CUDA's libraries multiply floats of 32 bits as such, and not as TF32, which
+/// has 19 of them.
+const SHORT_FLOATS: &str = "NVIDIA_TF32_OVERRIDE";
 
 /// Where programs keep what they could make again.
 const CACHE: &str = "XDG_CACHE_HOME";
@@ -131,8 +135,10 @@ pub fn see_only<'a>(devices: impl IntoIterator<Item = &'a Device>) {
     let ids: Vec<&str> = devices.into_iter().map(|device| device.id.as_str()).collect();
     // SAFETY: there is no other thread that could look at variables meanwhile.
     unsafe { std::env::set_var(VISIBLE, ids.join(",")) };
-    // SAFETY: as above.
-    unsafe { std::env::set_var(CACHES_NOTHING, "1") };
+    for (name, value) in [(CACHES_NOTHING, "1"), (SHORT_FLOATS, "0")] {
+        // SAFETY: as above.
+        unsafe { std::env::set_var(name, value) };
+    }
 }
 
 /// Has engines find in this folder what was compiled for devices. No other thread may have
@@ -348,6 +354,14 @@ impl Given {
     }
 }
 
+/// The names that the driver has for good, and what they are called.
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.devices().map(|device| format!("{} {}", device.name, device.id));
+        f.write_str(&words.collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl Drop for Places {
     fn drop(&mut self) {
         change(&mut self.all.places(), &self.places, |place| place.is_taken = false);
@@ -409,7 +423,8 @@ mod tests {
     #[test]
     fn what_is_no_pattern_is_told_and_stands_for_nothing() {
         let nested = |levels: usize| format!("{}a{}", "{".repeat(levels), "}".repeat(levels));
-        for text in [nested(5), nested(300), nested(30_000), "NVIDIA-[".into(), "*a".repeat(65)] {
+        let long = "*a".repeat(65);
+        for text in [nested(5), nested(300), nested(30_000), "NVIDIA-[".into(), long, "".into()] {
             assert!(problem_of_pattern(&text).is_some(), "{text:.40}");
             assert!(!matches(&text, "a"), "{text:.40}");
         }

@@ -2,11 +2,12 @@
 //! the program is linked with none of it.
 
 use super::Device;
+use super::cuda::DRIVER as DRIVER_FOLDERS;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::CudaComputeCapability;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// Nodes by which each device is reached beside its own, and one that the driver makes where
@@ -15,7 +16,23 @@ const SHARED_NODES: [&str; 2] = ["/dev/nvidiactl", "/dev/nvidia-uvm"];
 #[cfg(target_os = "linux")]
 const TOOLS_NODE: &str = "/dev/nvidia-uvm-tools";
 
-static NVML: LazyLock<Result<Nvml, NvmlError>> = LazyLock::new(Nvml::init);
+static NVML: LazyLock<Result<Nvml, NvmlError>> = LazyLock::new(|| {
+    let found = Nvml::init();
+    match &found {
+        // Containers have it where the loader does not look by itself.
+        Err(NvmlError::LibloadingError(_)) => {
+            let paths = DRIVER_FOLDERS.iter().map(|folder| Path::new(folder).join(LIBRARY));
+            let mut there = paths.filter(|path| path.exists());
+            let begun =
+                there.find_map(|path| Nvml::builder().lib_path(path.as_os_str()).init().ok());
+            begun.map_or(found, Ok)
+        }
+        Ok(_) | Err(_) => found,
+    }
+});
+
+/// Its library.
+const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// The devices in the driver's order. The error is why there are none, in a few words.
 pub(super) fn devices() -> Result<Vec<Device>, String> {
@@ -44,7 +61,7 @@ pub(super) fn devices() -> Result<Vec<Device>, String> {
 #[cfg(target_os = "linux")]
 fn nodes(device: &nvml_wrapper::Device<'_>) -> Result<Vec<PathBuf>, NvmlError> {
     let own = format!("/dev/nvidia{}", device.minor_number()?);
-    let tools = std::path::Path::new(TOOLS_NODE).exists().then_some(TOOLS_NODE);
+    let tools = Path::new(TOOLS_NODE).exists().then_some(TOOLS_NODE);
     let all = SHARED_NODES.into_iter().chain([own.as_str()]).chain(tools);
     Ok(all.map(PathBuf::from).collect())
 }

@@ -76,6 +76,16 @@ fn cuda(surroundings: &Surroundings) -> Finding {
     let cuda = &surroundings.cuda;
     let folders: Vec<String> = cuda.folders().map(|folder| folder.display().to_string()).collect();
     let folders = if folders.is_empty() { "any folder".to_owned() } else { folders.join(", ") };
+    if rustix::process::geteuid().is_root()
+        && let Some(closed) = cuda.closed()
+    {
+        // Processes of replicas are another user's then.
+        return Finding::warn(
+            topic,
+            format!("{} is closed to all but its owner", closed.display()),
+            "let everybody enter it, or keep CUDA elsewhere: replicas of a host of root are nobody's",
+        );
+    }
     match cuda.headers() {
         Some(_) => Finding::ok(topic, format!("libraries and headers in {folders}")),
         None => Finding::warn(
@@ -92,6 +102,8 @@ mod tests {
     use crate::devices::{Cuda, Device, Devices};
     use crate::doctor::Verdict;
     use crate::doctor::tests::Root;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_is_there_is_found_and_said_to_be_used_or_not() {
@@ -115,6 +127,9 @@ mod tests {
         };
         let find = |node: &str, files: &[(&str, &str)]| {
             let root = Root::with(files);
+            // Where this is root, it matters who may enter.
+            let open = Permissions::from_mode(0o755);
+            std::fs::set_permissions(root.surroundings().root, open).unwrap();
             examine(&Surroundings {
                 devices: Devices::reached_of(vec![device(node)]),
                 cuda: Cuda::of(&[root.surroundings().at("cuda")]),

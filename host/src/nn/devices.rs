@@ -14,23 +14,45 @@ pub type StandIn = fn(&OnDevices) -> Arc<dyn Engine>;
 static STAND_IN: OnceLock<StandIn> = OnceLock::new();
 
 /// A part of what is said where an arena on the device is full, or the device.
-const FULL: [&str; 5] = [
+const FULL: [&str; 6] = [
     "Failed to allocate memory for requested buffer",
     "is smaller than requested bytes",
     "out of memory",
     "OUT_OF_MEMORY",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+    "STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
 ];
 
-/// A part of what is said where the device fails.
-const FAILS: [&str; 7] = [
-    "CUDA failure",
-    "CUDA error",
-    "CUDA_ERROR",
-    "CUDNN failure",
-    "CUBLAS failure",
-    "cudaError",
-    "DriverError",
+/// A part of what is said where the device, or all that this process has on it, is of no use
+/// any more: by the names of CUDA's errors (`cuda.h`), and by their numbers, as ONNX Runtime
+/// has them. Others say that one run was asked for what cannot be.
+const FAILS: [&str; 25] = [
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "CUDA_ERROR_LAUNCH_FAILED",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_ECC_UNCORRECTABLE",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+    "CUDA_ERROR_MISALIGNED_ADDRESS",
+    "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+    "CUDA_ERROR_INVALID_PC",
+    "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_CONTEXT_IS_DESTROYED",
+    "CUDA_ERROR_DEVICE_UNAVAILABLE",
+    "CUDA_ERROR_NO_DEVICE",
+    "CUDA_ERROR_DEINITIALIZED",
+    "CUDA_ERROR_UNKNOWN",
+    "STATUS_EXECUTION_FAILED",
+    "CUDA failure 4:",
+    "CUDA failure 46:",
+    "CUDA failure 100:",
+    "CUDA failure 214:",
+    // 700 and what comes after it, to 719.
+    "CUDA failure 70",
+    "CUDA failure 71",
+    "CUDA failure 999:",
+    "CUDNN failure 5000",
+    "CUBLAS failure 13",
 ];
 
 /// Has this process compute by an engine of its own where the devices are stand-ins. The
@@ -109,10 +131,16 @@ mod tests {
         for lost in [
             "CUDA failure 719: unspecified launch failure ; GPU=0 ; hostname=x",
             "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")",
+            "CudnnError(CUDNN_STATUS_EXECUTION_FAILED)",
         ] {
             assert!(matches!(of(lost), RunError::DeviceLost(_)), "{lost}");
         }
-        let other = "Non-zero status code returned while running Gather node";
-        assert!(matches!(of(other), RunError::Engine(_)));
+        for other in [
+            "Non-zero status code returned while running Gather node",
+            "DriverError(CUDA_ERROR_INVALID_VALUE, \"invalid argument\")",
+            "CUDA failure 9: invalid configuration argument ; GPU=0 ; hostname=x",
+        ] {
+            assert!(matches!(of(other), RunError::Engine(_)), "{other}");
+        }
     }
 }

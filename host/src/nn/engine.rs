@@ -285,7 +285,8 @@ pub enum LoadError {
     /// The engine leaves nodes on the CPU that the author has not listed.
     #[error(
         "{engine} computes these nodes of the graph {name} on the CPU: {}; list them in \
-         ringfence.accelerator_cpu_nodes if that is what you want",
+         ringfence.accelerator_cpu_nodes if that is what you want, or ask for another engine with \
+         ringfence.engine",
         shown(nodes)
     )]
     CpuNodes {

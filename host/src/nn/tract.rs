@@ -14,6 +14,7 @@ use super::engine::{
 use super::tensor::{ElementType, Elements, Tensor};
 use bytes::Bytes;
 use ledger::Ledger;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use tract_onnx::Onnx;
@@ -146,7 +147,8 @@ impl Graph for TractGraph {
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
         let mut holds = self.ledger.begin(run.scratch);
         let outputs = self.outputs();
-        let failed = RunError::Engine;
+        let failed = |error: &TractError| RunError::Engine(reason(error));
+        let inputs = values_of(inputs, failed)?;
         computed(
             &self.plan,
             outputs,
@@ -163,15 +165,24 @@ impl Graph for TractGraph {
     }
 }
 
+/// Tensors as tract takes them.
+fn values_of(
+    tensors: Vec<Tensor>,
+    failed: impl Fn(&TractError) -> RunError,
+) -> Result<TVec<TValue>, RunError> {
+    let values = tensors.into_iter().map(value::taken).collect::<TractResult<_>>();
+    values.map_err(|error| error.downcast().unwrap_or_else(|error: TractError| failed(&error)))
+}
+
 /// Runs a plan, each node by `eval`, as long as somebody wants it: a node cannot be
-/// interrupted, but the next one need not start. `failed` says what a reason of tract's
+/// interrupted, but the next one need not start. `failed` says what an error of tract's
 /// means.
 fn computed<E>(
     plan: &Arc<TypedSimplePlan>,
     outputs: &[Port],
-    inputs: Vec<Tensor>,
+    inputs: TVec<TValue>,
     cancel: &Cancel,
-    failed: impl Fn(String) -> RunError,
+    failed: impl Fn(&TractError) -> RunError,
     mut eval: E,
 ) -> Result<Vec<Tensor>, RunError>
 where
@@ -182,13 +193,11 @@ where
         TVec<TValue>,
     ) -> TractResult<TVec<TValue>>,
 {
-    // The outermost cause: what lies deeper names the host's sources and files.
+    // The outermost cause is told: what lies deeper names the host's sources and files.
     let engine = |error: TractError| match cancel.is_cancelled() {
         true => RunError::Cancelled,
-        false => error.downcast().unwrap_or_else(|error: TractError| failed(reason(&error))),
+        false => error.downcast().unwrap_or_else(|error: TractError| failed(&error)),
     };
-    let inputs = inputs.into_iter().map(value::taken);
-    let inputs = inputs.collect::<TractResult<TVec<TValue>>>().map_err(engine)?;
     let mut state = plan.spawn().map_err(engine)?;
     let values = state.run_plan_with_eval(inputs, |context, op_state, node, inputs| {
         match cancel.is_cancelled() {
@@ -250,6 +259,15 @@ fn constants_bytes(model: &TypedModel) -> u64 {
         .flat_map(|node| &node.outputs)
         .filter_map(|output| ledger::bytes(&output.fact, &SymbolValues::default()))
         .sum()
+}
+
+/// What something gives that may panic, which is then told as an error is.
+fn caught<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(TractError::msg(text.unwrap_or("it panicked").to_owned()))
+    })
 }
 
 /// All causes but those that name the engine's own sources.

@@ -587,3 +587,14 @@ fn a_decoder_with_grouped_attention_and_data_beside_it_runs() {
         assert!((told - expected).abs() < 1e-5, "{told} where {expected} should be");
     }
 }
+
+/// What a device has no room for tract panics about.
+#[test]
+fn a_panic_of_tracts_is_told_by_its_words() {
+    let text = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+    let error = caught::<()>(|| panic!("called `Result::unwrap()` on an `Err` value: {text}"));
+    assert!(causes(&error.unwrap_err()).contains("CUDA_ERROR_OUT_OF_MEMORY"));
+    let error = caught::<()>(|| panic!("as it is"));
+    assert_eq!(causes(&error.unwrap_err()), "as it is");
+    assert_eq!(caught(|| Ok(1)).unwrap(), 1);
+}

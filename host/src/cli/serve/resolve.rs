@@ -5,6 +5,7 @@ use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings, SettingsError};
 use crate::worker::JailMode;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Where the filter of the log comes from before all else.
@@ -116,16 +117,26 @@ pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
             library.display()
         ));
     }
-    let folders = settings.cuda.iter();
-    for folder in folders.filter(|folder| !folder.is_dir() || has_colon(folder)) {
+    for folder in &settings.cuda {
+        let Some(problem) = problem_of(folder) else { continue };
         let flag = args.cuda.first().and_then(|path| path.to_str());
         let setter = setter(args, flag, "cuda", "--cuda");
-        refusals.push(format!(
-            "{} is no folder of CUDA's, or has a colon in its name; name one with {setter}",
-            folder.display()
-        ));
+        refusals.push(format!("{} {problem}; name one with {setter}", folder.display()));
     }
     refusals
+}
+
+/// What is wrong with a folder of libraries that the host's processes run.
+fn problem_of(folder: &Path) -> Option<&'static str> {
+    let Ok(metadata) = folder.metadata() else { return Some("is no folder of CUDA's") };
+    match metadata.is_dir() {
+        false => Some("is no folder of CUDA's"),
+        true if has_colon(folder) => Some("has a colon in its name, as no folder of CUDA's may"),
+        true if metadata.mode() & 0o002 != 0 => {
+            Some("can be written to by everybody, as no folder of CUDA's may")
+        }
+        true => None,
+    }
 }
 
 /// The loader of libraries takes what is before and after it for two.

@@ -2,11 +2,11 @@
 //!
 //! Owns that a run launches nothing more once nobody wants it, and which nodes are where.
 
-use super::{NAME, Read, Tract, causes, computed, constants_bytes, ports, read};
+use super::{NAME, Read, Tract, caught, causes, computed, constants_bytes, ports, read, values_of};
 use crate::call::Holder;
 use crate::nn::devices::failure;
 use crate::nn::engine::{
-    Beside, Engine, Graph, LoadError, Means, OnDevices, Placement, Ports, Run, RunError,
+    Beside, Engine, Graph, LoadError, Means, OnDevices, Placement, Ports, Run, RunError, reason,
 };
 use crate::nn::runs::bytes_of;
 use crate::nn::tensor::{ElementType, Elements, Tensor};
@@ -14,6 +14,8 @@ use crate::sandbox::Charge;
 use std::sync::Arc;
 use std::time::Instant;
 use tract_cuda::utils::ensure_cuda_runtime_dependencies;
+use tract_cuda::with_cuda_stream;
+use tract_gpu::device::get_context;
 use tract_gpu::fact::DeviceTypedFactExt;
 use tract_gpu::sync::DeviceSync;
 use tract_onnx::prelude::*;
@@ -31,7 +33,12 @@ pub(in crate::nn) struct TractOn {
 impl TractOn {
     /// By CUDA, where its libraries and a driver are there.
     pub(in crate::nn) fn cuda(devices: &OnDevices) -> Result<Self, String> {
-        ensure_cuda_runtime_dependencies("CUDA is not there").map_err(|error| causes(&error))?;
+        let begun = caught(|| {
+            ensure_cuda_runtime_dependencies("CUDA is not there")?;
+            // It begins, and finds its kernels.
+            with_cuda_stream(|_| Ok(()))
+        });
+        begun.map_err(|error| causes(&error))?;
         Self::by("cuda", devices)
     }
 
@@ -86,7 +93,8 @@ impl Engine for TractOn {
         let bytes = constants_bytes(&typed).max(onnx.len() as u64);
         let full = |source| LoadError::Memory { name: name.to_owned(), source };
         let held = self.devices.memory.charge(Holder::Device, bytes).map_err(full)?;
-        let prepared = self.runtime.prepare(typed).map_err(failed)?;
+        // A device without room makes it panic.
+        let prepared = caught(|| self.runtime.prepare(typed)).map_err(failed)?;
         let none = || failed(TractError::msg("its runtime has no plan"));
         let plan = prepared.typed_plan().cloned().ok_or_else(none)?;
         let placement = placed(plan.model());
@@ -116,6 +124,15 @@ fn placed(model: &TypedModel) -> Placement {
     placement
 }
 
+/// Waits until nothing of this thread runs there, where there is something to wait for.
+fn wait_for_device() -> TractResult<()> {
+    match get_context() {
+        Ok(context) => context.synchronize(),
+        // Nothing was ever there.
+        Err(_) => Ok(()),
+    }
+}
+
 /// A graph there.
 struct GraphOn {
     plan: Arc<TypedSimplePlan>,
@@ -123,6 +140,16 @@ struct GraphOn {
     ports: Ports,
     devices: OnDevices,
     _held: Charge,
+}
+
+impl GraphOn {
+    /// What it means: the device's own words are the innermost, and the outermost are told.
+    fn run_error(&self, error: &TractError) -> RunError {
+        match failure(causes(error), &self.devices) {
+            RunError::Engine(_) => RunError::Engine(reason(error)),
+            other => other,
+        }
+    }
 }
 
 impl Graph for GraphOn {
@@ -142,10 +169,19 @@ impl Graph for GraphOn {
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
         let bytes = bytes_of(&inputs) as u64;
         let _inputs = self.devices.memory.charge(Holder::Device, bytes)?;
-        let failed = |why| failure(why, &self.devices);
+        let failed = |error: &TractError| self.run_error(error);
         let began = Instant::now();
-        let outputs = computed(&self.plan, self.outputs(), inputs, run.cancel, failed, plan::eval);
+        let inputs = values_of(inputs, failed)?;
+        // Each thread has a queue of its own there, and what another one has made goes back by
+        // that one's: not before this one's has come to its end.
+        let held = inputs.clone();
+        let (plan, outputs) = (&self.plan, self.outputs());
+        let computed =
+            caught(|| Ok(computed(plan, outputs, inputs, run.cancel, failed, plan::eval)));
+        let ended = caught(wait_for_device);
+        drop(held);
         run.device = began.elapsed();
-        outputs
+        ended.map_err(|error| failed(&error))?;
+        computed.map_err(|error| failed(&error))?
     }
 }

@@ -1,6 +1,6 @@
 //! Tensors as tract keeps them.
 
-use super::causes;
+use super::{caught, causes};
 use crate::nn::engine::{RunError, reason, shape_of};
 use crate::nn::tensor::{ElementType, Elements, Tensor, Unread};
 use bytes::Bytes;
@@ -18,7 +18,8 @@ impl Elements for Value {
     }
 
     fn read(&self) -> Result<Bytes, Unread> {
-        self.0.try_as_plain_ram().map_err(|error| Unread(causes(&error)))?;
+        let brought = caught(|| self.0.try_as_plain_ram().map(drop));
+        brought.map_err(|error| Unread(causes(&error)))?;
         Ok(Bytes::from_owner(Shared(self.0.clone())))
     }
 }

@@ -73,8 +73,15 @@ pub(super) fn read(root: &mut Section, warnings: &mut Vec<String>) -> Asked {
     if let Some(section) = preset {
         read_preset(section, &mut asked, warnings);
     }
+    let Accelerators { count, types, memory_bytes, .. } = &asked.accelerators;
+    if *count == 0 && (!types.is_empty() || memory_bytes.is_some()) {
+        warnings.push(NO_EFFECT.to_owned());
+    }
     asked
 }
+
+const NO_EFFECT: &str = "accelerator_type and accelerator_memory have no effect without \
+                         num_accelerators: the model is computed on CPUs";
 
 fn read_exact(mut section: Section) -> Asked {
     let asked = Asked {
