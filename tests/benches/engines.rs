@@ -28,6 +28,7 @@ use ringfence::nn::{
 };
 use ringfence::proto::clarifai::api;
 use ringfence::sandbox::Account;
+use ringfence_tests::device::cuda_args;
 use ringfence_tests::measure::{self, Times};
 use ringfence_tests::{Client, Host, HostOptions, params, request, text_input};
 use serde_json::json;
@@ -174,11 +175,8 @@ impl Served {
         std::fs::write(&config, text).unwrap();
         let settings = folder.with_extension("host.yaml");
         std::fs::write(&settings, "message_bytes_max: 128Mi\n").unwrap();
-        let cuda = std::env::var("RINGFENCE_TEST_CUDA").unwrap_or_default();
-        let cuda = cuda.split(':').filter(|folder| !folder.is_empty());
-        let cuda = cuda.flat_map(|folder| ["--cuda".to_owned(), folder.to_owned()]);
         let settings = ["--host-config".to_owned(), settings.display().to_string()];
-        let args = settings.into_iter().chain(cuda).collect();
+        let args = settings.into_iter().chain(cuda_args()).collect();
         let models = vec![folder.to_owned()];
         let host = Host::start(HostOptions { models, args, ..HostOptions::default() });
         Self { host, name }

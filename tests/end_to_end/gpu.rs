@@ -6,7 +6,7 @@
 
 use crate::author::text;
 use ringfence::proto::clarifai::api::status::StatusCode;
-use ringfence_tests::device::DEVICES;
+use ringfence_tests::device::{DEVICES, cuda_args};
 use ringfence_tests::{
     Answer, Client, Host, HostOptions, Variant, binary, block_on, guests, image_input, params,
     refused_start_with, request, text_input,
@@ -35,9 +35,7 @@ fn machine() -> Vec<(&'static str, String)> {
 }
 
 fn cuda() -> Vec<String> {
-    let folders = std::env::var("RINGFENCE_TEST_CUDA").unwrap_or_default();
-    let folders = folders.split(':').filter(|folder| !folder.is_empty() && is_real());
-    folders.flat_map(|folder| ["--cuda".to_owned(), folder.to_owned()]).collect()
+    if is_real() { cuda_args() } else { Vec::new() }
 }
 
 /// What is compiled for a device that is there is compiled for the first host alone. Tests of

@@ -70,6 +70,14 @@ pub fn stand_in() {
     devices::stand_in(StandIns { devices, held_by });
 }
 
+/// Arguments that name the folders of CUDA which the environment does, with colons between
+/// them.
+pub fn cuda_args() -> Vec<String> {
+    let folders = std::env::var("RINGFENCE_TEST_CUDA").unwrap_or_default();
+    let folders = folders.split(':').filter(|folder| !folder.is_empty());
+    folders.flat_map(|folder| ["--cuda".to_owned(), folder.to_owned()]).collect()
+}
+
 /// The engine.
 struct Fake {
     memory: Account,

@@ -90,12 +90,9 @@ impl Kernels {
         }
         let cuda = self.one_shot.cuda();
         let headers = cuda.headers().ok_or_else(|| {
-            let folders: Vec<_> =
-                cuda.folders().map(|folder| folder.display().to_string()).collect();
             format!(
-                "CUDA's headers, cuda_fp16.h and those of CCCL, are not in {}; `cuda` of host.yaml \
-                 names its folders",
-                if folders.is_empty() { "any folder".to_owned() } else { folders.join(", ") }
+                "CUDA's headers, cuda_fp16.h and those of CCCL, are not in {cuda}; `cuda` of host.yaml \
+                 names its folders"
             )
         })?;
         let capabilities = self.capabilities.iter().copied().collect();

@@ -162,14 +162,11 @@ impl Loader {
         let began = Instant::now();
         let log = self.log(name, &parts.sheet.version);
         let (workers, lines, purpose) = (&self.workers, log.clone(), Purpose::Serve);
-        let on = given.to_string();
+        let on = (!given.is_empty()).then(|| given.to_string());
         let worker =
             Worker::start(workers, parts, compiled, lines, purpose, given, kernels).await?;
         let (pid, took_ms) = (worker.pid(), took_ms(began));
-        match on.is_empty() {
-            true => tracing::info!(model = %name, pid, took_ms, "a replica runs"),
-            false => tracing::info!(model = %name, pid, took_ms, on, "a replica runs"),
-        }
+        tracing::info!(model = %name, pid, took_ms, on, "a replica runs");
         tell(&name.to_string(), log.as_ref(), &worker);
         Ok(worker)
     }

@@ -2,6 +2,7 @@
 //! the system.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -113,6 +114,14 @@ impl Cuda {
     pub fn reads(&self) -> Vec<PathBuf> {
         let system = SYSTEM.iter().map(PathBuf::from).filter(|path| path.exists());
         system.chain(self.folders().map(PathBuf::from)).collect()
+    }
+}
+
+/// The folders that there are, for whoever looks for something in them.
+impl fmt::Display for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folders: Vec<_> = self.folders().map(|folder| folder.display().to_string()).collect();
+        f.write_str(&if folders.is_empty() { "any folder".to_owned() } else { folders.join(", ") })
     }
 }
 

@@ -163,6 +163,13 @@ struct All {
     places: Mutex<Vec<Place>>,
 }
 
+impl All {
+    fn of(devices: Vec<Device>) -> Self {
+        let places = Mutex::new(vec![Place::default(); devices.len()]);
+        Self { devices, places, ..Self::default() }
+    }
+}
+
 /// What becomes of a device.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
@@ -215,19 +222,20 @@ impl NoDevice {
 impl Devices {
     /// These.
     pub fn of(devices: Vec<Device>) -> Self {
-        let places = Mutex::new(vec![Place::default(); devices.len()]);
-        Self(Arc::new(All { devices, places, ..All::default() }))
+        Self(Arc::new(All::of(devices)))
     }
 
     /// Those of them that can be reached.
     pub fn reached_of(devices: Vec<Device>) -> Self {
-        let problems = devices.iter().map(Device::problem);
-        let unreached: Vec<String> = problems.flatten().collect();
-        let devices: Vec<Device> =
-            devices.into_iter().filter(|device| device.problem().is_none()).collect();
-        let places = Mutex::new(vec![Place::default(); devices.len()]);
+        let (mut reached, mut unreached) = (Vec::new(), Vec::new());
+        for device in devices {
+            match device.problem() {
+                None => reached.push(device),
+                Some(problem) => unreached.push(problem),
+            }
+        }
         let none = unreached.join(", ");
-        Self(Arc::new(All { devices, none, unreached, places }))
+        Self(Arc::new(All { none, unreached, ..All::of(reached) }))
     }
 
     /// Those that the machine's driver knows of and that can be reached; none where there is no

@@ -74,8 +74,6 @@ fn unreached(surroundings: &Surroundings) -> Option<Finding> {
 fn cuda(surroundings: &Surroundings) -> Finding {
     let topic = "accelerators: cuda";
     let cuda = &surroundings.cuda;
-    let folders: Vec<String> = cuda.folders().map(|folder| folder.display().to_string()).collect();
-    let folders = if folders.is_empty() { "any folder".to_owned() } else { folders.join(", ") };
     if rustix::process::geteuid().is_root()
         && let Some(closed) = cuda.closed()
     {
@@ -87,10 +85,10 @@ fn cuda(surroundings: &Surroundings) -> Finding {
         );
     }
     match cuda.headers() {
-        Some(_) => Finding::ok(topic, format!("libraries and headers in {folders}")),
+        Some(_) => Finding::ok(topic, format!("libraries and headers in {cuda}")),
         None => Finding::warn(
             topic,
-            format!("no cuda_fp16.h with the headers of CCCL in {folders}; tract computes on none"),
+            format!("no cuda_fp16.h with the headers of CCCL in {cuda}; tract computes on none"),
             "install CUDA with its headers, or name its folders with `cuda` of host.yaml",
         ),
     }

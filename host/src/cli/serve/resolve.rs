@@ -4,6 +4,7 @@ use super::super::{ServeArgs, Usage};
 use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings, SettingsError};
 use crate::worker::JailMode;
+use std::fs::Metadata;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -128,15 +129,14 @@ pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
 
 /// What is wrong with a folder of libraries that the host's processes run.
 fn problem_of(folder: &Path) -> Option<&'static str> {
-    let Ok(metadata) = folder.metadata() else { return Some("is no folder of CUDA's") };
-    match metadata.is_dir() {
-        false => Some("is no folder of CUDA's"),
-        true if has_colon(folder) => Some("has a colon in its name, as no folder of CUDA's may"),
-        true if metadata.mode() & 0o002 != 0 => {
-            Some("can be written to by everybody, as no folder of CUDA's may")
-        }
-        true => None,
+    let Some(metadata) = folder.metadata().ok().filter(Metadata::is_dir) else {
+        return Some("is no folder of CUDA's");
+    };
+    if has_colon(folder) {
+        return Some("has a colon in its name, as no folder of CUDA's may");
     }
+    let is_everybodys = metadata.mode() & 0o002 != 0;
+    is_everybodys.then_some("can be written to by everybody, as no folder of CUDA's may")
 }
 
 /// The loader of libraries takes what is before and after it for two.
