@@ -185,6 +185,11 @@ fn what_was_there_when_it_was_uploaded_and_is_not_is_named() {
         assert_eq!(answer.reason(), "FEATURE_DISABLED", "{answer:?}");
         assert!(answer.status.details.contains("this host has no accelerator"), "{answer:?}");
     });
+    // Nobody has to call it to find out.
+    host.wait_until("what cannot be served in the log", |host| {
+        host.log().contains("a stored model cannot be served: 1 accelerator")
+    });
+    assert!(!host.log().contains("further stored models"), "{}", host.log());
 }
 
 /// The engine computes on one.
@@ -214,6 +219,21 @@ fn a_node_on_the_cpu_is_refused_unless_it_is_listed() {
     let listed = graphs("  accelerator_cpu_nodes: [softmax]\n");
     let taken = host.ringfence(&["upload", listed.path()]);
     assert!(taken.status.success(), "{}", text(&taken));
+
+    // Its author may know before.
+    let unlisted = "on the CPU, and not in ringfence.accelerator_cpu_nodes: softmax";
+    let needless = "in ringfence.accelerator_cpu_nodes, and not on the CPU in any graph: none";
+    for (more, is_refused, is_noted) in [
+        ("", true, false),
+        ("  accelerator_cpu_nodes: [softmax]\n", false, false),
+        ("  accelerator_cpu_nodes: [softmax, none]\n", false, true),
+    ] {
+        let model = graphs(more);
+        let told = text(&command(&["Fake-One"], &["inspect", "--accelerator", model.path()]));
+        assert_eq!(told.contains(unlisted), is_refused, "{told}");
+        assert_eq!(told.contains(needless), is_noted, "{told}");
+        assert_eq!(told.contains("may stay on the CPU: softmax"), !is_refused, "{told}");
+    }
 }
 
 /// One call's end, and not its neighbours'.
@@ -347,10 +367,12 @@ fn a_device_is_one_replicas_at_a_time() {
         |model: &str| host.metric(&format!("ringfence_replicas{{model=\"local/main/{model}\"}}"));
     block_on(async {
         let client = Client::connect(host.base(), &host.pat()).await;
+        assert_eq!(host.metric("ringfence_machine_accelerators"), 1.0);
         for model in ["first", "second", "first"] {
             let answer = client.predict_request(rows(model, 2)).await;
             assert_eq!(answer.code(), StatusCode::Success, "{model}: {answer:?}");
             assert_eq!(running("first") + running("second"), 1.0);
+            assert_eq!(host.metric("ringfence_reserved_accelerators"), 1.0);
         }
         // What needs none runs beside them.
         let answer = client.predict("echo", vec![text_input("x")]).await;
@@ -368,6 +390,7 @@ fn an_idle_replica_makes_room_beside_a_folder_that_has_a_device() {
     let upload = |model: &Variant| {
         let taken = host.ringfence(&["upload", model.path()]);
         assert!(taken.status.success(), "{}", text(&taken));
+        text(&taken)
     };
     let predict = |model: &'static str| {
         block_on(async {
@@ -379,7 +402,8 @@ fn an_idle_replica_makes_room_beside_a_folder_that_has_a_device() {
     upload(&first);
     predict("first");
     // It has to be tried, where the one has it that nobody calls.
-    upload(&second);
+    let told = upload(&second);
+    assert!(told.contains("waits for what others have: 1 accelerator asked for"), "{told}");
     predict("first");
     predict("second");
     predict("folder");

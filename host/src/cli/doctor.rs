@@ -67,6 +67,7 @@ async fn proven(cuda: Cuda, devices: &Devices) -> anyhow::Result<(Proven, Option
 fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Ok => "ok",
+        Verdict::Note => "note",
         Verdict::Warn => "warn",
         Verdict::Fail => "fail",
     }

@@ -184,12 +184,36 @@ fn of_device(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyhow
     let given = Devices::of_this_machine().give(asked).map_err(none)?;
     let devices = super::on_devices(asked, &given)?;
     let engines = super::engines(&args.engines, Some(&devices))?;
+    let mut on_cpu: BTreeSet<String> = BTreeSet::new();
     for file in &package.graphs {
         let (engine, placement) = nn::place(&engines, package, file).map_err(usage)?;
         let text = placed((&file.name, engine, &placement));
         sheet.push(("placement", escape_controls(&text)));
+        on_cpu.extend(placement.on_cpu);
     }
+    sheet.extend(of_listed(&on_cpu, &package.config.limits.accelerator_cpu_nodes));
     Ok(())
+}
+
+/// Where what an author lets stay on the CPU is not what would.
+fn of_listed(on_cpu: &BTreeSet<String>, listed: &[String]) -> Vec<(&'static str, String)> {
+    let line = |topic, nodes: Vec<&str>, text: &str| {
+        (!nodes.is_empty())
+            .then(|| (topic, escape_controls(&format!("{text}: {}", nodes.join(", ")))))
+    };
+    let unlisted =
+        on_cpu.iter().filter(|node| !listed.contains(node)).map(String::as_str).collect();
+    let needless =
+        listed.iter().filter(|node| !on_cpu.contains(*node)).map(String::as_str).collect();
+    let lines = [
+        line("refused", unlisted, "on the CPU, and not in ringfence.accelerator_cpu_nodes"),
+        line(
+            "note",
+            needless,
+            "in ringfence.accelerator_cpu_nodes, and not on the CPU in any graph",
+        ),
+    ];
+    lines.into_iter().flatten().collect()
 }
 
 /// Where the nodes of a graph are.
@@ -216,6 +240,10 @@ fn of_config(config: &Config, sheet: &mut Sheet) {
     sheet.push(("limits", format!("{} bytes of outputs of a call", limits.output_bytes_max)));
     if let Some(asked) = config.accelerators() {
         sheet.push(("limits", asked.to_string()));
+    }
+    if !limits.accelerator_cpu_nodes.is_empty() {
+        let nodes = limits.accelerator_cpu_nodes.join(", ");
+        sheet.push(("limits", escape_controls(&format!("may stay on the CPU: {nodes}"))));
     }
     if !config.concepts.is_empty() {
         let names: Vec<&str> =

@@ -59,6 +59,9 @@ pub const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 const DEVICES_TIMEOUT: Duration = Duration::from_secs(60);
 const DEVICES_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// Models that are named at once because they cannot be served.
+const NAMED_MAX: usize = 20;
+
 /// All callable versions of this host.
 #[derive(Debug)]
 pub struct Deployments {
@@ -186,14 +189,53 @@ impl Deployments {
         self.write().set_disabled(user_id, disabled);
     }
 
+    /// Tells in the log which stored models ask for devices that are not there, as after a
+    /// start without a driver. Calls of them are refused. Blocks.
+    pub fn tell_without_devices(&self) {
+        let currents = self.read().currents();
+        let lacks = |version: &Arc<Version>| {
+            // One that cannot be read is told when it is called.
+            let config = self.loader.read_config(&version.name, &version.version).ok()?;
+            let none = self.loader.devices().check(&config.limits.accelerators).err()?;
+            Some((version.clone(), none))
+        };
+        let mut lacking = currents.iter().filter_map(lacks);
+        for (version, none) in lacking.by_ref().take(NAMED_MAX) {
+            let (model, version) = (&version.name, &version.version);
+            tracing::warn!(%model, version, "a stored model cannot be served: {none}");
+        }
+        let more = lacking.count();
+        if more > 0 {
+            tracing::warn!(more, "further stored models cannot be served for want of accelerators");
+        }
+    }
+
     /// Gives somebody what a package is to be tried on, once it is free: replicas that
-    /// nobody calls make room for it.
-    pub async fn devices_to_try(&self, asked: &Accelerators) -> Result<Given, NoDevice> {
+    /// nobody calls make room for it. `waits` is called once, before it waits.
+    pub async fn devices_to_try(
+        &self,
+        asked: &Accelerators,
+        waits: impl FnOnce(&NoDevice),
+    ) -> Result<Given, NoDevice> {
+        self.devices_within(DEVICES_TIMEOUT, asked, waits).await
+    }
+
+    async fn devices_within(
+        &self,
+        timeout: Duration,
+        asked: &Accelerators,
+        waits: impl FnOnce(&NoDevice),
+    ) -> Result<Given, NoDevice> {
         let devices = self.loader.devices();
-        let until = Instant::now() + DEVICES_TIMEOUT;
+        let until = Instant::now() + timeout;
+        let mut waits = Some(waits);
         loop {
             match devices.give(asked) {
-                Err(taken) if !taken.is_for_ever() && Instant::now() < until => {}
+                Err(taken) if !taken.is_for_ever() && Instant::now() < until => {
+                    if let Some(waits) = waits.take() {
+                        waits(&taken);
+                    }
+                }
                 given => return given,
             }
             let machine = self.pools.machine();

@@ -352,6 +352,15 @@ impl Table {
         self.models.values().filter(is_kept).cloned().collect()
     }
 
+    /// The version of every stored model that calls of it are for, in the order of names.
+    pub(super) fn currents(&self) -> Vec<Arc<Version>> {
+        let admitted = self.models.values().filter(|model| self.admits(model));
+        let mut currents: Vec<Arc<Version>> =
+            admitted.filter_map(|model| model.current().cloned()).collect();
+        currents.sort_by(|a, b| a.name.cmp(&b.name));
+        currents
+    }
+
     /// Every stored version that was called, and when, as far as the store does
     /// not have it.
     pub(super) fn called(&self) -> Vec<(Arc<Version>, i64)> {

@@ -78,6 +78,12 @@ impl Cuda {
         self.0.iter().map(PathBuf::as_path).filter(|folder| folder.is_dir())
     }
 
+    /// One that was named and is no folder, if there is such a one.
+    pub fn missing(&self) -> Option<&Path> {
+        let named = self.0.iter().filter(|folder| **folder != Path::new(USUAL));
+        named.map(PathBuf::as_path).find(|folder| !folder.is_dir())
+    }
+
     /// Where the loader finds libraries of it and of the driver, beside where it always looks.
     pub fn libraries(&self) -> Vec<PathBuf> {
         let below = |folder: &Path| LIBRARIES.map(|name| folder.join(name)).to_vec();

@@ -271,6 +271,12 @@ impl Devices {
         u32::try_from(self.0.devices.len()).unwrap_or(u32::MAX)
     }
 
+    /// How many of them somebody has.
+    pub fn taken(&self) -> u32 {
+        let taken = self.places().iter().filter(|place| place.is_taken).count();
+        u32::try_from(taken).unwrap_or(u32::MAX)
+    }
+
     /// Whether so many of them would do, whoever has them now.
     pub fn check(&self, asked: &Accelerators) -> Result<(), NoDevice> {
         match self.fitting(asked).count() >= asked.count as usize {

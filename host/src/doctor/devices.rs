@@ -21,9 +21,7 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
         accelerators(surroundings),
     ];
     findings.extend(unreached(surroundings));
-    if !surroundings.devices.all().is_empty() {
-        findings.push(cuda(surroundings));
-    }
+    findings.extend(cuda(surroundings));
     findings
 }
 
@@ -71,27 +69,35 @@ fn unreached(surroundings: &Surroundings) -> Option<Finding> {
         .then(|| Finding::warn("accelerators: nodes", unreached.join(", "), advice))
 }
 
-fn cuda(surroundings: &Surroundings) -> Finding {
+/// Nobody asks for CUDA where there is no device, but a folder that was named has to be one.
+fn cuda(surroundings: &Surroundings) -> Option<Finding> {
     let topic = "accelerators: cuda";
     let cuda = &surroundings.cuda;
+    if let Some(missing) = cuda.missing() {
+        let found = format!("{} is no folder", missing.display());
+        return Some(Finding::warn(topic, found, "name folders that CUDA is in, or none"));
+    }
+    if surroundings.devices.all().is_empty() {
+        return None;
+    }
     if rustix::process::geteuid().is_root()
         && let Some(closed) = cuda.closed()
     {
         // Processes of replicas are another user's then.
-        return Finding::warn(
+        return Some(Finding::warn(
             topic,
             format!("{} is closed to all but its owner", closed.display()),
             "let everybody enter it, or keep CUDA elsewhere: replicas of a host of root are nobody's",
-        );
+        ));
     }
-    match cuda.headers() {
+    Some(match cuda.headers() {
         Some(_) => Finding::ok(topic, format!("libraries and headers in {cuda}")),
         None => Finding::warn(
             topic,
             format!("no cuda_fp16.h with the headers of CCCL in {cuda}; tract computes on none"),
             "install CUDA with its headers, or name its folders with `cuda` of host.yaml",
         ),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -112,6 +118,10 @@ mod tests {
         assert_eq!(none.found, "no accelerator; a model that asks for one is refused");
         let [_, runtime, _] = examine(&Root::with(&[]).surroundings()).try_into().unwrap();
         assert!(runtime.found.contains("not in the usual folders"));
+        let named = Cuda::of(&["/nowhere".into()]);
+        let [_, _, _, cuda] =
+            examine(&Surroundings { cuda: named, ..root.surroundings() }).try_into().unwrap();
+        assert_eq!((cuda.verdict, cuda.found.as_str()), (Verdict::Warn, "/nowhere is no folder"));
     }
 
     #[test]
@@ -125,6 +135,7 @@ mod tests {
         };
         let find = |node: &str, files: &[(&str, &str)]| {
             let root = Root::with(files);
+            std::fs::create_dir_all(root.surroundings().at("cuda")).unwrap();
             // Where this is root, it matters who may enter.
             let open = Permissions::from_mode(0o755);
             std::fs::set_permissions(root.surroundings().root, open).unwrap();

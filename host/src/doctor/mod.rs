@@ -24,6 +24,8 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 pub enum Verdict {
     /// As it should be.
     Ok,
+    /// As it has to be, and worth knowing.
+    Note,
     /// A host starts, but something will be missing.
     Warn,
     /// A host would not start.
@@ -81,7 +83,10 @@ pub fn of_jail(
 
 /// What a process with accelerators has that others have not: a line for each.
 pub fn of_what_is_given_up(given_up: &[&str]) -> Vec<Finding> {
-    let line = |line: &&str| Finding::ok("given up with accelerators", *line);
+    let line = |line: &&str| Finding {
+        verdict: Verdict::Note,
+        ..Finding::ok("given up with accelerators", *line)
+    };
     given_up.iter().map(line).collect()
 }
 

@@ -5,7 +5,7 @@
 //! address may read.
 
 use super::App;
-use crate::deploy::Load;
+use crate::deploy::{Amount, Load};
 use crate::limits::limit;
 use crate::telemetry::Serving;
 use crate::worker::Figures;
@@ -118,7 +118,10 @@ fn metrics(app: &App) -> String {
         });
     }
     let machine = app.deployments.pools().machine();
-    app.telemetry.metrics.machine(machine.has(), machine.reserved());
+    // Folders that are served and uploads that are tried have some, and reserve nothing.
+    let accelerators = app.deployments.loader().devices().taken();
+    let reserved = Amount { accelerators, ..machine.reserved() };
+    app.telemetry.metrics.machine(machine.has(), reserved);
     app.telemetry.exposition(&serving)
 }
 

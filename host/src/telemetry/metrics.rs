@@ -108,6 +108,8 @@ struct Machine {
     cpus_reserved: Gauge<f64, AtomicU64>,
     memory_bytes: Gauge,
     memory_bytes_reserved: Gauge,
+    accelerators: Gauge,
+    accelerators_reserved: Gauge,
 }
 
 impl Machine {
@@ -128,6 +130,16 @@ impl Machine {
             "reserved_memory_bytes",
             "Memory that replicas have reserved",
             machine.memory_bytes_reserved.clone(),
+        );
+        registry.register(
+            "machine_accelerators",
+            "Accelerators that there are for replicas",
+            machine.accelerators.clone(),
+        );
+        registry.register(
+            "reserved_accelerators",
+            "Accelerators that replicas and uploads have, each for itself alone",
+            machine.accelerators_reserved.clone(),
         );
         machine
     }
@@ -334,6 +346,8 @@ impl Metrics {
         self.machine.cpus_reserved.set(cpus(reserved));
         self.machine.memory_bytes.set(gauge(has.memory_bytes));
         self.machine.memory_bytes_reserved.set(gauge(reserved.memory_bytes));
+        self.machine.accelerators.set(has.accelerators.into());
+        self.machine.accelerators_reserved.set(reserved.accelerators.into());
     }
 
     /// Tells how many versions are still to be compiled anew.

@@ -144,7 +144,11 @@ impl Build {
         }
         self.compare(&package);
         let asked = package.limits().accelerators.clone();
-        let refused = |none: NoDevice| format!("the model cannot have what it asks for: {none}");
+        let refused = |none: NoDevice| {
+            let told = format!("the model cannot have what it asks for: {none}");
+            // What others have may be free soon.
+            if none.is_for_ever() { told } else { format!("{told}; upload it again later") }
+        };
         uploads.deployments.loader().devices().check(&asked).map_err(refused)?;
         let machine = uploads.deployments.pools().machine();
         // A replica that reaches its limit has to find the memory.
@@ -178,7 +182,8 @@ impl Build {
         let compiled = loader.code_to_try(&package, snapshot.as_ref()).await;
         let compiled = compiled.map_err(|error| start_refusal(&error))?;
         self.tell(&format!("1/model.wasm was compiled in {} ms", began.elapsed().as_millis()));
-        let given = uploads.deployments.devices_to_try(&asked).await.map_err(refused)?;
+        let waits = |taken: &NoDevice| self.tell(&format!("waits for what others have: {taken}"));
+        let given = uploads.deployments.devices_to_try(&asked, waits).await.map_err(refused)?;
         let methods = self.try_out(&mut package, compiled, snapshot, &given).await?;
         drop(given);
         self.keep(package, methods).await

@@ -72,9 +72,19 @@ async fn every(interval: Duration, work: impl AsyncFn()) -> Infallible {
 /// What an earlier host has left to do.
 async fn tidy(app: &App) {
     free(app).await;
+    tell_without_devices(app).await;
     let left = |versions| app.telemetry.metrics.versions_to_compile(versions);
     let draining = &app.telemetry.draining;
     draining.run_until_cancelled(app.deployments.compile_anew(left)).await;
+}
+
+/// An earlier host may have had accelerators that there are none of any more.
+async fn tell_without_devices(app: &App) {
+    let deployments = app.deployments.clone();
+    let told = tokio::task::spawn_blocking(move || deployments.tell_without_devices()).await;
+    if let Err(error) = told {
+        tracing::error!(%error, "cannot find out which models can be served");
+    }
 }
 
 /// Frees what an earlier host had begun to store, and did not.

@@ -202,23 +202,23 @@ fn cpu(section: &mut Section, key: &str) -> Option<u64> {
 }
 
 fn memory(section: &mut Section, key: &str) -> Option<u64> {
-    memory_of(&section.text(key)?)
+    memory_of(&section.text(key)?, "Mi")
 }
 
 /// Bytes, or none where the text is empty: the other platform's uploader writes
 /// that for a kind of machine without accelerators.
 fn device_memory(section: &mut Section) -> Option<u64> {
     let entry = section.text("accelerator_memory")?;
-    if entry.text.is_empty() { None } else { memory_of(&entry) }
+    if entry.text.is_empty() { None } else { memory_of(&entry, "Gi") }
 }
 
-/// Bytes. What is less than a mebibyte was meant to be more: `500m`, which is
-/// half a byte, stands in public files that work where nothing reads it.
-fn memory_of(entry: &Entry) -> Option<u64> {
+/// Bytes. What is less than a mebibyte was meant to be more, of the unit that is usual for
+/// it: `500m`, which is half a byte, stands in public files that work where nothing reads it.
+fn memory_of(entry: &Entry, unit: &str) -> Option<u64> {
     match entry.text.parse().and_then(Quantity::bytes) {
         Ok(bytes) if bytes < MEMORY_BYTES_MIN => {
             let meant = entry.text.trim_end_matches(char::is_alphabetic);
-            entry.refuse(format!("is less than \"1Mi\"; did you mean \"{meant}Mi\"?"))
+            entry.refuse(format!("is less than \"1Mi\"; did you mean \"{meant}{unit}\"?"))
         }
         Ok(bytes) => Some(bytes),
         Err(problem) => entry.refuse(problem),

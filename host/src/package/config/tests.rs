@@ -197,6 +197,7 @@ fn errors_name_the_key_the_line_and_the_fix() {
         ),
         ("cpu_memory: 500m", "(m is a thousandth); did you mean \"500Mi\"?"),
         ("cpu_memory: 64Ki", "\"64Ki\" is less than \"1Mi\"; did you mean \"64Mi\"?"),
+        ("accelerator_memory: 18", "\"18\" is less than \"1Mi\"; did you mean \"18Gi\"?"),
         ("cpu_memory: -5Gi", "\"-5Gi\" must be more than zero"),
         ("cpu_memory: \"0\"", "\"0\" must be more than zero"),
         ("cpu_memory: 13 Gi", "did you mean \"13Gi\"?"),
