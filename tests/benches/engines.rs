@@ -55,8 +55,13 @@ const BATCHES: [u32; 3] = [1, 8, 64];
 /// Floats of a picture: 3x224x224.
 const PICTURE_FLOATS: u32 = 3 * 224 * 224;
 
-/// What the served model asks for of a device.
+/// What the served model asks for of a device, and of the host beside it: a device that is
+/// pretended computes there.
 const DEVICE_MEMORY: &str = "8Gi";
+const CPU_MEMORY_ON_DEVICE: &str = "4Gi";
+
+/// Bytes that the engine alone may take.
+const ALONE_BYTES_MAX: u64 = 4 << 30;
 
 fn main() {
     let Some(models) = std::env::var_os("RINGFENCE_BENCH_MODELS").map(PathBuf::from) else {
@@ -172,6 +177,7 @@ impl Served {
         let text = text.split("\nringfence:").next().unwrap();
         let asks = format!("num_accelerators: 1\n  accelerator_memory: \"{DEVICE_MEMORY}\"");
         let text = text.replace("num_accelerators: 0", &asks);
+        let text = text.replace("\"1Gi\"", &format!("\"{CPU_MEMORY_ON_DEVICE}\""));
         std::fs::write(&config, text).unwrap();
         let settings = folder.with_extension("host.yaml");
         std::fs::write(&settings, "message_bytes_max: 128Mi\n").unwrap();
@@ -267,7 +273,7 @@ fn loaded(engine: &dyn Engine, path: &Path) -> Arc<dyn Graph> {
 }
 
 fn run(graph: &dyn Graph, inputs: Vec<Tensor>) -> Vec<Tensor> {
-    let account = Account::new(1 << 30);
+    let account = Account::new(ALONE_BYTES_MAX);
     let mut scratch = account.charge(Holder::Engine, 0).unwrap();
     graph.run(inputs, &mut Run::new(&Cancel::default(), &mut scratch)).unwrap()
 }

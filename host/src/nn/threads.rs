@@ -1,14 +1,18 @@
 //! The threads that compute.
 //!
-//! Owns as many threads as there are turns at a time. A job waits for its
-//! replica's turn before it has a thread; one whose asker has gone is not started,
-//! and one that panics takes nothing with it.
+//! Owns as many threads as there are turns at a time, of which the one that has computed
+//! last is given the next job: its caches are warm, and what libraries keep for a thread,
+//! such as on a device, they keep for few. A job waits for its replica's turn before it has
+//! a thread; one whose asker has gone is not started, and one that panics takes nothing
+//! with it.
 
 use super::engine::{Cancel, RunError};
+use super::lock;
 use super::tensor::Tensor;
 use crate::sandbox::{Charge, Meters, Share, Turn, Waits};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
@@ -24,23 +28,81 @@ struct Job {
 }
 
 /// The threads, and the way of a job to them.
-pub(crate) struct Threads {
-    jobs: SyncSender<Job>,
+pub(crate) struct Threads(Arc<Desk>);
+
+/// Where jobs and threads meet.
+struct Desk {
+    /// Threads that there are. No more jobs wait: each has a turn, and there are as many of
+    /// these.
+    count: usize,
+    at: Mutex<AtDesk>,
+}
+
+#[derive(Default)]
+struct AtDesk {
+    /// The way to each thread that has nothing to do, the one that came last at the end.
+    idle: Vec<SyncSender<Job>>,
+    /// Jobs that no thread was free for.
+    waiting: VecDeque<Job>,
+    is_closed: bool,
+}
+
+impl Desk {
+    /// Gives a job to a thread. One that nobody can take is dropped, and not before the lock
+    /// is: its turn may be another job's at once.
+    fn put(&self, job: Job) {
+        let idle = {
+            let mut at = lock(&self.at);
+            let idle = at.idle.pop();
+            if idle.is_none() && !at.is_closed && at.waiting.len() < self.count {
+                return at.waiting.push_back(job);
+            }
+            idle
+        };
+        if let Some(thread) = idle {
+            // It waits for this alone.
+            drop(thread.try_send(job));
+        }
+    }
+
+    /// The next job for the thread that asks; none where there will be none.
+    fn next(&self) -> Option<Job> {
+        let jobs = {
+            let mut at = lock(&self.at);
+            if at.is_closed {
+                return None;
+            }
+            if let Some(job) = at.waiting.pop_front() {
+                return Some(job);
+            }
+            let (way, jobs) = sync_channel(1);
+            at.idle.push(way);
+            jobs
+        };
+        jobs.recv().ok()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let closed = AtDesk { is_closed: true, ..AtDesk::default() };
+        // What waits is dropped when nothing is locked, and the idle hear of it.
+        let last = std::mem::replace(&mut *lock(&self.0.at), closed);
+        drop(last);
+    }
 }
 
 impl Threads {
     pub(crate) fn start(count: usize) -> std::io::Result<Self> {
-        // Each job has a turn, and there are as many of these as threads.
-        let (jobs, queue) = sync_channel(count);
-        let queue = Arc::new(Mutex::new(queue));
+        let threads = Self(Arc::new(Desk { count, at: Mutex::default() }));
         for number in 0..count {
-            let queue = queue.clone();
+            let desk = threads.0.clone();
             std::thread::Builder::new().name(format!("engine-{number}")).spawn(move || {
                 crate::sched::be_nice();
-                work(&queue);
+                work(&desk);
             })?;
         }
-        Ok(Self { jobs })
+        Ok(threads)
     }
 
     /// Runs `work` on one of the threads. Waits without holding one for the
@@ -55,16 +117,15 @@ impl Threads {
     ) -> Outputs {
         let gone = |_| RunError::Engine("the engine's threads have ended".into());
         let (reply, outputs) = oneshot::channel();
-        let (jobs, cancelled) = (self.jobs.clone(), cancel.clone());
+        let (desk, cancelled) = (self.0.clone(), cancel.clone());
         let _cancel = CancelOnDrop(cancel);
         let mut waits = Waits::of(meters.clone());
         waits.begin();
         let _waiting = share.queue(move |turn| {
             // Here and not where the outputs are waited for: that takes a guest's turn.
             drop(waits);
-            let job = Job { turn, work: Box::new(work), cancel: cancelled, reply };
-            // What is not taken is dropped, and whoever waits hears of it.
-            drop(jobs.try_send(job));
+            // Where it is dropped, whoever waits hears of it.
+            desk.put(Job { turn, work: Box::new(work), cancel: cancelled, reply });
         });
         outputs.await.map_err(gone)?
     }
@@ -78,14 +139,9 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Ends when the sender of jobs is dropped.
-fn work(queue: &Mutex<Receiver<Job>>) {
-    loop {
-        let next = match queue.lock() {
-            Ok(queue) => queue.recv(),
-            Err(poisoned) => poisoned.into_inner().recv(),
-        };
-        let Ok(Job { turn, work, cancel, reply }) = next else { return };
+/// Ends when the threads are dropped.
+fn work(desk: &Desk) {
+    while let Some(Job { turn, work, cancel, reply }) = desk.next() {
         if cancel.is_cancelled() {
             // What it has is given back before anybody hears of it.
             drop(work);
@@ -187,6 +243,39 @@ mod tests {
         }
         assert!(first.await.unwrap().is_ok());
         assert_eq!(done.load(Ordering::Relaxed), JOBS);
+    }
+
+    /// Whatever is kept for a thread is kept for one where one is enough.
+    #[tokio::test]
+    async fn the_thread_that_computed_last_computes_next() {
+        const JOBS: usize = 50;
+        let cpus = Cpus::new(4);
+        let (threads, share) = (Threads::start(4).unwrap(), Share::new(&cpus, 64_000));
+        let mut ids = std::collections::HashSet::new();
+        for _ in 0..JOBS {
+            // The last one is idle again before the next comes.
+            while lock(&threads.0.at).idle.len() < 4 {
+                std::thread::yield_now();
+            }
+            let (tell, told) = sync_channel(1);
+            let work = move |_: &Cancel| {
+                tell.send(std::thread::current().id()).unwrap();
+                answer()
+            };
+            threads.run(&share, &Arc::default(), Cancel::default(), work).await.unwrap();
+            ids.insert(told.recv().unwrap());
+        }
+        assert_eq!(ids.len(), 1, "{ids:?}");
+    }
+
+    #[test]
+    fn threads_end_with_what_they_are_of() {
+        let threads = Threads::start(3).unwrap();
+        let desk = Arc::downgrade(&threads.0);
+        drop(threads);
+        while desk.upgrade().is_some() {
+            std::thread::yield_now();
+        }
     }
 
     /// A deadline is looked at before a job starts and, by the engine, before each
