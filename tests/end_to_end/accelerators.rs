@@ -372,7 +372,7 @@ fn a_device_is_one_replicas_at_a_time() {
             let answer = client.predict_request(rows(model, 2)).await;
             assert_eq!(answer.code(), StatusCode::Success, "{model}: {answer:?}");
             assert_eq!(running("first") + running("second"), 1.0);
-            assert_eq!(host.metric("ringfence_reserved_accelerators"), 1.0);
+            assert_eq!(host.metric("ringfence_taken_accelerators"), 1.0);
         }
         // What needs none runs beside them.
         let answer = client.predict("echo", vec![text_input("x")]).await;
@@ -504,7 +504,7 @@ fn the_jail_with_an_accelerator_holds_and_what_it_gives_up_is_told() {
     for failure in ["it could ", "could not ", "ended otherwise", "says nothing"] {
         assert!(!of_jail.iter().any(|line| line.contains(failure)), "{told}");
     }
-    let given_up = told.matches("given up with accelerators: ").count();
+    let given_up = told.matches("note  given up with accelerators: ").count();
     assert!(given_up > 3, "{told}");
     let without = text(&command(&[], &args));
     assert!(!without.contains("with accelerators"), "{without}");

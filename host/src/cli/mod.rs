@@ -573,7 +573,8 @@ pub(crate) struct InspectArgs {
     /// Another one: print only how it differs
     #[arg(value_name = "NEWER")]
     pub(crate) newer: Option<PathBuf>,
-    /// Load its graphs on an accelerator of this machine, to say which of their nodes are there
+    /// Load its graphs on an accelerator of this machine, to say which of their nodes are there,
+    /// and which would be refused
     #[arg(long, conflicts_with = "newer")]
     pub(crate) accelerator: bool,
     #[command(flatten)]

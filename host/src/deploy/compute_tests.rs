@@ -7,15 +7,11 @@ use crate::deploy::checks::{
     TEXT_BYTES_MAX,
 };
 use crate::deploy::placement::Placement;
-use crate::deploy::{Amount, DEVICES_AGAIN_AFTER, DEVICES_TIMEOUT, Loader, Pool};
-use crate::devices::{Device, Devices};
-use crate::limits::Accelerators;
+use crate::deploy::{Amount, Loader, Pool};
 use crate::package::config::ModelName;
 use crate::store::Store;
 use crate::worker::OneShot;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const GIB: u64 = 1 << 30;
@@ -27,10 +23,6 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self::with(Devices::default())
-    }
-
-    fn with(devices: Devices) -> Self {
         let scratch = TempDir::new().unwrap();
         let run = scratch.path().join("run");
         std::fs::create_dir(&run).unwrap();
@@ -38,10 +30,11 @@ impl Place {
         store.add_user("alice").unwrap();
         store.ensure_app("alice", "main").unwrap();
         let machine = Amount { cpu_millis: 2000, memory_bytes: GIB, accelerators: 0 };
-        let one_shot = OneShot::of_this_program();
-        let loader = Loader::compiling_with(one_shot.clone(), store, run);
-        let loader = loader.with_devices(devices, one_shot);
-        let deployments = Deployments::open(loader, machine).unwrap();
+        let deployments = Deployments::open(
+            Loader::compiling_with(OneShot::of_this_program(), store, run),
+            machine,
+        )
+        .unwrap();
         deployments.ensure_model(&model(), "text-to-text").unwrap();
         Self { deployments, _scratch: scratch }
     }
@@ -187,41 +180,4 @@ fn replicas_that_have_to_run_are_reserved_ahead() {
     assert_eq!(pool.reserved(), Amount::default());
     placement.reserve_ahead(amount(2), 1).unwrap();
     assert_eq!(pool.reserved(), Amount::default());
-}
-
-/// What others have may be free in a moment, and whoever uploads is told that this is so; of
-/// a shorter while, for the test's sake.
-#[tokio::test]
-async fn an_upload_waits_a_minute_for_accelerators_and_no_longer() {
-    let device = Device {
-        id: "GPU-1".to_owned(),
-        name: "NVIDIA-A10G".to_owned(),
-        memory_bytes: GIB,
-        capability: None,
-        nodes: vec![],
-    };
-    let place = Place::with(Devices::of(vec![device]));
-    let asked = Accelerators { count: 1, ..Accelerators::default() };
-    let told = AtomicUsize::new(0);
-    let wait = |timeout| {
-        place.deployments.devices_within(timeout, &asked, |_| {
-            told.fetch_add(1, Ordering::Relaxed);
-        })
-    };
-    assert_eq!(DEVICES_TIMEOUT, Duration::from_secs(60));
-    let short = DEVICES_AGAIN_AFTER * 2;
-    let held = place.deployments.loader().devices().give(&asked).unwrap();
-    let began = Instant::now();
-    let refused = wait(short).await.unwrap_err();
-    assert!(!refused.is_for_ever(), "{refused}");
-    assert!(began.elapsed() >= short);
-    assert_eq!(told.load(Ordering::Relaxed), 1);
-
-    let free = async {
-        tokio::time::sleep(short).await;
-        drop(held);
-    };
-    let (given, ()) = tokio::join!(wait(DEVICES_TIMEOUT), free);
-    assert_eq!(given.unwrap().devices().count(), 1);
-    assert_eq!(told.load(Ordering::Relaxed), 2);
 }

@@ -28,6 +28,7 @@ mod checks;
 mod compute;
 mod deploying;
 mod details;
+mod devices;
 mod pools;
 
 pub use capacity::{Amount, CPU_OVERCOMMIT, Full, Pool, PoolName, Reservation};
@@ -42,25 +43,15 @@ pub use version::{Lease, Source, Version};
 
 use crate::auth::Caller;
 use crate::call::Deadline;
-use crate::devices::{Given, NoDevice};
-use crate::limits::Accelerators;
 use crate::package::Package;
 use crate::package::config::ModelName;
 use crate::store::{StoreError, VersionRow};
-use group::MakeRoom;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use table::Table;
 
 /// How often the number of replicas is looked at.
 pub const KEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long an upload waits for what it is to be tried on, and how often it looks.
-const DEVICES_TIMEOUT: Duration = Duration::from_secs(60);
-const DEVICES_AGAIN_AFTER: Duration = Duration::from_millis(200);
-
-/// Models that are named at once because they cannot be served.
-const NAMED_MAX: usize = 20;
 
 /// All callable versions of this host.
 #[derive(Debug)]
@@ -187,62 +178,6 @@ impl Deployments {
     /// A user's replicas run without calls, or not any more.
     pub fn set_disabled(&self, user_id: &str, disabled: bool) {
         self.write().set_disabled(user_id, disabled);
-    }
-
-    /// Tells in the log which stored models ask for devices that are not there, as after a
-    /// start without a driver. Calls of them are refused. Blocks.
-    pub fn tell_without_devices(&self) {
-        let currents = self.read().currents();
-        let lacks = |version: &Arc<Version>| {
-            // One that cannot be read is told when it is called.
-            let config = self.loader.read_config(&version.name, &version.version).ok()?;
-            let none = self.loader.devices().check(&config.limits.accelerators).err()?;
-            Some((version.clone(), none))
-        };
-        let mut lacking = currents.iter().filter_map(lacks);
-        for (version, none) in lacking.by_ref().take(NAMED_MAX) {
-            let (model, version) = (&version.name, &version.version);
-            tracing::warn!(%model, version, "a stored model cannot be served: {none}");
-        }
-        let more = lacking.count();
-        if more > 0 {
-            tracing::warn!(more, "further stored models cannot be served for want of accelerators");
-        }
-    }
-
-    /// Gives somebody what a package is to be tried on, once it is free: replicas that
-    /// nobody calls make room for it. `waits` is called once, before it waits.
-    pub async fn devices_to_try(
-        &self,
-        asked: &Accelerators,
-        waits: impl FnOnce(&NoDevice),
-    ) -> Result<Given, NoDevice> {
-        self.devices_within(DEVICES_TIMEOUT, asked, waits).await
-    }
-
-    async fn devices_within(
-        &self,
-        timeout: Duration,
-        asked: &Accelerators,
-        waits: impl FnOnce(&NoDevice),
-    ) -> Result<Given, NoDevice> {
-        let devices = self.loader.devices();
-        let until = Instant::now() + timeout;
-        let mut waits = Some(waits);
-        loop {
-            match devices.give(asked) {
-                Err(taken) if !taken.is_for_ever() && Instant::now() < until => {
-                    if let Some(waits) = waits.take() {
-                        waits(&taken);
-                    }
-                }
-                given => return given,
-            }
-            let machine = self.pools.machine();
-            let needed = Amount { accelerators: asked.count, ..Amount::default() };
-            self.make_room(machine, &machine.without_devices(needed));
-            tokio::time::sleep(DEVICES_AGAIN_AFTER).await;
-        }
     }
 
     /// Reserves memory for a message of an upload, of what is set aside for them.

@@ -352,13 +352,19 @@ impl Table {
         self.models.values().filter(is_kept).cloned().collect()
     }
 
-    /// The version of every stored model that calls of it are for, in the order of names.
-    pub(super) fn currents(&self) -> Vec<Arc<Version>> {
+    /// The versions of stored models that calls without a version are for, in the order of
+    /// names: each model's own, and what its deployments pin.
+    pub(super) fn served(&self) -> Vec<Arc<Version>> {
         let admitted = self.models.values().filter(|model| self.admits(model));
-        let mut currents: Vec<Arc<Version>> =
-            admitted.filter_map(|model| model.current().cloned()).collect();
-        currents.sort_by(|a, b| a.name.cmp(&b.name));
-        currents
+        let served = |model: &Arc<Model>| {
+            let pinned = model.placements.iter().filter_map(|placement| model.served_by(placement));
+            let mut served: Vec<Arc<Version>> =
+                model.current().into_iter().chain(pinned).cloned().collect();
+            served.sort_by_key(|version| version.number);
+            served.dedup_by_key(|version| version.number);
+            served
+        };
+        admitted.flat_map(served).collect()
     }
 
     /// Every stored version that was called, and when, as far as the store does

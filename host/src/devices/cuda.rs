@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -55,11 +56,15 @@ const SYSTEM: [&str; 23] = [
 
 /// Folders that CUDA is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cuda(Vec<PathBuf>);
+pub struct Cuda {
+    folders: Vec<PathBuf>,
+    /// Whether somebody has named them.
+    are_named: bool,
+}
 
 impl Default for Cuda {
     fn default() -> Self {
-        Self(vec![USUAL.into()])
+        Self { folders: vec![USUAL.into()], are_named: false }
     }
 }
 
@@ -69,19 +74,23 @@ impl Cuda {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         match folders {
             [] => Self::default(),
-            folders => Self(folders.iter().map(absolute).collect()),
+            folders => Self { folders: folders.iter().map(absolute).collect(), are_named: true },
         }
     }
 
     /// The folders that there are of them.
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().map(PathBuf::as_path).filter(|folder| folder.is_dir())
+        self.folders_named().filter(|folder| folder.is_dir())
     }
 
-    /// One that was named and is no folder, if there is such a one.
-    pub fn missing(&self) -> Option<&Path> {
-        let named = self.0.iter().filter(|folder| **folder != Path::new(USUAL));
-        named.map(PathBuf::as_path).find(|folder| !folder.is_dir())
+    fn folders_named(&self) -> impl Iterator<Item = &Path> {
+        self.folders.iter().map(PathBuf::as_path)
+    }
+
+    /// What somebody has named that no host takes, each with why.
+    pub fn problems(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        let named = self.folders_named().filter(|_| self.are_named);
+        named.filter_map(|folder| Some((folder, problem_of(folder)?)))
     }
 
     /// Where the loader finds libraries of it and of the driver, beside where it always looks.
@@ -123,6 +132,19 @@ impl Cuda {
     }
 }
 
+/// What is wrong with a folder of libraries that the host's processes run.
+fn problem_of(folder: &Path) -> Option<&'static str> {
+    let Some(metadata) = folder.metadata().ok().filter(Metadata::is_dir) else {
+        return Some("is no folder of CUDA's");
+    };
+    // The loader of libraries takes what is before and after it for two.
+    if folder.as_os_str().as_encoded_bytes().contains(&b':') {
+        return Some("has a colon in its name, as no folder of CUDA's may");
+    }
+    let is_everybodys = metadata.mode() & 0o002 != 0;
+    is_everybodys.then_some("can be written to by everybody, as no folder of CUDA's may")
+}
+
 /// The folders that there are, for whoever looks for something in them.
 impl fmt::Display for Cuda {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,7 +184,7 @@ mod tests {
             let [headers, of_library] = cuda.headers().unwrap();
             assert!(headers.join(HEADER).is_file() && of_library.join(LIBRARY_HEADER).is_file());
         }
-        assert!(Cuda::of(&["cuda".into()]).0[0].is_absolute());
+        assert!(Cuda::of(&["cuda".into()]).folders[0].is_absolute());
         let half = with(&["include/cuda_fp16.h"]);
         assert_eq!(Cuda::of(&[half.path().into()]).headers(), None);
     }

@@ -72,7 +72,12 @@ const PATTERN_BRACES_MAX: usize = 4;
 /// What a pattern stands for, whatever is upper case and what lower, if it is one.
 fn pattern(text: &str) -> Option<GlobSet> {
     let braces = text.matches('{').count();
-    if text.is_empty() || text.len() > PATTERN_BYTES_MAX || braces > PATTERN_BRACES_MAX {
+    // It stands in lines of the log as it is.
+    if text.is_empty()
+        || text.contains(char::is_control)
+        || text.len() > PATTERN_BYTES_MAX
+        || braces > PATTERN_BRACES_MAX
+    {
         return None;
     }
     let glob = GlobBuilder::new(text).case_insensitive(true).build().ok()?;
@@ -438,7 +443,10 @@ mod tests {
     fn what_is_no_pattern_is_told_and_stands_for_nothing() {
         let nested = |levels: usize| format!("{}a{}", "{".repeat(levels), "}".repeat(levels));
         let long = "*a".repeat(65);
-        for text in [nested(5), nested(300), nested(30_000), "NVIDIA-[".into(), long, "".into()] {
+        let lines = "NVIDIA-*\nERROR".to_owned();
+        for text in
+            [nested(5), nested(300), nested(30_000), "NVIDIA-[".into(), long, lines, "".into()]
+        {
             assert!(problem_of_pattern(&text).is_some(), "{text:.40}");
             assert!(!matches(&text, "a"), "{text:.40}");
         }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 const LIBRARY: &str = "libonnxruntime.so";
 
+const CUDA: &str = "accelerators: cuda";
+
 /// Where a system keeps libraries.
 const LIBRARY_FOLDERS: [&str; 5] = [
     "/usr/local/lib",
@@ -21,7 +23,11 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
         accelerators(surroundings),
     ];
     findings.extend(unreached(surroundings));
-    findings.extend(cuda(surroundings));
+    findings.extend(refused(surroundings));
+    // Nobody needs it where there is no device.
+    if !surroundings.devices.all().is_empty() {
+        findings.push(cuda(surroundings));
+    }
     findings
 }
 
@@ -69,35 +75,34 @@ fn unreached(surroundings: &Surroundings) -> Option<Finding> {
         .then(|| Finding::warn("accelerators: nodes", unreached.join(", "), advice))
 }
 
-/// Nobody asks for CUDA where there is no device, but a folder that was named has to be one.
-fn cuda(surroundings: &Surroundings) -> Option<Finding> {
-    let topic = "accelerators: cuda";
+/// A host does not start with these.
+fn refused(surroundings: &Surroundings) -> impl Iterator<Item = Finding> {
+    surroundings.cuda.problems().map(|(folder, problem)| {
+        let found = format!("{} {problem}", folder.display());
+        Finding::fail(CUDA, found, "name folders that CUDA is in, or leave that out")
+    })
+}
+
+fn cuda(surroundings: &Surroundings) -> Finding {
     let cuda = &surroundings.cuda;
-    if let Some(missing) = cuda.missing() {
-        let found = format!("{} is no folder", missing.display());
-        return Some(Finding::warn(topic, found, "name folders that CUDA is in, or none"));
-    }
-    if surroundings.devices.all().is_empty() {
-        return None;
-    }
     if rustix::process::geteuid().is_root()
         && let Some(closed) = cuda.closed()
     {
         // Processes of replicas are another user's then.
-        return Some(Finding::warn(
-            topic,
+        return Finding::warn(
+            CUDA,
             format!("{} is closed to all but its owner", closed.display()),
             "let everybody enter it, or keep CUDA elsewhere: replicas of a host of root are nobody's",
-        ));
+        );
     }
-    Some(match cuda.headers() {
-        Some(_) => Finding::ok(topic, format!("libraries and headers in {cuda}")),
+    match cuda.headers() {
+        Some(_) => Finding::ok(CUDA, format!("libraries and headers in {cuda}")),
         None => Finding::warn(
-            topic,
+            CUDA,
             format!("no cuda_fp16.h with the headers of CCCL in {cuda}; tract computes on none"),
             "install CUDA with its headers, or name its folders with `cuda` of host.yaml",
         ),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +126,8 @@ mod tests {
         let named = Cuda::of(&["/nowhere".into()]);
         let [_, _, _, cuda] =
             examine(&Surroundings { cuda: named, ..root.surroundings() }).try_into().unwrap();
-        assert_eq!((cuda.verdict, cuda.found.as_str()), (Verdict::Warn, "/nowhere is no folder"));
+        assert_eq!(cuda.verdict, Verdict::Fail);
+        assert_eq!(cuda.found, "/nowhere is no folder of CUDA's");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::tensor::Tensor;
 use crate::sandbox::{Charge, Meters, Share, Turn, Waits};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
@@ -65,21 +65,38 @@ impl Desk {
         }
     }
 
-    /// The next job for the thread that asks; none where there will be none.
-    fn next(&self) -> Option<Job> {
-        let jobs = {
-            let mut at = lock(&self.at);
-            if at.is_closed {
-                return None;
+    /// What the thread that asks does next. From then on it can be given a job.
+    fn next(&self) -> Next {
+        let (way, jobs) = sync_channel(1);
+        let mut at = lock(&self.at);
+        if at.is_closed {
+            return Next::Nothing;
+        }
+        match at.waiting.pop_front() {
+            Some(job) => Next::Job(job),
+            None => {
+                at.idle.push(way);
+                Next::Wait(jobs)
             }
-            if let Some(job) = at.waiting.pop_front() {
-                return Some(job);
-            }
-            let (way, jobs) = sync_channel(1);
-            at.idle.push(way);
-            jobs
-        };
-        jobs.recv().ok()
+        }
+    }
+}
+
+/// What a thread does next.
+enum Next {
+    Job(Job),
+    Wait(Receiver<Job>),
+    Nothing,
+}
+
+impl Next {
+    /// A job, once there is one; none where there will be none.
+    fn job(self) -> Option<Job> {
+        match self {
+            Self::Job(job) => Some(job),
+            Self::Wait(jobs) => jobs.recv().ok(),
+            Self::Nothing => None,
+        }
     }
 }
 
@@ -141,10 +158,12 @@ impl Drop for CancelOnDrop {
 
 /// Ends when the threads are dropped.
 fn work(desk: &Desk) {
-    while let Some(Job { turn, work, cancel, reply }) = desk.next() {
+    let mut next = desk.next();
+    while let Some(Job { turn, work, cancel, reply }) = next.job() {
         if cancel.is_cancelled() {
             // What it has is given back before anybody hears of it.
             drop(work);
+            next = desk.next();
             // Whoever asked may have gone.
             let _ = reply.send(Err(RunError::Cancelled));
             continue;
@@ -152,6 +171,9 @@ fn work(desk: &Desk) {
         let turn = turn.begin();
         let outputs =
             catch_unwind(AssertUnwindSafe(|| work(&cancel))).unwrap_or(Err(RunError::Panicked));
+        // Whoever has the turn next, or hears of the outputs, may have a job at once: it is
+        // this thread's.
+        next = desk.next();
         drop(turn);
         // Whoever asked may have gone meanwhile.
         let _ = reply.send(outputs);
@@ -245,27 +267,44 @@ mod tests {
         assert_eq!(done.load(Ordering::Relaxed), JOBS);
     }
 
-    /// Whatever is kept for a thread is kept for one where one is enough.
+    /// Waits for what other threads bring about.
+    fn until(is_so: impl Fn() -> bool) {
+        let began = std::time::Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < Duration::from_secs(30));
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whatever is kept for a thread is kept for one where one is enough: for jobs that follow
+    /// each other, and for those that wait for a turn.
     #[tokio::test]
     async fn the_thread_that_computed_last_computes_next() {
         const JOBS: usize = 50;
-        let cpus = Cpus::new(4);
-        let (threads, share) = (Threads::start(4).unwrap(), Share::new(&cpus, 64_000));
-        let mut ids = std::collections::HashSet::new();
-        for _ in 0..JOBS {
-            // The last one is idle again before the next comes.
-            while lock(&threads.0.at).idle.len() < 4 {
-                std::thread::yield_now();
+        for (cpus, at_a_time) in [(4, 1), (1, JOBS)] {
+            let threads = Arc::new(Threads::start(4).unwrap());
+            let share = Share::new(&Cpus::new(cpus), 64_000);
+            until(|| lock(&threads.0.at).idle.len() == 4);
+            let (tell, told) = sync_channel(JOBS);
+            for _ in 0..JOBS / at_a_time {
+                let mut jobs = tokio::task::JoinSet::new();
+                for _ in 0..at_a_time {
+                    let (threads, share, tell) = (threads.clone(), share.clone(), tell.clone());
+                    let work = move |_: &Cancel| {
+                        tell.send(std::thread::current().id()).unwrap();
+                        answer()
+                    };
+                    jobs.spawn(async move {
+                        threads.run(&share, &Arc::default(), Cancel::default(), work).await
+                    });
+                }
+                assert!(jobs.join_all().await.iter().all(Result::is_ok));
             }
-            let (tell, told) = sync_channel(1);
-            let work = move |_: &Cancel| {
-                tell.send(std::thread::current().id()).unwrap();
-                answer()
-            };
-            threads.run(&share, &Arc::default(), Cancel::default(), work).await.unwrap();
-            ids.insert(told.recv().unwrap());
+            drop(tell);
+            let ids: Vec<_> = told.into_iter().collect();
+            assert_eq!(ids.len(), JOBS);
+            assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
         }
-        assert_eq!(ids.len(), 1, "{ids:?}");
     }
 
     #[test]
@@ -273,9 +312,7 @@ mod tests {
         let threads = Threads::start(3).unwrap();
         let desk = Arc::downgrade(&threads.0);
         drop(threads);
-        while desk.upgrade().is_some() {
-            std::thread::yield_now();
-        }
+        until(|| desk.upgrade().is_none());
     }
 
     /// A deadline is looked at before a job starts and, by the engine, before each

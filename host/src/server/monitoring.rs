@@ -5,7 +5,7 @@
 //! address may read.
 
 use super::App;
-use crate::deploy::{Amount, Load};
+use crate::deploy::Load;
 use crate::limits::limit;
 use crate::telemetry::Serving;
 use crate::worker::Figures;
@@ -118,10 +118,8 @@ fn metrics(app: &App) -> String {
         });
     }
     let machine = app.deployments.pools().machine();
-    // Folders that are served and uploads that are tried have some, and reserve nothing.
-    let accelerators = app.deployments.loader().devices().taken();
-    let reserved = Amount { accelerators, ..machine.reserved() };
-    app.telemetry.metrics.machine(machine.has(), reserved);
+    let accelerators_taken = app.deployments.loader().devices().taken();
+    app.telemetry.metrics.machine(machine.has(), machine.reserved(), accelerators_taken);
     app.telemetry.exposition(&serving)
 }
 

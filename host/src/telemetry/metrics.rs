@@ -101,7 +101,7 @@ pub struct Metrics {
     at_scrape: Mutex<AtScrape>,
 }
 
-/// What the machine has for replicas, and what they have reserved of it.
+/// What the machine has for replicas, and what they have of it.
 #[derive(Debug, Default)]
 struct Machine {
     cpus: Gauge<f64, AtomicU64>,
@@ -109,7 +109,7 @@ struct Machine {
     memory_bytes: Gauge,
     memory_bytes_reserved: Gauge,
     accelerators: Gauge,
-    accelerators_reserved: Gauge,
+    accelerators_taken: Gauge,
 }
 
 impl Machine {
@@ -137,9 +137,9 @@ impl Machine {
             machine.accelerators.clone(),
         );
         registry.register(
-            "reserved_accelerators",
+            "taken_accelerators",
             "Accelerators that replicas and uploads have, each for itself alone",
-            machine.accelerators_reserved.clone(),
+            machine.accelerators_taken.clone(),
         );
         machine
     }
@@ -339,15 +339,16 @@ impl Metrics {
         raise(&self.config_reloads_failed, failed);
     }
 
-    /// Tells what the machine has for replicas, and what they have reserved.
-    pub fn machine(&self, has: Amount, reserved: Amount) {
+    /// Tells what the machine has for replicas, what they have reserved, and how many of its
+    /// accelerators somebody has, who may have reserved none.
+    pub fn machine(&self, has: Amount, reserved: Amount, accelerators_taken: u32) {
         let cpus = |amount: Amount| Duration::from_millis(amount.cpu_millis).as_secs_f64();
         self.machine.cpus.set(cpus(has));
         self.machine.cpus_reserved.set(cpus(reserved));
         self.machine.memory_bytes.set(gauge(has.memory_bytes));
         self.machine.memory_bytes_reserved.set(gauge(reserved.memory_bytes));
         self.machine.accelerators.set(has.accelerators.into());
-        self.machine.accelerators_reserved.set(reserved.accelerators.into());
+        self.machine.accelerators_taken.set(accelerators_taken.into());
     }
 
     /// Tells how many versions are still to be compiled anew.

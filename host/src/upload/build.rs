@@ -144,12 +144,7 @@ impl Build {
         }
         self.compare(&package);
         let asked = package.limits().accelerators.clone();
-        let refused = |none: NoDevice| {
-            let told = format!("the model cannot have what it asks for: {none}");
-            // What others have may be free soon.
-            if none.is_for_ever() { told } else { format!("{told}; upload it again later") }
-        };
-        uploads.deployments.loader().devices().check(&asked).map_err(refused)?;
+        uploads.deployments.loader().devices().check(&asked).map_err(device_refusal)?;
         let machine = uploads.deployments.pools().machine();
         // A replica that reaches its limit has to find the memory.
         let needs = Amount::of(&package.config);
@@ -183,7 +178,8 @@ impl Build {
         let compiled = compiled.map_err(|error| start_refusal(&error))?;
         self.tell(&format!("1/model.wasm was compiled in {} ms", began.elapsed().as_millis()));
         let waits = |taken: &NoDevice| self.tell(&format!("waits for what others have: {taken}"));
-        let given = uploads.deployments.devices_to_try(&asked, waits).await.map_err(refused)?;
+        let given = uploads.deployments.devices_to_try(&asked, waits).await;
+        let given = given.map_err(device_refusal)?;
         let methods = self.try_out(&mut package, compiled, snapshot, &given).await?;
         drop(given);
         self.keep(package, methods).await
@@ -399,6 +395,12 @@ fn start_refusal(error: &StartError) -> Refusal {
     }
 }
 
+fn device_refusal(none: NoDevice) -> Refusal {
+    let told = format!("the model cannot have what it asks for: {none}");
+    // What others have may be free soon.
+    if none.is_for_ever() { told } else { format!("{told}; upload it again later") }
+}
+
 /// A fault of the store's, or of the disk below it.
 fn store_refusal(error: &StoreError) -> Refusal {
     let refusal = hidden(error);
@@ -412,4 +414,18 @@ fn store_refusal(error: &StoreError) -> Refusal {
 fn hidden(error: &dyn std::error::Error) -> Refusal {
     tracing::error!("a build failed on the host's side: {}", with_causes(error));
     HOST_FAILED.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who uploads can put one right by waiting, and not the other.
+    #[test]
+    fn a_refusal_for_want_of_devices_says_whether_to_try_again() {
+        let (asked, there) = ("1 accelerator".to_owned(), "NVIDIA-A10G with 23028Mi".to_owned());
+        let taken = NoDevice::Taken { asked: asked.clone(), there: there.clone() };
+        assert!(device_refusal(taken).ends_with("; upload it again later"));
+        assert!(device_refusal(NoDevice::Absent { asked, there }).ends_with("23028Mi"));
+    }
 }

@@ -1,13 +1,11 @@
 //! From arguments and `host.yaml` to the settings of a host.
 
 use super::super::{ServeArgs, Usage};
+use crate::devices::Cuda;
 use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings, SettingsError};
 use crate::worker::JailMode;
-use std::fs::Metadata;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// Where the filter of the log comes from before all else.
 const LOG_VARIABLE: &str = "RINGFENCE_LOG";
@@ -118,28 +116,10 @@ pub(super) fn refusals(args: &ServeArgs, settings: &Settings) -> Vec<String> {
             library.display()
         ));
     }
-    for folder in &settings.cuda {
-        let Some(problem) = problem_of(folder) else { continue };
+    for (folder, problem) in Cuda::of(&settings.cuda).problems() {
         let flag = args.cuda.first().and_then(|path| path.to_str());
         let setter = setter(args, flag, "cuda", "--cuda");
         refusals.push(format!("{} {problem}; name one with {setter}", folder.display()));
     }
     refusals
-}
-
-/// What is wrong with a folder of libraries that the host's processes run.
-fn problem_of(folder: &Path) -> Option<&'static str> {
-    let Some(metadata) = folder.metadata().ok().filter(Metadata::is_dir) else {
-        return Some("is no folder of CUDA's");
-    };
-    if has_colon(folder) {
-        return Some("has a colon in its name, as no folder of CUDA's may");
-    }
-    let is_everybodys = metadata.mode() & 0o002 != 0;
-    is_everybodys.then_some("can be written to by everybody, as no folder of CUDA's may")
-}
-
-/// The loader of libraries takes what is before and after it for two.
-fn has_colon(folder: &Path) -> bool {
-    folder.as_os_str().as_encoded_bytes().contains(&b':')
 }

@@ -80,8 +80,8 @@ async fn tidy(app: &App) {
 
 /// An earlier host may have had accelerators that there are none of any more.
 async fn tell_without_devices(app: &App) {
-    let deployments = app.deployments.clone();
-    let told = tokio::task::spawn_blocking(move || deployments.tell_without_devices()).await;
+    let (deployments, over) = (app.deployments.clone(), app.telemetry.draining.clone());
+    let told = tokio::task::spawn_blocking(move || deployments.tell_without_devices(&over)).await;
     if let Err(error) = told {
         tracing::error!(%error, "cannot find out which models can be served");
     }
