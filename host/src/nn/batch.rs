@@ -14,6 +14,7 @@ use crate::sandbox::{Charge, Meters, Share};
 use futures_util::future::join_all;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 /// The computes of one graph that wait for others.
@@ -178,7 +179,7 @@ async fn run(
         let is_misfit = is_misfit.clone();
         move |cancel: &Cancel| {
             let outputs = whole(&runs, &jobs, cancel, &meters, &share)?;
-            parted(&runs, &outputs, &rows).inspect_err(|error| {
+            parted(&runs, &outputs, &rows, &meters).inspect_err(|error| {
                 if let RunError::Engine(why) = error
                     && !is_misfit.swap(true, Ordering::Relaxed)
                 {
@@ -231,22 +232,25 @@ fn whole(
 ) -> Result<Vec<Tensor>, RunError> {
     let mut scratch = runs.account.charge(Holder::Engine, 0)?;
     let ports = runs.graph.inputs().len();
-    let inputs = (0..ports).map(|port| together(runs, jobs, port, &mut scratch));
+    let inputs = (0..ports).map(|port| together(runs, jobs, port, &mut scratch, meters));
     let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
     runs.timed(inputs, cancel, &mut scratch, meters, share)
 }
 
 /// The outputs of each member, one after the other.
-fn parted(runs: &Runs, outputs: &[Tensor], rows: &[u32]) -> Result<Outputs, RunError> {
-    let mut parts = Vec::with_capacity(rows.len() * outputs.len());
-    let mut first = 0;
-    for of_member in rows {
-        for output in outputs {
-            parts.push(part(runs, output, first, *of_member, rows)?);
-        }
-        first += of_member;
+fn parted(
+    runs: &Runs,
+    outputs: &[Tensor],
+    rows: &[u32],
+    meters: &Meters,
+) -> Result<Outputs, RunError> {
+    let of_output = |output| Ok(parts(runs, output, rows, meters)?.into_iter());
+    let mut all = outputs.iter().map(of_output).collect::<Result<Vec<_>, RunError>>()?;
+    let mut parted = Vec::with_capacity(rows.len() * outputs.len());
+    for _ in rows {
+        parted.extend(all.iter_mut().filter_map(Iterator::next));
     }
-    Ok(parts)
+    Ok(parted)
 }
 
 /// An input of all members, one after the other.
@@ -255,9 +259,13 @@ fn together(
     jobs: &[Compute],
     port: usize,
     scratch: &mut Charge,
+    meters: &Meters,
 ) -> Result<Tensor, RunError> {
     let broken = || RunError::Engine("the inputs do not fit each other".to_owned());
     let members: Vec<&Tensor> = jobs.iter().filter_map(|job| job.inputs.get(port)).collect();
+    if let Some(there) = on_device(meters, || runs.engine.together(&members)) {
+        return there;
+    }
     let first = members.first().ok_or_else(broken)?;
     let (element, mut shape) = (first.element(), first.shape().to_vec());
     let bytes = members.iter().map(|tensor| tensor.bytes()).sum::<usize>();
@@ -273,27 +281,40 @@ fn together(
     Ok(Tensor::of(element, shape, elements)?)
 }
 
-/// The rows of one member of an output, which is its own.
-fn part(
-    runs: &Runs,
-    output: &Tensor,
-    first: u32,
-    rows: u32,
-    all: &[u32],
-) -> Result<(Tensor, Charge), RunError> {
+/// The rows of each member of an output, which are its own.
+fn parts(runs: &Runs, output: &Tensor, rows: &[u32], meters: &Meters) -> Result<Outputs, RunError> {
     let unfit =
         || RunError::Engine(format!("an output of shape {:?} is not of all rows", output.shape()));
     let total = output.shape().first().copied();
-    let total = total.filter(|total| *total == all.iter().sum::<u32>()).ok_or_else(unfit)?;
+    let total = total.filter(|total| *total == rows.iter().sum::<u32>()).ok_or_else(unfit)?;
+    let charged = |tensor: Tensor| {
+        let charge = runs.account.charge(Holder::Tensor, tensor.bytes() as u64)?;
+        Ok((tensor, charge))
+    };
+    if let Some(there) = on_device(meters, || runs.engine.apart(output, rows)) {
+        return there?.into_iter().map(charged).collect();
+    }
     let row_bytes = output.bytes() / total.max(1) as usize;
-    let (start, end) = (first as usize * row_bytes, (first + rows) as usize * row_bytes);
-    let data = output.read()?;
-    let data = data.get(start..end).ok_or_else(unfit)?;
-    let charge = runs.account.charge(Holder::Tensor, data.len() as u64)?;
-    let mut shape = output.shape().to_vec();
-    *shape.first_mut().ok_or_else(unfit)? = rows;
-    let elements = runs.engine.elements(output.element(), &shape, data);
-    Ok((Tensor::of(output.element(), shape, elements)?, charge))
+    let (data, mut at) = (output.read()?, 0);
+    let part = |rows: &u32| {
+        let bytes = *rows as usize * row_bytes;
+        let data = data.get(at..at + bytes).ok_or_else(unfit)?;
+        at += bytes;
+        let charge = runs.account.charge(Holder::Tensor, data.len() as u64)?;
+        let mut shape = output.shape().to_vec();
+        *shape.first_mut().ok_or_else(unfit)? = *rows;
+        let elements = runs.engine.elements(output.element(), &shape, data);
+        Ok((Tensor::of(output.element(), shape, elements)?, charge))
+    };
+    rows.iter().map(part).collect()
+}
+
+/// What is made there, if it is: that takes time of the device.
+fn on_device<T>(meters: &Meters, make: impl FnOnce() -> Option<T>) -> Option<T> {
+    let began = Instant::now();
+    let made = make()?;
+    meters.add_device(began.elapsed());
+    Some(made)
 }
 
 /// The length of the first axis, which all inputs have.

@@ -1,7 +1,8 @@
 //! Computes of `digits` that wait for each other, on tract.
 
 use super::*;
-use crate::nn::engine::{Engine, Graph, Means, Ports, Run};
+use crate::nn::engine::{Beside, Engine, Graph, LoadError, Means, Ports, Run};
+use crate::nn::tensor::Elements;
 use crate::nn::threads::Threads;
 use crate::nn::tract::Tract;
 use crate::sandbox::{Account, Cpus};
@@ -39,6 +40,57 @@ impl Graph for Counted {
     }
 }
 
+/// One that puts tensors together and takes them apart where it has them, and how often.
+#[derive(Default)]
+struct OnDevice {
+    together: AtomicUsize,
+    apart: AtomicUsize,
+}
+
+impl Engine for OnDevice {
+    fn name(&self) -> &'static str {
+        "there"
+    }
+
+    fn has(&self, domain: &str, operator: &str) -> bool {
+        Tract.has(domain, operator)
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        onnx: &[u8],
+        beside: &dyn Beside,
+        means: Means,
+    ) -> Result<Arc<dyn Graph>, LoadError> {
+        Tract.load(name, onnx, beside, means)
+    }
+
+    fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
+        Tract.elements(element, shape, data)
+    }
+
+    fn together(&self, tensors: &[&Tensor]) -> Option<Result<Tensor, RunError>> {
+        self.together.fetch_add(1, Ordering::Relaxed);
+        let data: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.read().unwrap()).collect();
+        let mut shape = tensors[0].shape().to_vec();
+        shape[0] = tensors.iter().map(|tensor| tensor.shape()[0]).sum();
+        Some(Ok(Tensor::new(tensors[0].element(), shape, data).unwrap()))
+    }
+
+    fn apart(&self, tensor: &Tensor, rows: &[u32]) -> Option<Result<Vec<Tensor>, RunError>> {
+        self.apart.fetch_add(1, Ordering::Relaxed);
+        let mut data = tensor.read().unwrap();
+        let row_bytes = data.len() / tensor.shape()[0] as usize;
+        let part = |rows: &u32| {
+            let mut shape = tensor.shape().to_vec();
+            shape[0] = *rows;
+            Tensor::new(tensor.element(), shape, data.split_to(*rows as usize * row_bytes)).unwrap()
+        };
+        Some(Ok(rows.iter().map(part).collect()))
+    }
+}
+
 struct Under {
     batches: Batches,
     runs: Arc<Runs>,
@@ -47,6 +99,10 @@ struct Under {
 }
 
 fn under(rows_max: u32, wait_max: Duration) -> Under {
+    under_on(Arc::new(Tract), rows_max, wait_max)
+}
+
+fn under_on(engine: Arc<dyn Engine>, rows_max: u32, wait_max: Duration) -> Under {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests/digits/1/digits.onnx");
     let onnx = std::fs::read(path).unwrap();
     let means = Means { threads: 1, memory_bytes_max: 1 << 30 };
@@ -54,7 +110,7 @@ fn under(rows_max: u32, wait_max: Duration) -> Under {
     let count = Arc::new(AtomicUsize::new(0));
     let graph = Arc::new(Counted { graph, runs: count.clone() });
     let threads = Arc::new(Threads::start(2).unwrap());
-    let runs = Arc::new(Runs::new(graph, Arc::new(Tract), Account::new(1 << 30), threads));
+    let runs = Arc::new(Runs::new(graph, engine, Account::new(1 << 30), threads));
     let batches = Batches::of(Some(Batching { rows_max, wait_max }), &runs).unwrap();
     Under { batches, runs, share: Share::new(&Cpus::new(2), 64_000), count }
 }
@@ -128,6 +184,25 @@ async fn computes_that_come_together_are_one_and_each_has_its_own_rows() {
     assert!(spent[1].engine_cpu > spent[0].engine_cpu);
     drop(all);
     assert_eq!(under.runs.account.bytes(), 0);
+}
+
+/// Nothing is brought that an engine has on a device, and the device's time is the calls'.
+#[tokio::test]
+async fn what_is_on_a_device_is_put_together_and_taken_apart_there() {
+    let engine = Arc::new(OnDevice::default());
+    let under = under_on(engine.clone(), 3, LONG);
+    let expected = [under.alone(1, 1.0).await, under.alone(2, 2.0).await];
+    let jobs = [(1, 1.0), (2, 2.0)].map(|(rows, value)| under.job(rows, value));
+    let meters = jobs.each_ref().map(|(_, meters)| meters.clone());
+    let all = join_all(jobs.into_iter().map(|(job, _)| under.compute(job))).await;
+    for (outputs, expected) in all.iter().zip(&expected) {
+        let [(output, charge)] = outputs.as_ref().unwrap().as_slice() else { panic!() };
+        assert_eq!(charge.bytes(), output.bytes() as u64);
+        assert_near(&floats(output), expected);
+    }
+    let counts = [&engine.together, &engine.apart].map(|count| count.load(Ordering::Relaxed));
+    assert_eq!((counts, under.counted()), ([1, 1], 3));
+    assert!(meters.iter().all(|meters| !meters.receipt().device.is_zero()));
 }
 
 #[tokio::test]

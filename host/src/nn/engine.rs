@@ -43,6 +43,18 @@ pub trait Engine: Send + Sync {
     /// Their number is what type and shape ask for. What it has no such place for stays
     /// bytes.
     fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements>;
+
+    /// The rows of several tensors, one after the other, as one that is made on the device which
+    /// they are all on. They have one type, and the same axes but for the first. Nothing where
+    /// they have to be read for that. Blocks.
+    fn together(&self, _: &[&Tensor]) -> Option<Result<Tensor, RunError>> {
+        None
+    }
+
+    /// The reverse: so many rows each of a tensor that has as many, likewise.
+    fn apart(&self, _: &Tensor, _rows: &[u32]) -> Option<Result<Vec<Tensor>, RunError>> {
+        None
+    }
 }
 
 /// What the graphs of a version may take.

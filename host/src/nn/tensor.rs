@@ -188,7 +188,12 @@ impl Tensor {
         (self.element, self.shape, self.elements)
     }
 
-    /// The elements as an engine keeps them, if they are its own; else their bytes.
+    /// The elements as an engine keeps them, if they are its own.
+    pub fn elements<T: Elements>(&self) -> Option<&T> {
+        (&*self.elements as &dyn Any).downcast_ref()
+    }
+
+    /// The same, or else their bytes.
     pub fn into_elements<T: Elements>(self) -> Result<T, Result<Bytes, Unread>> {
         if !(&*self.elements as &dyn Any).is::<T>() {
             return Err(self.elements.read());

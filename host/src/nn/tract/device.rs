@@ -2,7 +2,9 @@
 //!
 //! Owns that a run launches nothing more once nobody wants it, and which nodes are where.
 
-use super::{NAME, Read, Tract, caught, causes, computed, constants_bytes, ports, read, values_of};
+use super::{
+    NAME, Read, Tract, caught, causes, computed, constants_bytes, ports, read, value, values_of,
+};
 use crate::call::Holder;
 use crate::nn::devices::failure;
 use crate::nn::engine::{
@@ -105,6 +107,36 @@ impl Engine for TractOn {
     fn elements(&self, element: ElementType, shape: &[u32], data: &[u8]) -> Box<dyn Elements> {
         Tract.elements(element, shape, data)
     }
+
+    fn together(&self, tensors: &[&Tensor]) -> Option<Result<Tensor, RunError>> {
+        let parts = value::all_there(tensors)?;
+        let bytes = tensors.iter().map(|tensor| tensor.bytes()).sum();
+        let whole = self.made_there(bytes, || value::together(&parts));
+        Some(whole.and_then(|whole| value::given(whole, "a batch")))
+    }
+
+    fn apart(&self, tensor: &Tensor, rows: &[u32]) -> Option<Result<Vec<Tensor>, RunError>> {
+        let whole = value::large_there(tensor)?;
+        let parts = self.made_there(tensor.bytes(), || value::apart(whole, rows));
+        let given = |part| value::given(part, "a batch");
+        Some(parts.and_then(|parts| parts.into_iter().map(given).collect()))
+    }
+}
+
+impl TractOn {
+    /// What is made on the device of what is there, if it has room for as much.
+    fn made_there<T>(
+        &self,
+        bytes: usize,
+        make: impl FnOnce() -> TractResult<T>,
+    ) -> Result<T, RunError> {
+        let _room = self.devices.memory.charge(Holder::Device, bytes as u64)?;
+        // Whatever it has come to, nothing of it runs on.
+        let (made, ended) = (caught(make), caught(wait_for_device));
+        let failed = |error: TractError| run_error(&error, &self.devices);
+        ended.map_err(failed)?;
+        made.map_err(failed)
+    }
 }
 
 /// Which nodes give what is on a device. Constants and inputs are no work, nor is what goes
@@ -142,13 +174,12 @@ struct GraphOn {
     _held: Charge,
 }
 
-impl GraphOn {
-    /// What it means: the device's own words are the innermost, and the outermost are told.
-    fn run_error(&self, error: &TractError) -> RunError {
-        match failure(causes(error), &self.devices) {
-            RunError::Engine(_) => RunError::Engine(reason(error)),
-            other => other,
-        }
+/// What a failure there means: the device's own words are the innermost, and the outermost are
+/// told.
+fn run_error(error: &TractError, devices: &OnDevices) -> RunError {
+    match failure(causes(error), devices) {
+        RunError::Engine(_) => RunError::Engine(reason(error)),
+        other => other,
     }
 }
 
@@ -169,7 +200,7 @@ impl Graph for GraphOn {
     fn run(&self, inputs: Vec<Tensor>, run: &mut Run<'_>) -> Result<Vec<Tensor>, RunError> {
         let bytes = bytes_of(&inputs) as u64;
         let _inputs = self.devices.memory.charge(Holder::Device, bytes)?;
-        let failed = |error: &TractError| self.run_error(error);
+        let failed = |error: &TractError| run_error(error, &self.devices);
         let began = Instant::now();
         let inputs = values_of(inputs, failed)?;
         // Each thread has a queue of its own there, and what another one has made goes back by

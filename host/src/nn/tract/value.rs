@@ -6,7 +6,13 @@ use crate::nn::tensor::{ElementType, Elements, Tensor, Unread};
 use bytes::Bytes;
 use std::alloc::Layout;
 use std::panic::catch_unwind;
+use tract_gpu::device::get_context;
+use tract_gpu::tensor::{DeviceTensor, LazyHostStorage};
 use tract_onnx::prelude::*;
+
+/// Bytes of a tensor on a device that is taken apart there: to bring fewer takes no longer than
+/// to have each part copied.
+const APART_BYTES_MIN: usize = 256 << 10;
 
 /// The elements of a tensor in tract's memory, or on a device of its. What tract has made goes
 /// back as it is, and is read, or brought here, only if somebody asks.
@@ -114,37 +120,124 @@ pub(super) fn given(value: TValue, name: &str) -> Result<Tensor, RunError> {
     Ok(Tensor::of(element, shape, Box::new(Value(value)))?)
 }
 
+/// What of a tensor is on a device, if it is and is anything.
+fn there(tensor: &Tensor) -> Option<&DeviceTensor> {
+    let lazy = tensor.elements::<Value>()?.0.storage_as::<LazyHostStorage>()?;
+    lazy.device().filter(|there| !there.shape().contains(&0))
+}
+
+/// The same of all of them, where none is elsewhere.
+pub(super) fn all_there<'a>(tensors: &[&'a Tensor]) -> Option<Vec<&'a DeviceTensor>> {
+    tensors.iter().map(|tensor| there(tensor)).collect()
+}
+
+/// One of these that is worth to be taken apart there: less is brought as soon as copied.
+pub(super) fn large_there(tensor: &Tensor) -> Option<&DeviceTensor> {
+    there(tensor).filter(|_| tensor.bytes() >= APART_BYTES_MIN)
+}
+
+/// The rows of all, one after the other.
+pub(super) fn together(parts: &[&DeviceTensor]) -> TractResult<TValue> {
+    let first = parts.first().ok_or_else(|| TractError::msg("there is nothing to put together"))?;
+    let rows = parts.iter().map(|part| rows_of(part)).sum();
+    let (whole, mut at) = (like(first, rows)?, 0);
+    let context = get_context()?;
+    for part in parts {
+        let rows = rows_of(part);
+        context.assign_slice(&whole, at..at + rows, part, 0..rows, 0)?;
+        at += rows;
+    }
+    finished(whole)
+}
+
+/// So many rows each.
+pub(super) fn apart(whole: &DeviceTensor, rows: &[u32]) -> TractResult<Vec<TValue>> {
+    let (context, mut at) = (get_context()?, 0);
+    let part = |rows: &u32| {
+        let rows = *rows as usize;
+        let part = like(whole, rows)?;
+        context.assign_slice(&part, 0..rows, whole, at..at + rows, 0)?;
+        at += rows;
+        Ok(part)
+    };
+    let parts: Vec<DeviceTensor> = rows.iter().map(part).collect::<TractResult<_>>()?;
+    parts.into_iter().map(finished).collect()
+}
+
+fn rows_of(tensor: &DeviceTensor) -> usize {
+    tensor.shape().first().copied().unwrap_or(1)
+}
+
+/// One with so many rows, of which nothing is written yet.
+fn like(tensor: &DeviceTensor, rows: usize) -> TractResult<DeviceTensor> {
+    let mut shape: TVec<usize> = tensor.shape().into();
+    *shape.first_mut().ok_or_else(|| TractError::msg("it has no rows"))? = rows;
+    DeviceTensor::uninitialized_dt(tensor.datum_type(), &shape)
+}
+
+/// What stays there. Waits for what writes it, and so for what that reads.
+fn finished(tensor: DeviceTensor) -> TractResult<TValue> {
+    Ok(LazyHostStorage::new(tensor)?.into_tensor().into_tvalue())
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::TractOn;
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use crate::nn::engine::{Engine, OnDevices};
+    use crate::sandbox::Account;
+    use std::hash::{Hash, Hasher};
+    use std::sync::{Arc, LazyLock, Mutex};
     use tract_gpu::device::{DeviceBuffer, DeviceContext, set_context};
-    use tract_gpu::tensor::{DeviceTensor, LazyHostStorage, OwnedDeviceTensor};
+    use tract_gpu::tensor::OwnedDeviceTensor;
     use tract_onnx::tract_core::internal::ExoticFact;
 
     type Made = tract_onnx::prelude::Tensor;
 
-    /// A device whose memory is this process's, and what has been brought from it.
-    #[derive(Debug, Clone, Hash, PartialEq, Eq)]
-    struct There(Arc<Made>);
-
-    static BROUGHT: AtomicUsize = AtomicUsize::new(0);
+    /// A device whose memory is this process's.
+    #[derive(Debug, Clone)]
+    struct There {
+        datum: DatumType,
+        shape: TVec<usize>,
+        strides: TVec<isize>,
+        bytes: Arc<Mutex<Vec<u8>>>,
+    }
 
     /// What of it cannot be brought.
     const LOST: i64 = 13;
 
+    impl There {
+        fn of(datum: DatumType, shape: &[usize], bytes: Vec<u8>) -> Self {
+            let strides = Made::natural_strides(shape);
+            Self { datum, shape: shape.into(), strides, bytes: Arc::new(Mutex::new(bytes)) }
+        }
+    }
+
+    impl PartialEq for There {
+        fn eq(&self, other: &Self) -> bool {
+            Arc::ptr_eq(&self.bytes, &other.bytes)
+        }
+    }
+
+    impl Eq for There {}
+
+    impl Hash for There {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.shape.hash(state);
+        }
+    }
+
     impl OwnedDeviceTensor for There {
         fn datum_type(&self) -> DatumType {
-            self.0.datum_type()
+            self.datum
         }
 
         fn shape(&self) -> &[usize] {
-            self.0.shape()
+            &self.shape
         }
 
         fn strides(&self) -> &[isize] {
-            self.0.strides()
+            &self.strides
         }
 
         fn reshaped(&self, _: TVec<usize>) -> TractResult<DeviceTensor> {
@@ -168,29 +261,35 @@ mod tests {
         }
 
         fn to_host(&self) -> TractResult<Arc<Made>> {
-            BROUGHT.fetch_add(1, Ordering::Relaxed);
-            match self.0.as_bytes().starts_with(&LOST.to_le_bytes()) {
+            let bytes = self.bytes.lock().unwrap();
+            match bytes.starts_with(&LOST.to_le_bytes()) {
                 true => Err(TractError::msg("the device has fallen off the bus")),
-                false => Ok(self.0.clone()),
+                false => Ok(Arc::new(copied(self.datum, &self.shape, &bytes)?)),
             }
         }
     }
 
-    /// All that is asked of it here is whether it is done.
+    /// What is asked of it here.
     #[derive(Clone)]
-    struct Done;
+    struct Context;
 
-    impl DeviceContext for Done {
+    fn bytes_there(tensor: &DeviceTensor) -> Arc<Mutex<Vec<u8>>> {
+        let DeviceTensor::Owned(there) = tensor else { unimplemented!() };
+        there.downcast_ref::<There>().unwrap().bytes.clone()
+    }
+
+    impl DeviceContext for Context {
         fn tensor_to_device(&self, _: TValue) -> TractResult<Box<dyn OwnedDeviceTensor>> {
             unimplemented!()
         }
 
         fn uninitialized_device_tensor(
             &self,
-            _: &[usize],
-            _: DatumType,
+            shape: &[usize],
+            datum: DatumType,
         ) -> TractResult<Box<dyn OwnedDeviceTensor>> {
-            unimplemented!()
+            let bytes = shape.iter().product::<usize>() * datum.size_of();
+            Ok(Box::new(There::of(datum, shape, vec![0xff; bytes])))
         }
 
         fn uninitialized_device_exotic_tensor(
@@ -204,32 +303,54 @@ mod tests {
             Ok(())
         }
 
+        /// Of rows that lie one after the other.
         fn copy_nd(
             &self,
-            _: &DeviceTensor,
-            _: usize,
-            _: &[isize],
-            _: &DeviceTensor,
-            _: usize,
-            _: &[usize],
-            _: &[isize],
+            input: &DeviceTensor,
+            input_offset: usize,
+            input_strides: &[isize],
+            output: &DeviceTensor,
+            output_offset: usize,
+            output_shape: &[usize],
+            output_strides: &[isize],
         ) -> TractResult<()> {
-            unimplemented!()
+            assert_eq!((input_strides, output_strides), (input.strides(), input.strides()));
+            let bytes = output_shape.iter().product::<usize>() * input.datum_type().size_of();
+            let (from, to) = (bytes_there(input), bytes_there(output));
+            let from = from.lock().unwrap()[input_offset..input_offset + bytes].to_vec();
+            to.lock().unwrap()[output_offset..output_offset + bytes].copy_from_slice(&from);
+            Ok(())
         }
     }
 
-    fn computed_there(numbers: &[i64]) -> TValue {
-        let made = Made::from_shape(&[numbers.len()], numbers).unwrap();
-        let there = DeviceTensor::Owned(Box::new(There(Arc::new(made))));
-        LazyHostStorage::new(there).unwrap().into_tensor().into_tvalue()
+    static DEVICE: LazyLock<()> = LazyLock::new(|| set_context(Box::new(Context)).unwrap());
+
+    /// Rows of as many numbers each.
+    fn computed_there(shape: &[usize], numbers: &[i64]) -> TValue {
+        LazyLock::force(&DEVICE);
+        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let there = There::of(DatumType::I64, shape, bytes);
+        finished(DeviceTensor::Owned(Box::new(there))).unwrap()
+    }
+
+    fn tensor_there(shape: &[usize], numbers: &[i64]) -> Tensor {
+        given(computed_there(shape, numbers), "cache").unwrap()
+    }
+
+    fn is_brought(tensor: &Tensor) -> bool {
+        let value = &tensor.elements::<Value>().unwrap().0;
+        value.storage_as::<LazyHostStorage>().unwrap().is_materialized()
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<i64> {
+        let bytes = tensor.read().unwrap();
+        bytes.as_chunks().0.iter().copied().map(i64::from_le_bytes).collect()
     }
 
     /// A cache of keys and values goes into the next run as it came out of the one before.
     #[test]
     fn what_was_computed_on_a_device_stays_there_until_somebody_reads_it() {
-        set_context(Box::new(Done)).unwrap();
-        let before = BROUGHT.load(Ordering::Relaxed);
-        let tensor = given(computed_there(&[1, 2, 3]), "cache").unwrap();
+        let tensor = tensor_there(&[3], &[1, 2, 3]);
         assert_eq!(
             (tensor.element(), tensor.shape(), tensor.bytes()),
             (ElementType::I64, &[3][..], 24)
@@ -237,14 +358,51 @@ mod tests {
         let value = taken(tensor).unwrap();
         let lazy = value.storage_as::<LazyHostStorage>().unwrap();
         assert!(lazy.device().is_some() && !lazy.is_materialized());
-        assert_eq!(BROUGHT.load(Ordering::Relaxed), before);
 
         let tensor = given(value, "cache").unwrap();
-        let bytes = tensor.read().unwrap();
-        assert_eq!(bytes, [1_i64, 2, 3].map(i64::to_le_bytes).concat());
-        assert_eq!(BROUGHT.load(Ordering::Relaxed), before + 1);
+        assert!(!is_brought(&tensor));
+        assert_eq!(numbers(&tensor), [1, 2, 3]);
+        assert!(is_brought(&tensor));
 
-        let lost = given(computed_there(&[LOST]), "cache").unwrap();
+        let lost = tensor_there(&[1], &[LOST]);
         assert!(lost.read().unwrap_err().0.contains("fallen off the bus"));
+    }
+
+    fn engine(memory_bytes: u64) -> TractOn {
+        LazyLock::force(&DEVICE);
+        let devices = OnDevices { memory: Account::new(memory_bytes), no_kernels: None };
+        TractOn::cpu(&devices).unwrap()
+    }
+
+    /// Rows of several calls become one, and are theirs again, without being brought.
+    #[test]
+    fn batches_of_what_is_on_a_device_are_made_there() {
+        let engine = engine(1 << 20);
+        let (one, two) = (tensor_there(&[1, 2], &[1, 2]), tensor_there(&[2, 2], &[3, 4, 5, 6]));
+        let whole = engine.together(&[&one, &two]).unwrap().unwrap();
+        assert!(![&one, &two, &whole].into_iter().any(is_brought));
+        assert_eq!((whole.shape(), numbers(&whole)), (&[3, 2][..], vec![1, 2, 3, 4, 5, 6]));
+
+        // What is elsewhere has to be read, and of what is small each part is there sooner.
+        let here = Tensor::new(ElementType::I64, vec![1, 2], vec![0; 16]).unwrap();
+        assert!(engine.together(&[&one, &here]).is_none());
+        assert!(engine.apart(&whole, &[1, 2]).is_none());
+
+        let row = APART_BYTES_MIN / 8 / 2;
+        let all: Vec<i64> = (0..).take(row * 3).collect();
+        let whole = tensor_there(&[3, row], &all);
+        let parts = engine.apart(&whole, &[1, 2]).unwrap().unwrap();
+        assert!(!is_brought(&whole) && !parts.iter().any(is_brought));
+        let shapes: Vec<_> = parts.iter().map(|part| part.shape().to_vec()).collect();
+        assert_eq!(shapes, [[1, row as u32], [2, row as u32]]);
+        assert_eq!(parts.iter().flat_map(numbers).collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn a_batch_that_the_device_has_no_room_for_is_not_made_there() {
+        let one = tensor_there(&[2], &[1, 2]);
+        let full = engine(31).together(&[&one, &one]).unwrap();
+        assert!(matches!(full, Err(RunError::Memory(_))));
+        assert!(engine(32).together(&[&one, &one]).unwrap().is_ok());
     }
 }
