@@ -99,33 +99,40 @@ impl Deployments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::Loader;
+    use crate::auth::Caller;
+    use crate::deploy::{CLUSTER_LOCAL, DeploymentDetail, Loader, NODEPOOL_DEFAULT};
     use crate::devices::{Device, Devices};
     use crate::package::config::ModelName;
     use crate::package::folder::CONFIG_PATH;
-    use crate::store::{Store, VersionFile, VersionRow};
+    use crate::store::{DeploymentRow, Store, VersionFile, VersionRow};
     use crate::worker::OneShot;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tempfile::TempDir;
 
-    /// With so many models that ask for an accelerator.
-    fn deployments(scratch: &TempDir, devices: Devices, models: usize) -> Deployments {
+    /// With these versions, each of a model and with so many accelerators that it asks for.
+    fn deployments(
+        scratch: &TempDir,
+        devices: Devices,
+        versions: &[(String, &str, u32)],
+    ) -> Deployments {
         let run = scratch.path().join("run");
-        std::fs::create_dir(&run).unwrap();
+        std::fs::create_dir_all(&run).unwrap();
         let store = Arc::new(Store::open(&scratch.path().join("data")).unwrap());
-        store.add_user("alice").unwrap();
-        store.ensure_app("alice", "main").unwrap();
-        for number in 0..models {
-            let name = ModelName::new("alice", "main", &format!("m{number:02}")).unwrap();
+        if store.users().unwrap().iter().all(|user| user.id != "alice") {
+            store.add_user("alice").unwrap();
+        }
+        for (model, id, count) in versions {
+            let name = ModelName::new("alice", "main", model).unwrap();
+            store.ensure_app("alice", "main").unwrap();
             store.ensure_model(&name, "").unwrap();
             let config = format!(
-                "model: {{id: m{number:02}, model_type_id: text-to-text}}\n\
-                 inference_compute_info: {{num_accelerators: 1}}\n"
+                "model: {{id: {model}, model_type_id: text-to-text}}\n\
+                 inference_compute_info: {{num_accelerators: {count}}}\n"
             );
             let mut files = [VersionFile::of(CONFIG_PATH, config.as_bytes())];
             let version = VersionRow {
                 name,
-                id: format!("v{number:02}"),
+                id: (*id).to_owned(),
                 number: 0,
                 created_at: 0,
                 model_type_id: String::new(),
@@ -137,8 +144,13 @@ mod tests {
         }
         let one_shot = OneShot::of_this_program();
         let loader = Loader::compiling_with(one_shot.clone(), store, run);
-        let machine = Amount { cpu_millis: 2000, memory_bytes: 1 << 30, accelerators: 0 };
+        let accelerators = devices.count();
+        let machine = Amount { cpu_millis: 2000, memory_bytes: 4 << 30, accelerators };
         Deployments::open(loader.with_devices(devices, one_shot), machine).unwrap()
+    }
+
+    fn asking(models: usize) -> Vec<(String, &'static str, u32)> {
+        (0..models).map(|number| (format!("m{number:02}"), "v", 1)).collect()
     }
 
     fn device() -> Devices {
@@ -155,7 +167,7 @@ mod tests {
     fn models_that_can_have_no_device_are_named_and_of_many_some() {
         let over = CancellationToken::new();
         let scratch = TempDir::new().unwrap();
-        let all = deployments(&scratch, Devices::default(), NAMED_MAX + 2);
+        let all = deployments(&scratch, Devices::default(), &asking(NAMED_MAX + 2));
         let Lacking { named, more } = all.without_devices(&over);
         assert_eq!((named.len(), more), (NAMED_MAX, 2));
         assert_eq!(named[0].0.name.id(), "m00");
@@ -164,7 +176,36 @@ mod tests {
         assert!(all.without_devices(&over).named.is_empty());
 
         let (scratch, over) = (TempDir::new().unwrap(), CancellationToken::new());
-        assert!(deployments(&scratch, device(), 2).without_devices(&over).named.is_empty());
+        assert!(
+            deployments(&scratch, device(), &asking(2)).without_devices(&over).named.is_empty()
+        );
+    }
+
+    /// A deployment goes on with what it pins.
+    #[test]
+    fn what_a_deployment_pins_is_named_as_well() {
+        let scratch = TempDir::new().unwrap();
+        let versions = [("m".to_owned(), "old", 1), ("m".to_owned(), "new", 0)];
+        let all = deployments(&scratch, device(), &versions);
+        let row = DeploymentRow {
+            user_id: "alice".to_owned(),
+            id: "pinned".to_owned(),
+            created_at: 0,
+            modified_at: 0,
+            model: ModelName::new("alice", "main", "m").unwrap(),
+            version_id: Some("old".to_owned()),
+            cluster_id: CLUSTER_LOCAL.to_owned(),
+            nodepool_id: NODEPOOL_DEFAULT.to_owned(),
+            detail: String::new(),
+        };
+        let said = DeploymentDetail { replicas_max: 1, ..DeploymentDetail::default() };
+        all.deploy(&Caller::operator(), row, &said).unwrap();
+        drop(all);
+        // The device has gone since.
+        let (all, over) =
+            (deployments(&scratch, Devices::default(), &[]), CancellationToken::new());
+        let named = all.without_devices(&over).named;
+        assert_eq!(named.iter().map(|(v, _)| v.version.as_str()).collect::<Vec<_>>(), ["old"]);
     }
 
     /// What others have may be free in a moment, and whoever uploads is told that this is so; of
@@ -172,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn an_upload_waits_a_minute_for_accelerators_and_no_longer() {
         let scratch = TempDir::new().unwrap();
-        let all = deployments(&scratch, device(), 0);
+        let all = deployments(&scratch, device(), &[]);
         let asked = Accelerators { count: 1, ..Accelerators::default() };
         let told = AtomicUsize::new(0);
         let wait = |timeout| {

@@ -263,8 +263,8 @@ fn together(
 ) -> Result<Tensor, RunError> {
     let broken = || RunError::Engine("the inputs do not fit each other".to_owned());
     let members: Vec<&Tensor> = jobs.iter().filter_map(|job| job.inputs.get(port)).collect();
-    if let Some(there) = on_device(meters, || runs.engine.together(&members)) {
-        return there;
+    if let Some(there) = on_device(meters, || runs.engine.together(&members))? {
+        return Ok(there);
     }
     let first = members.first().ok_or_else(broken)?;
     let (element, mut shape) = (first.element(), first.shape().to_vec());
@@ -291,8 +291,12 @@ fn parts(runs: &Runs, output: &Tensor, rows: &[u32], meters: &Meters) -> Result<
         let charge = runs.account.charge(Holder::Tensor, tensor.bytes() as u64)?;
         Ok((tensor, charge))
     };
-    if let Some(there) = on_device(meters, || runs.engine.apart(output, rows)) {
-        return there?.into_iter().map(charged).collect();
+    if let Some(there) = on_device(meters, || runs.engine.apart(output, rows))? {
+        let of_rows = there.iter().map(|part| part.shape().first());
+        if !of_rows.eq(rows.iter().map(Some)) {
+            return Err(RunError::Engine("the device has given other rows than asked".to_owned()));
+        }
+        return there.into_iter().map(charged).collect();
     }
     let row_bytes = output.bytes() / total.max(1) as usize;
     let (data, mut at) = (output.read()?, 0);
@@ -309,12 +313,23 @@ fn parts(runs: &Runs, output: &Tensor, rows: &[u32], meters: &Meters) -> Result<
     rows.iter().map(part).collect()
 }
 
-/// What is made there, if it is: that takes time of the device.
-fn on_device<T>(meters: &Meters, make: impl FnOnce() -> Option<T>) -> Option<T> {
+/// What is made there, if it is, which takes time of the device. Where that fails of one that is
+/// still there, it is made here: the batch has computed, or still can.
+fn on_device<T>(
+    meters: &Meters,
+    make: impl FnOnce() -> Option<Result<T, RunError>>,
+) -> Result<Option<T>, RunError> {
     let began = Instant::now();
-    let made = make()?;
+    let Some(made) = make() else { return Ok(None) };
     meters.add_device(began.elapsed());
-    Some(made)
+    match made {
+        Err(lost @ RunError::DeviceLost(_)) => Err(lost),
+        Err(error) => {
+            tracing::debug!("a batch is put together or taken apart on the host: {error}");
+            Ok(None)
+        }
+        Ok(made) => Ok(Some(made)),
+    }
 }
 
 /// The length of the first axis, which all inputs have.

@@ -40,11 +40,20 @@ impl Graph for Counted {
     }
 }
 
-/// One that puts tensors together and takes them apart where it has them, and how often.
+/// One that puts tensors together and takes them apart where it has them, and how often; or
+/// that cannot.
 #[derive(Default)]
 struct OnDevice {
     together: AtomicUsize,
     apart: AtomicUsize,
+    is_full: bool,
+}
+
+impl OnDevice {
+    fn full(&self) -> Option<RunError> {
+        let over = Account::new(0).charge(Holder::Device, 1).unwrap_err();
+        self.is_full.then_some(over.into())
+    }
 }
 
 impl Engine for OnDevice {
@@ -72,6 +81,9 @@ impl Engine for OnDevice {
 
     fn together(&self, tensors: &[&Tensor]) -> Option<Result<Tensor, RunError>> {
         self.together.fetch_add(1, Ordering::Relaxed);
+        if let Some(full) = self.full() {
+            return Some(Err(full));
+        }
         let data: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.read().unwrap()).collect();
         let mut shape = tensors[0].shape().to_vec();
         shape[0] = tensors.iter().map(|tensor| tensor.shape()[0]).sum();
@@ -80,6 +92,9 @@ impl Engine for OnDevice {
 
     fn apart(&self, tensor: &Tensor, rows: &[u32]) -> Option<Result<Vec<Tensor>, RunError>> {
         self.apart.fetch_add(1, Ordering::Relaxed);
+        if let Some(full) = self.full() {
+            return Some(Err(full));
+        }
         let mut data = tensor.read().unwrap();
         let row_bytes = data.len() / tensor.shape()[0] as usize;
         let part = |rows: &u32| {
@@ -189,20 +204,23 @@ async fn computes_that_come_together_are_one_and_each_has_its_own_rows() {
 /// Nothing is brought that an engine has on a device, and the device's time is the calls'.
 #[tokio::test]
 async fn what_is_on_a_device_is_put_together_and_taken_apart_there() {
-    let engine = Arc::new(OnDevice::default());
-    let under = under_on(engine.clone(), 3, LONG);
-    let expected = [under.alone(1, 1.0).await, under.alone(2, 2.0).await];
-    let jobs = [(1, 1.0), (2, 2.0)].map(|(rows, value)| under.job(rows, value));
-    let meters = jobs.each_ref().map(|(_, meters)| meters.clone());
-    let all = join_all(jobs.into_iter().map(|(job, _)| under.compute(job))).await;
-    for (outputs, expected) in all.iter().zip(&expected) {
-        let [(output, charge)] = outputs.as_ref().unwrap().as_slice() else { panic!() };
-        assert_eq!(charge.bytes(), output.bytes() as u64);
-        assert_near(&floats(output), expected);
+    // Where there is no room for that, the host does it, and nothing is computed again.
+    for is_full in [false, true] {
+        let engine = Arc::new(OnDevice { is_full, ..OnDevice::default() });
+        let under = under_on(engine.clone(), 3, LONG);
+        let expected = [under.alone(1, 1.0).await, under.alone(2, 2.0).await];
+        let jobs = [(1, 1.0), (2, 2.0)].map(|(rows, value)| under.job(rows, value));
+        let meters = jobs.each_ref().map(|(_, meters)| meters.clone());
+        let all = join_all(jobs.into_iter().map(|(job, _)| under.compute(job))).await;
+        for (outputs, expected) in all.iter().zip(&expected) {
+            let [(output, charge)] = outputs.as_ref().unwrap().as_slice() else { panic!() };
+            assert_eq!(charge.bytes(), output.bytes() as u64);
+            assert_near(&floats(output), expected);
+        }
+        let counts = [&engine.together, &engine.apart].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!((counts, under.counted()), ([1, 1], 3));
+        assert!(meters.iter().all(|meters| !meters.receipt().device.is_zero()));
     }
-    let counts = [&engine.together, &engine.apart].map(|count| count.load(Ordering::Relaxed));
-    assert_eq!((counts, under.counted()), ([1, 1], 3));
-    assert!(meters.iter().all(|meters| !meters.receipt().device.is_zero()));
 }
 
 #[tokio::test]

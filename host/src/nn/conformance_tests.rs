@@ -216,6 +216,59 @@ fn outputs_go_back_where_they_came_from() {
     }
 }
 
+/// Outputs of several runs, each on a thread of its own, go into one, of which each takes its
+/// rows: on a device where that makes batches there.
+#[test]
+fn a_batch_is_made_where_its_rows_are() {
+    const WIDTH: u32 = 1 << 15;
+    let numbers = |name: &str| {
+        port(name, DataType::Float, Some(&[Axis::Named("N"), Axis::Fixed(i64::from(WIDTH))]))
+    };
+    let onnx = file(pb::GraphProto {
+        name: "twice".to_owned(),
+        node: vec![node("Add", &["x", "x"], "y")],
+        input: vec![numbers("x")],
+        output: vec![numbers("y")],
+        ..Default::default()
+    });
+    let rows = [1, 2, 1];
+    let floats = |tensor: &Tensor| -> Vec<f32> {
+        let bytes = tensor.read().unwrap();
+        bytes.as_chunks().0.iter().copied().map(f32::from_le_bytes).collect()
+    };
+    for engine in engines() {
+        let graph = loaded(engine.as_ref(), &onnx, MEANS);
+        let graph = graph.as_ref();
+        let twice = |input| run(graph, vec![input], &Cancel::default()).unwrap().0.remove(0);
+        let made: Vec<Tensor> = std::thread::scope(|scope| {
+            let each = rows.map(|rows| {
+                let data = (0..rows * WIDTH).flat_map(|place| (place as f32).to_le_bytes());
+                let data: Vec<u8> = data.collect();
+                let input = Tensor::new(ElementType::F32, vec![rows, WIDTH], data).unwrap();
+                scope.spawn(move || twice(input))
+            });
+            each.map(|thread| thread.join().unwrap()).into()
+        });
+        let together = std::thread::scope(|scope| {
+            let all: Vec<&Tensor> = made.iter().collect();
+            let engine = &engine;
+            scope.spawn(move || engine.together(&all)).join().unwrap()
+        });
+        let Some(whole) = together else {
+            // What is on no device, and ONNX Runtime's, is put together by whoever asks.
+            assert!(engine.devices_max().is_none() || engine.name() != "tract");
+            continue;
+        };
+        let whole = twice(whole.unwrap());
+        let parts = engine.apart(&whole, &rows).unwrap().unwrap();
+        for (part, rows) in parts.iter().zip(rows) {
+            assert_eq!(part.shape(), [rows, WIDTH]);
+            let expected: Vec<f32> = (0..rows * WIDTH).map(|place| place as f32 * 4.0).collect();
+            assert_eq!(floats(part), expected);
+        }
+    }
+}
+
 /// `y` is `x` and one more; `x` is given as it is.
 fn one_more() -> Vec<u8> {
     let numbers = |name: &str| port(name, DataType::Float, Some(&[Axis::Named("N")]));

@@ -1,6 +1,7 @@
 //! tract on a device, by a runtime of its own that computes there.
 //!
-//! Owns that a run launches nothing more once nobody wants it, and which nodes are where.
+//! Owns that a run launches nothing more once nobody wants it, which nodes are where, and that
+//! whatever is begun there is waited for.
 
 use super::{
     NAME, Read, Tract, caught, causes, computed, constants_bytes, ports, read, value, values_of,
@@ -116,7 +117,7 @@ impl Engine for TractOn {
     }
 
     fn apart(&self, tensor: &Tensor, rows: &[u32]) -> Option<Result<Vec<Tensor>, RunError>> {
-        let whole = value::large_there(tensor)?;
+        let whole = value::large_there(tensor, rows)?;
         let parts = self.made_there(tensor.bytes(), || value::apart(whole, rows));
         let given = |part| value::given(part, "a batch");
         Some(parts.and_then(|parts| parts.into_iter().map(given).collect()))

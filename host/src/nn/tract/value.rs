@@ -10,9 +10,12 @@ use tract_gpu::device::get_context;
 use tract_gpu::tensor::{DeviceTensor, LazyHostStorage};
 use tract_onnx::prelude::*;
 
-/// Bytes of a tensor on a device that is taken apart there: to bring fewer takes no longer than
-/// to have each part copied.
-const APART_BYTES_MIN: usize = 256 << 10;
+/// Bytes of each part of a tensor on a device that is taken apart there: to bring fewer takes no
+/// longer than to have each part copied.
+const PART_BYTES_MIN: usize = 64 << 10;
+
+/// Elements that a kernel counts, of a copy in one run.
+const COPIED_MAX: usize = 1 << 30;
 
 /// The elements of a tensor in tract's memory, or on a device of its. What tract has made goes
 /// back as it is, and is read, or brought here, only if somebody asks.
@@ -120,10 +123,12 @@ pub(super) fn given(value: TValue, name: &str) -> Result<Tensor, RunError> {
     Ok(Tensor::of(element, shape, Box::new(Value(value)))?)
 }
 
-/// What of a tensor is on a device, if it is and is anything.
+/// What of a tensor is on a device, if it is, one row after the other.
 fn there(tensor: &Tensor) -> Option<&DeviceTensor> {
     let lazy = tensor.elements::<Value>()?.0.storage_as::<LazyHostStorage>()?;
-    lazy.device().filter(|there| !there.shape().contains(&0))
+    let there = lazy.device().filter(|there| (1..=COPIED_MAX).contains(&there.len()))?;
+    let strides = tract_onnx::prelude::Tensor::natural_strides(there.shape());
+    (there.strides() == strides.as_slice()).then_some(there)
 }
 
 /// The same of all of them, where none is elsewhere.
@@ -131,21 +136,24 @@ pub(super) fn all_there<'a>(tensors: &[&'a Tensor]) -> Option<Vec<&'a DeviceTens
     tensors.iter().map(|tensor| there(tensor)).collect()
 }
 
-/// One of these that is worth to be taken apart there: less is brought as soon as copied.
-pub(super) fn large_there(tensor: &Tensor) -> Option<&DeviceTensor> {
-    there(tensor).filter(|_| tensor.bytes() >= APART_BYTES_MIN)
+/// The same of one whose parts are worth to be made there.
+pub(super) fn large_there<'a>(tensor: &'a Tensor, rows: &[u32]) -> Option<&'a DeviceTensor> {
+    let least = *rows.iter().min()? as usize;
+    let row_bytes = tensor.bytes() / (*tensor.shape().first()? as usize).max(1);
+    there(tensor).filter(|_| least.saturating_mul(row_bytes) >= PART_BYTES_MIN)
 }
 
 /// The rows of all, one after the other.
 pub(super) fn together(parts: &[&DeviceTensor]) -> TractResult<TValue> {
     let first = parts.first().ok_or_else(|| TractError::msg("there is nothing to put together"))?;
-    let rows = parts.iter().map(|part| rows_of(part)).sum();
+    let rows = parts.iter().filter_map(|part| part.shape().first()).sum();
     let (whole, mut at) = (like(first, rows)?, 0);
     let context = get_context()?;
     for part in parts {
-        let rows = rows_of(part);
-        context.assign_slice(&whole, at..at + rows, part, 0..rows, 0)?;
-        at += rows;
+        // They lie in one run, which is copied fastest so.
+        let bytes = bytes_of(part);
+        context.flat_copy(part, 0, &whole, at, bytes)?;
+        at += bytes;
     }
     finished(whole)
 }
@@ -156,16 +164,17 @@ pub(super) fn apart(whole: &DeviceTensor, rows: &[u32]) -> TractResult<Vec<TValu
     let part = |rows: &u32| {
         let rows = *rows as usize;
         let part = like(whole, rows)?;
-        context.assign_slice(&part, 0..rows, whole, at..at + rows, 0)?;
-        at += rows;
+        let bytes = bytes_of(&part);
+        context.flat_copy(whole, at, &part, 0, bytes)?;
+        at += bytes;
         Ok(part)
     };
     let parts: Vec<DeviceTensor> = rows.iter().map(part).collect::<TractResult<_>>()?;
     parts.into_iter().map(finished).collect()
 }
 
-fn rows_of(tensor: &DeviceTensor) -> usize {
-    tensor.shape().first().copied().unwrap_or(1)
+fn bytes_of(tensor: &DeviceTensor) -> usize {
+    tensor.len() * tensor.datum_type().size_of()
 }
 
 /// One with so many rows, of which nothing is written yet.
@@ -186,6 +195,7 @@ mod tests {
     use super::*;
     use crate::nn::engine::{Engine, OnDevices};
     use crate::sandbox::Account;
+    use std::cell::RefCell;
     use std::hash::{Hash, Hasher};
     use std::sync::{Arc, LazyLock, Mutex};
     use tract_gpu::device::{DeviceBuffer, DeviceContext, set_context};
@@ -203,8 +213,11 @@ mod tests {
         bytes: Arc<Mutex<Vec<u8>>>,
     }
 
-    /// What of it cannot be brought.
+    /// What of it cannot be brought or copied.
     const LOST: i64 = 13;
+
+    /// What it has not.
+    const HAD_BYTES_MAX: usize = 16 << 20;
 
     impl There {
         fn of(datum: DatumType, shape: &[usize], bytes: Vec<u8>) -> Self {
@@ -269,9 +282,21 @@ mod tests {
         }
     }
 
-    /// What is asked of it here.
+    /// What is asked of it here: each thread has a queue, of which nothing is done before it
+    /// waits.
     #[derive(Clone)]
     struct Context;
+
+    struct Copy {
+        from: Arc<Mutex<Vec<u8>>>,
+        to: Arc<Mutex<Vec<u8>>>,
+        at: (usize, usize),
+        bytes: usize,
+    }
+
+    thread_local! {
+        static QUEUE: RefCell<Vec<Copy>> = const { RefCell::new(Vec::new()) };
+    }
 
     fn bytes_there(tensor: &DeviceTensor) -> Arc<Mutex<Vec<u8>>> {
         let DeviceTensor::Owned(there) = tensor else { unimplemented!() };
@@ -289,6 +314,7 @@ mod tests {
             datum: DatumType,
         ) -> TractResult<Box<dyn OwnedDeviceTensor>> {
             let bytes = shape.iter().product::<usize>() * datum.size_of();
+            assert!(bytes < HAD_BYTES_MAX, "CUDA_ERROR_OUT_OF_MEMORY");
             Ok(Box::new(There::of(datum, shape, vec![0xff; bytes])))
         }
 
@@ -300,10 +326,14 @@ mod tests {
         }
 
         fn synchronize(&self) -> TractResult<()> {
+            for Copy { from, to, at, bytes } in QUEUE.take() {
+                let from = from.lock().unwrap()[at.0..at.0 + bytes].to_vec();
+                to.lock().unwrap()[at.1..at.1 + bytes].copy_from_slice(&from);
+            }
             Ok(())
         }
 
-        /// Of rows that lie one after the other.
+        /// Of one run.
         fn copy_nd(
             &self,
             input: &DeviceTensor,
@@ -314,15 +344,22 @@ mod tests {
             output_shape: &[usize],
             output_strides: &[isize],
         ) -> TractResult<()> {
-            assert_eq!((input_strides, output_strides), (input.strides(), input.strides()));
-            let bytes = output_shape.iter().product::<usize>() * input.datum_type().size_of();
+            assert_eq!(
+                (input_strides, output_strides, output_shape.len()),
+                (&[1][..], &[1][..], 1)
+            );
             let (from, to) = (bytes_there(input), bytes_there(output));
-            let from = from.lock().unwrap()[input_offset..input_offset + bytes].to_vec();
-            to.lock().unwrap()[output_offset..output_offset + bytes].copy_from_slice(&from);
+            if from.lock().unwrap().starts_with(&LOST.to_le_bytes()) {
+                return Err(TractError::msg("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)"));
+            }
+            let bytes = output_shape[0] * input.datum_type().size_of();
+            let copy = Copy { from, to, at: (input_offset, output_offset), bytes };
+            QUEUE.with_borrow_mut(|queue| queue.push(copy));
             Ok(())
         }
     }
 
+    /// A process has one, so that these are not for one that computes on a real one.
     static DEVICE: LazyLock<()> = LazyLock::new(|| set_context(Box::new(Context)).unwrap());
 
     /// Rows of as many numbers each.
@@ -387,8 +424,10 @@ mod tests {
         let here = Tensor::new(ElementType::I64, vec![1, 2], vec![0; 16]).unwrap();
         assert!(engine.together(&[&one, &here]).is_none());
         assert!(engine.apart(&whole, &[1, 2]).is_none());
+        let wide = vec![0; PART_BYTES_MIN / 8];
+        assert!(engine.apart(&tensor_there(&[2, wide.len() / 2], &wide), &[1, 1]).is_none());
 
-        let row = APART_BYTES_MIN / 8 / 2;
+        let row = PART_BYTES_MIN / 8;
         let all: Vec<i64> = (0..).take(row * 3).collect();
         let whole = tensor_there(&[3, row], &all);
         let parts = engine.apart(&whole, &[1, 2]).unwrap().unwrap();
@@ -404,5 +443,17 @@ mod tests {
         let full = engine(31).together(&[&one, &one]).unwrap();
         assert!(matches!(full, Err(RunError::Memory(_))));
         assert!(engine(32).together(&[&one, &one]).unwrap().is_ok());
+        // Of what it has, whatever the account says; and the library panics.
+        let much = tensor_there(&[1, HAD_BYTES_MAX / 16], &vec![0; HAD_BYTES_MAX / 16]);
+        let full = engine(1 << 30).together(&[&much, &much]).unwrap();
+        assert!(matches!(full, Err(RunError::Memory(_))));
+    }
+
+    #[test]
+    fn a_copy_that_fails_is_a_lost_device() {
+        let (one, lost) = (tensor_there(&[1], &[1]), tensor_there(&[1], &[LOST]));
+        let failed = engine(1 << 20).together(&[&one, &lost]).unwrap();
+        assert!(matches!(failed, Err(RunError::DeviceLost(_))));
+        assert!(QUEUE.take().is_empty(), "something of it runs on");
     }
 }
