@@ -180,7 +180,7 @@ fn of_package(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyho
 fn of_device(package: &Package, args: &InspectArgs, sheet: &mut Sheet) -> anyhow::Result<()> {
     let asked = package.config.accelerators();
     let asked = asked.ok_or_else(|| Usage("the model asks for no accelerator".to_owned()))?;
-    let none = |none: NoDevice| Usage(format!("the model cannot have {none}"));
+    let none = |none: NoDevice| Usage(format!("the model cannot have what it asks for: {none}"));
     let given = Devices::of_this_machine().give(asked).map_err(none)?;
     let devices = super::on_devices(asked, &given)?;
     let engines = super::engines(&args.engines, Some(&devices))?;

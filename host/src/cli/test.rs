@@ -151,7 +151,9 @@ fn notes(args: &TestArgs, config: &Config, report: &mut Report) -> anyhow::Resul
             None
         }
         Some(asked) => {
-            let none = |none: NoDevice| Usage(format!("the model cannot have {none}; try --cpu"));
+            let none = |none: NoDevice| {
+                Usage(format!("the model cannot have what it asks for: {none}; try --cpu"))
+            };
             let given = Devices::of_this_machine().give(asked).map_err(none)?;
             for device in given.devices() {
                 report.note(&format!("it runs on {device}"))?;

@@ -69,9 +69,10 @@ pub(super) struct Asked {
 pub(super) fn read(root: &mut Section, warnings: &mut Vec<String>) -> Asked {
     let exact = root.section("inference_compute_info");
     let preset = root.section("compute");
+    let says_how_many = exact.as_ref().is_some_and(|section| section.has("num_accelerators"));
     let mut asked = exact.map(read_exact).unwrap_or_default();
     if let Some(section) = preset {
-        read_preset(section, &mut asked, warnings);
+        read_preset(section, &mut asked, says_how_many, warnings);
     }
     let Accelerators { count, types, memory_bytes, .. } = &asked.accelerators;
     if *count == 0 && (!types.is_empty() || memory_bytes.is_some()) {
@@ -117,17 +118,20 @@ fn names(section: &mut Section, key: &str) -> Vec<String> {
 }
 
 /// The other platform looks an instance's size up in a catalogue. What matters
-/// of it here is whether the model wants an accelerator.
-fn read_preset(mut section: Section, asked: &mut Asked, warnings: &mut Vec<String>) {
+/// of it here is whether the model wants an accelerator, unless that is said elsewhere.
+fn read_preset(
+    mut section: Section,
+    asked: &mut Asked,
+    says_how_many: bool,
+    warnings: &mut Vec<String>,
+) {
     let instance = section.text("instance");
     let gpu = section.text("gpu");
     let count = number_u32(&mut section, "num_gpus");
     section.finish(&PRESET_KEYS, Unknown::RefuseMisspelt);
 
     let accelerators = &mut asked.accelerators;
-    let exact =
-        accelerators.count > 0 || asked.cpu_millis.is_some() || asked.memory_bytes.is_some();
-    if !exact {
+    if !says_how_many {
         let implied = match (&gpu, &instance) {
             (Some(_), _) => 1,
             (None, Some(entry)) => match instance_kind(&entry.text) {
@@ -141,7 +145,7 @@ fn read_preset(mut section: Section, asked: &mut Asked, warnings: &mut Vec<Strin
             (None, None) => 0,
         };
         accelerators.count = count.unwrap_or(implied);
-        if accelerators.count > 0 {
+        if accelerators.count > 0 && accelerators.types.is_empty() {
             accelerators.types = vec!["NVIDIA-*".to_owned()];
         }
     }

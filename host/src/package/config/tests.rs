@@ -373,6 +373,18 @@ fn an_instance_with_an_accelerator_is_never_served_without() {
     assert!(config.warnings[0].contains("\"mystery\" is not a known kind of machine"));
     let config = accepted("model: {id: m}\ncompute: {gpu: H100, num_gpus: 8}\n");
     assert_eq!(config.limits.accelerators.count, 8);
+    // What else is said of the machine says nothing of that.
+    let beside = |exact: &str, preset: &str| {
+        let config = accepted(&format!(
+            "model: {{id: m}}\ninference_compute_info: {{{exact}}}\ncompute: {{{preset}}}\n"
+        ));
+        (config.limits.accelerators.count, config.warnings.len())
+    };
+    assert_eq!(beside("cpu_limit: 1, cpu_memory: 1Gi", "instance: g5.xlarge"), (1, 0));
+    assert_eq!(beside("cpu_limit: 1", "gpu: H100, num_gpus: 2"), (2, 0));
+    assert_eq!(beside("cpu_limit: 1", "instance: mystery"), (0, 1));
+    assert_eq!(beside("num_accelerators: 0", "instance: g5.xlarge"), (0, 0));
+    assert_eq!(beside("num_accelerators: 2", "instance: g5.xlarge"), (2, 0));
 }
 
 /// As the SDK 12.5 expands `compute: {instance: cpu}` in what it uploads.
