@@ -144,7 +144,7 @@ fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, KernelError> {
 fn log(program: nvrtcProgram) -> String {
     // SAFETY: the program is one that still is there.
     let log = unsafe { get_program_log(program) }.unwrap_or_default();
-    let bytes: Vec<u8> = log.into_iter().map(|byte| byte.cast_unsigned()).collect();
+    let bytes: Vec<u8> = log.into_iter().flat_map(|byte| byte.to_ne_bytes()).collect();
     let mut log = String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned();
     crate::text::cut(&mut log, LOG_BYTES_MAX);
     crate::text::escape_controls(&log)
