@@ -65,38 +65,18 @@ impl Desk {
         }
     }
 
-    /// What the thread that asks does next. From then on it can be given a job.
-    fn next(&self) -> Next {
+    /// Where the thread that asks finds its next job, which it can be given from then on; none
+    /// comes where there will be none.
+    fn next(&self) -> Receiver<Job> {
         let (way, jobs) = sync_channel(1);
         let mut at = lock(&self.at);
-        if at.is_closed {
-            return Next::Nothing;
-        }
         match at.waiting.pop_front() {
-            Some(job) => Next::Job(job),
-            None => {
-                at.idle.push(way);
-                Next::Wait(jobs)
-            }
+            // It has room for one.
+            Some(job) => drop(way.try_send(job)),
+            None if at.is_closed => {}
+            None => at.idle.push(way),
         }
-    }
-}
-
-/// What a thread does next.
-enum Next {
-    Job(Job),
-    Wait(Receiver<Job>),
-    Nothing,
-}
-
-impl Next {
-    /// A job, once there is one; none where there will be none.
-    fn job(self) -> Option<Job> {
-        match self {
-            Self::Job(job) => Some(job),
-            Self::Wait(jobs) => jobs.recv().ok(),
-            Self::Nothing => None,
-        }
+        jobs
     }
 }
 
@@ -159,7 +139,7 @@ impl Drop for CancelOnDrop {
 /// Ends when the threads are dropped.
 fn work(desk: &Desk) {
     let mut next = desk.next();
-    while let Some(Job { turn, work, cancel, reply }) = next.job() {
+    while let Ok(Job { turn, work, cancel, reply }) = next.recv() {
         if cancel.is_cancelled() {
             // What it has is given back before anybody hears of it.
             drop(work);

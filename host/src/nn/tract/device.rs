@@ -132,11 +132,7 @@ impl TractOn {
         make: impl FnOnce() -> TractResult<T>,
     ) -> Result<T, RunError> {
         let _room = self.devices.memory.charge(Holder::Device, bytes as u64)?;
-        // Whatever it has come to, nothing of it runs on.
-        let (made, ended) = (caught(make), caught(wait_for_device));
-        let failed = |error: TractError| run_error(&error, &self.devices);
-        ended.map_err(failed)?;
-        made.map_err(failed)
+        waited_for(make).map_err(|error| run_error(&error, &self.devices))
     }
 }
 
@@ -155,6 +151,13 @@ fn placed(model: &TypedModel) -> Placement {
         }
     }
     placement
+}
+
+/// What something gives that this thread does there: whatever it has come to, nothing of it runs
+/// on.
+fn waited_for<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
+    let (given, ended) = (caught(work), caught(wait_for_device));
+    ended.and(given)
 }
 
 /// Waits until nothing of this thread runs there, where there is something to wait for.
@@ -209,11 +212,9 @@ impl Graph for GraphOn {
         let held = inputs.clone();
         let (plan, outputs) = (&self.plan, self.outputs());
         let computed =
-            caught(|| Ok(computed(plan, outputs, inputs, run.cancel, failed, plan::eval)));
-        let ended = caught(wait_for_device);
+            waited_for(|| Ok(computed(plan, outputs, inputs, run.cancel, failed, plan::eval)));
         drop(held);
         run.device = began.elapsed();
-        ended.map_err(|error| failed(&error))?;
         computed.map_err(|error| failed(&error))?
     }
 }

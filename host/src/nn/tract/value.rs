@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn bytes_there(tensor: &DeviceTensor) -> Arc<Mutex<Vec<u8>>> {
-        let DeviceTensor::Owned(there) = tensor else { unimplemented!() };
+        let DeviceTensor::Owned(there) = tensor else { panic!("{tensor:?}") };
         there.downcast_ref::<There>().unwrap().bytes.clone()
     }
 
